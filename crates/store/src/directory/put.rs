@@ -1,0 +1,173 @@
+//! How a file gets its final name: whole, durable, and only if the name is free.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::error::{Act, ErrorKind, StoreError, object_name};
+use crate::key::Key;
+use crate::store::Put;
+
+use super::{FOLDER, FOLDER_MODE, Root, fault, file};
+
+const TEMP_FOLDER: &str = ".tmp";
+const FILE_MODE: Mode = Mode::from_raw_mode(0o640);
+
+/// Tries before it gives up on a name that comes and goes under its hands.
+const TRIES: usize = 5;
+
+/// One put.
+///
+/// # Errors
+/// Every error leaves the put unknown: the name may have been given before the last sync failed.
+pub(super) fn put(root: &Root, key: &Key, body: &[u8]) -> Result<Put, StoreError> {
+    let fail = |doing: &str, errno| root.fault(Act::Put, key, doing, errno);
+    let folder = make_parent_of(root, key)?;
+    for _ in 0..TRIES {
+        if exists_durably(root, key, &folder)? {
+            return Ok(Put::Exists);
+        }
+        let temp = Temp::create(root, key)?;
+        file::write(&temp.file, body).map_err(|errno| fail("write", errno))?;
+        rustix::fs::fdatasync(&temp.file).map_err(|errno| fail("sync", errno))?;
+        match temp.give_name(&folder, key.file_name()) {
+            Ok(()) => {
+                drop(temp);
+                file::sync_folder(&folder).map_err(|errno| fail("sync the folder", errno))?;
+                return Ok(Put::Created);
+            }
+            // Somebody was faster; look at what he put. Or somebody cleaned up too eagerly: write it again.
+            Err(Errno::EXIST | Errno::NOENT) => {}
+            Err(Errno::XDEV) => {
+                let what = "the folder lies on another file system than the root's .tmp";
+                let object = object_name(&root.url, key);
+                return Err(StoreError::new(
+                    ErrorKind::Unsupported,
+                    Act::Put,
+                    object,
+                    what,
+                ));
+            }
+            Err(errno @ (Errno::INVAL | Errno::NOSYS)) => {
+                let what = "the file system has neither hard links nor renameat2";
+                let object = object_name(&root.url, key);
+                return Err(
+                    StoreError::new(ErrorKind::Unsupported, Act::Put, object, what)
+                        .caused_by(std::io::Error::from(errno)),
+                );
+            }
+            Err(errno) => return Err(fail("link", errno)),
+        }
+    }
+    let what = "others create and delete this name again and again";
+    Err(StoreError::new(
+        ErrorKind::Conflict,
+        Act::Put,
+        object_name(&root.url, key),
+        what,
+    ))
+}
+
+/// Whether the object is there; if so, it and its name are durable afterwards: whoever put it may not have come so far.
+fn exists_durably(root: &Root, key: &Key, folder: &OwnedFd) -> Result<bool, StoreError> {
+    let fail = |doing: &str, errno| root.fault(Act::Put, key, doing, errno);
+    match file::open(folder, key.file_name()) {
+        Ok((object, _)) => {
+            rustix::fs::fsync(&object).map_err(|errno| fail("sync", errno))?;
+            file::sync_folder(folder).map_err(|errno| fail("sync the folder", errno))?;
+            Ok(true)
+        }
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(fail("open what is there", errno)),
+    }
+}
+
+/// The folder of a key, made where it is missing; each folder made is durable in its parent.
+///
+/// A folder that somebody else has just made is durable once it is synced itself, as every put does: the file systems
+/// with a journal commit a new folder together with its name.
+fn make_parent_of(root: &Root, key: &Key) -> Result<OwnedFd, StoreError> {
+    let fail = |doing: &str, errno| root.fault(Act::Put, key, doing, errno);
+    let mut folder = rustix::io::fcntl_dupfd_cloexec(&root.folder, 0)
+        .map_err(|errno| fail("open the root", errno))?;
+    for component in key.parent().as_str().split_terminator('/') {
+        folder = make_folder(root, key, &folder, component)?;
+    }
+    Ok(folder)
+}
+
+fn make_folder(
+    root: &Root,
+    key: &Key,
+    parent: &OwnedFd,
+    name: &str,
+) -> Result<OwnedFd, StoreError> {
+    let fail = |doing: &str, errno| root.fault(Act::Put, key, doing, errno);
+    match rustix::fs::openat(parent, name, FOLDER, Mode::empty()) {
+        Err(Errno::NOENT) => {}
+        opened => return opened.map_err(|errno| fail("open the folder", errno)),
+    }
+    match rustix::fs::mkdirat(parent, name, FOLDER_MODE) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(Errno::NOENT) => return Err(fault::root_removed(Act::Put, &root.url)),
+        Err(errno) => return Err(fail("make the folder", errno)),
+    }
+    file::sync_folder(parent).map_err(|errno| fail("sync the folder", errno))?;
+    rustix::fs::openat(parent, name, FOLDER, Mode::empty())
+        .map_err(|errno| fail("open the folder", errno))
+}
+
+/// A file in `.tmp/`, removed when dropped.
+struct Temp {
+    folder: OwnedFd,
+    name: String,
+    file: OwnedFd,
+}
+
+impl Temp {
+    fn create(root: &Root, key: &Key) -> Result<Self, StoreError> {
+        let fail = |errno| root.fault(Act::Put, key, "make a temporary file", errno);
+        let folder = make_folder(root, key, &root.folder, TEMP_FOLDER)?;
+        let name = random_name().map_err(|error| {
+            let what = "no random bytes";
+            StoreError::new(ErrorKind::Internal, Act::Put, &root.url, what).caused_by(error)
+        })?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&folder, &*name, flags, FILE_MODE).map_err(fail)?;
+        Ok(Self { folder, name, file })
+    }
+
+    /// Gives the file its final name unless it is taken (EEXIST).
+    fn give_name(&self, folder: &OwnedFd, name: &str) -> Result<(), Errno> {
+        match rustix::fs::linkat(&self.folder, &*self.name, folder, name, AtFlags::empty()) {
+            // Over NFS a link that worked may be answered EEXIST, when the first answer was lost; the file's number
+            // of names tells.
+            Err(Errno::EXIST) => match rustix::fs::fstat(&self.file)?.st_nlink {
+                2.. => Ok(()),
+                _ => Err(Errno::EXIST),
+            },
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
+                let flags = RenameFlags::NOREPLACE;
+                rustix::fs::renameat_with(&self.folder, &*self.name, folder, name, flags)
+            }
+            answer => answer,
+        }
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        // After a rename it is not there any more. What stays behind otherwise costs room, nothing else.
+        let _ = rustix::fs::unlinkat(&self.folder, &*self.name, AtFlags::empty());
+    }
+}
+
+fn random_name() -> Result<String, getrandom::Error> {
+    Ok(format!(
+        "{:016x}{:016x}",
+        getrandom::u64()?,
+        getrandom::u64()?
+    ))
+}
