@@ -12,12 +12,20 @@ mod directory;
 mod error;
 mod key;
 mod memory;
+mod probe;
 mod registry;
+mod retry;
+mod s3;
 mod store;
 
 pub use directory::{DirectoryStore, RootPolicy};
 pub use error::{Act, ErrorKind, StoreError};
 pub use key::{KEY_LEN_MAX, Key, KeyError, Prefix};
 pub use memory::MemoryStore;
+pub use probe::{ProbeFinding, ProbeReport, Promise, probe};
 pub use registry::{StoreOptions, open};
+pub use retry::{Progress, Retry, RetryOptions, SystemTiming, Timing};
+pub use s3::{
+    Addressing, S3Credentials, S3Options, S3Store, SecretText, ServerSideEncryption, UploadChecksum,
+};
 pub use store::{ByteRange, Listed, ObjectMeta, Put, RangeRead, Store};

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use crate::directory::{DirectoryStore, RootPolicy};
 use crate::error::{Act, ErrorKind, StoreError};
 use crate::memory::MemoryStore;
+use crate::retry::RetryOptions;
+use crate::s3::{S3Options, S3Store};
 use crate::store::Store;
 
 /// How stores are opened.
@@ -12,21 +14,60 @@ use crate::store::Store;
 pub struct StoreOptions {
     /// Whether a missing root directory is made.
     pub root: RootPolicy,
+    /// How often and how long requests over a network are sent again.
+    pub retry: RetryOptions,
+    /// How an S3 store is reached.
+    pub s3: S3Options,
 }
 
-/// Opens the store that a URL names.
-///
-/// `file:///absolute/path` (the path as it is, without percent-encoding), `memory:` (a fresh one each time).
+/// Opens the store that a URL names: `file:///absolute/path` (the path as it is, without percent-encoding),
+/// `s3://bucket/folder`, or `memory:` (a fresh one each time).
 ///
 /// # Errors
 /// `Invalid` for an unknown or malformed URL; else what the backend says.
 pub async fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
-    if url == "memory:" {
-        return Ok(Arc::new(MemoryStore::new()));
+    let invalid = |what: &str| StoreError::new(ErrorKind::Invalid, Act::Open, url, what);
+    match url.split_once(':') {
+        Some(("memory", "")) => Ok(Arc::new(MemoryStore::new())),
+        Some(("file", path)) => {
+            let path = path.strip_prefix("//").filter(|path| path.starts_with('/'));
+            let path = path.ok_or_else(|| invalid("a directory is file:///absolute/path"))?;
+            Ok(Arc::new(DirectoryStore::open(path, options.root).await?))
+        }
+        Some(("s3", _)) => Ok(Arc::new(
+            S3Store::open(url, &options.s3, &options.retry).await?,
+        )),
+        _ => Err(invalid("no store goes by this URL")
+            .with_hint("Known are file:///absolute/path and s3://bucket/folder.")),
     }
-    if let Some(path) = url.strip_prefix("file://") {
-        return Ok(Arc::new(DirectoryStore::open(path, options.root).await?));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn unknown_urls_are_told_the_known_ones() {
+        for url in [
+            "ftp://x/y",
+            "/backup",
+            "",
+            "memory",
+            "s3:/x",
+            "file:relative",
+            "file://x/y",
+        ] {
+            let error = open(url, &StoreOptions::default()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{url}: {error}");
+        }
+        let error = open("gs://x", &StoreOptions::default()).await.unwrap_err();
+        assert!(error.hint().unwrap().contains("s3://"));
+        assert_eq!(
+            open("memory:", &StoreOptions::default())
+                .await
+                .unwrap()
+                .url(),
+            "memory:"
+        );
     }
-    let what = "no store is known by this URL; known are file:///absolute/path";
-    Err(StoreError::new(ErrorKind::Invalid, Act::Open, url, what))
 }
