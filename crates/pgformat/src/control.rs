@@ -272,11 +272,7 @@ impl ControlFile {
         let found = u32_at(bytes, crc_offset).ok_or_else(|| short(crc_offset))?;
         let expected = crc32c::crc32c(data);
         if found != expected {
-            return Err(FormatError::Checksum {
-                file: FileKind::ControlFile,
-                expected,
-                found,
-            });
+            return Err(FormatError::Checksum { file: FileKind::ControlFile, expected, found });
         }
         // Only now: a torn or damaged file must not pass for another version.
         let major = Major::from_control_and_catalog(control_version, catalog_version)
@@ -293,9 +289,7 @@ fn crc_offset(control_version: u32) -> Result<usize, FormatError> {
         other => {
             let swapped = other.swap_bytes();
             if (900..10_000).contains(&swapped) {
-                return Err(FormatError::ByteOrder {
-                    file: FileKind::ControlFile,
-                });
+                return Err(FormatError::ByteOrder { file: FileKind::ControlFile });
             }
             Err(unknown("control version", other))
         }
@@ -329,12 +323,7 @@ impl Fields<'_> {
         let checkpoint = array_at::<CHECKPOINT_SIZE_BYTES>(self.bytes, CHECKPOINT_OFFSET)
             .and_then(|bytes| Checkpoint::decode(&bytes, major))
             .ok_or_else(|| {
-                wrong(
-                    CHECKPOINT_OFFSET,
-                    "checkPointCopy",
-                    "a checkpoint",
-                    "none".to_owned(),
-                )
+                wrong(CHECKPOINT_OFFSET, "checkPointCopy", "a checkpoint", "none".to_owned())
             })?;
         let segment_size = self.u32(228)?;
         Ok(ControlFile {
@@ -398,12 +387,9 @@ impl Fields<'_> {
 
     /// A page size: a power of two from 1 KiB up.
     fn size(&self, offset: usize, field: &'static str, max: u32) -> Result<u32, FormatError> {
-        self.checked(
-            offset,
-            field,
-            "a power of two from 1 KiB to 32 (WAL: 64) KiB",
-            |size| (size.is_power_of_two() && (1024..=max).contains(&size)).then_some(size),
-        )
+        self.checked(offset, field, "a power of two from 1 KiB to 32 (WAL: 64) KiB", |size| {
+            (size.is_power_of_two() && (1024..=max).contains(&size)).then_some(size)
+        })
     }
 }
 
@@ -427,20 +413,11 @@ mod tests {
         let short = ControlFile::decode(&[0; 100]).unwrap_err();
         assert_eq!(short.kind(), ErrorKind::Incomplete);
         let mut bytes = vec![0; CONTROL_FILE_SIZE_BYTES];
-        assert_eq!(
-            ControlFile::decode(&bytes).unwrap_err().kind(),
-            ErrorKind::Unsupported
-        );
+        assert_eq!(ControlFile::decode(&bytes).unwrap_err().kind(), ErrorKind::Unsupported);
         bytes[8..12].copy_from_slice(&1300_u32.to_be_bytes());
-        assert!(matches!(
-            ControlFile::decode(&bytes),
-            Err(FormatError::ByteOrder { .. })
-        ));
+        assert!(matches!(ControlFile::decode(&bytes), Err(FormatError::ByteOrder { .. })));
         bytes[8..12].copy_from_slice(&1700_u32.to_le_bytes());
-        let Err(FormatError::Checksum {
-            expected, found, ..
-        }) = ControlFile::decode(&bytes)
-        else {
+        let Err(FormatError::Checksum { expected, found, .. }) = ControlFile::decode(&bytes) else {
             panic!("a wrong checksum passed");
         };
         assert_eq!((expected, found), (crc32c::crc32c(&bytes[..288]), 0));

@@ -10,53 +10,32 @@ use crate::version::Major;
 /// Directories whose content stays out while they themselves are kept (`excludeDirContents`), and why.
 pub const EMPTIED_DIRECTORIES: [(&str, &str); 7] = [
     ("pg_stat_tmp", "temporary statistics"),
-    (
-        "pg_replslot",
-        "replication slots belong to the server, not to a copy of it",
-    ),
+    ("pg_replslot", "replication slots belong to the server, not to a copy of it"),
     ("pg_dynshmem", "removed at start (dsm_cleanup_for_mmap)"),
     ("pg_notify", "removed at start (AsyncShmemInit)"),
     ("pg_serial", "not needed, made anew at start (SerialInit)"),
-    (
-        "pg_snapshots",
-        "removed at start (DeleteAllExportedSnapshotFiles)",
-    ),
+    ("pg_snapshots", "removed at start (DeleteAllExportedSnapshotFiles)"),
     ("pg_subtrans", "zeroed at start (StartupSUBTRANS)"),
 ];
 
 /// Files that stay out wherever they are (`excludeFiles`), and why.
 pub const LEFT_OUT_FILES: [(&str, &str); 9] = [
-    (
-        "postgresql.auto.conf.tmp",
-        "half-written settings of ALTER SYSTEM",
-    ),
+    ("postgresql.auto.conf.tmp", "half-written settings of ALTER SYSTEM"),
     ("current_logfiles.tmp", "half-written list of log files"),
     ("backup_label", "the backup brings its own"),
     ("tablespace_map", "the backup brings its own"),
-    (
-        "backup_manifest",
-        "belongs to the backup that this server was made from",
-    ),
+    ("backup_manifest", "belongs to the backup that this server was made from"),
     ("postmaster.pid", "belongs to the running server"),
     ("postmaster.opts", "belongs to the running server"),
     (".DS_Store", "belongs to the desktop of macOS"),
     // PostgreSQL keeps this one, and never reads it.
-    (
-        "backup_label.old",
-        "belongs to the backup that this server was made from",
-    ),
+    ("backup_label.old", "belongs to the backup that this server was made from"),
 ];
 
 /// Files and directories whose names begin so stay out wherever they are, and why.
 pub const LEFT_OUT_PREFIXES: [(&str, &str); 2] = [
-    (
-        "pg_internal.init",
-        "the relation cache, made anew at start (also half-written ones)",
-    ),
-    (
-        "pgsql_tmp",
-        "temporary files of queries (PG_TEMP_FILE_PREFIX)",
-    ),
+    ("pg_internal.init", "the relation cache, made anew at start (also half-written ones)"),
+    ("pgsql_tmp", "temporary files of queries (PG_TEMP_FILE_PREFIX)"),
 ];
 
 /// Files of ours at the top of a data directory begin so; they are never part of a backup.
@@ -165,25 +144,17 @@ pub fn judge(path: &str, kind: EntryKind, major: Major, init_fork: InitFork) -> 
 }
 
 fn prefix_reason(part: &str) -> Option<&'static str> {
-    LEFT_OUT_PREFIXES
-        .iter()
-        .find(|(prefix, _)| part.starts_with(prefix))
-        .map(|(_, reason)| *reason)
+    LEFT_OUT_PREFIXES.iter().find(|(prefix, _)| part.starts_with(prefix)).map(|(_, reason)| *reason)
 }
 
 /// `pg_wal` stays with the directories that a server expects in it; 17 brought `summaries`.
 fn judge_wal(path: &str, kind: EntryKind, major: Major) -> Judgement {
-    let within: &[&str] = if major >= Major::V17 {
-        &["archive_status", "summaries"]
-    } else {
-        &["archive_status"]
-    };
+    let within: &[&str] =
+        if major >= Major::V17 { &["archive_status", "summaries"] } else { &["archive_status"] };
     if path == "pg_wal" {
         return Judgement::EmptyDirectory { within };
     }
-    let is_expected = path
-        .strip_prefix("pg_wal/")
-        .is_some_and(|rest| within.contains(&rest));
+    let is_expected = path.strip_prefix("pg_wal/").is_some_and(|rest| within.contains(&rest));
     if is_expected && kind == EntryKind::Directory {
         return Judgement::EmptyDirectory { within: &[] };
     }
@@ -264,46 +235,24 @@ mod tests {
         ] {
             assert!(matches!(file(path), Judgement::LeaveOut(_)), "{path}");
         }
-        assert!(matches!(
-            directory("base/pgsql_tmp"),
-            Judgement::LeaveOut(_)
-        ));
+        assert!(matches!(directory("base/pgsql_tmp"), Judgement::LeaveOut(_)));
     }
 
     #[test]
     fn emptied_directories_stay() {
-        for name in [
-            "pg_replslot",
-            "pg_notify",
-            "pg_subtrans",
-            "pg_dynshmem",
-            "pg_wal/archive_status",
-        ] {
-            assert_eq!(
-                directory(name),
-                Judgement::EmptyDirectory { within: &[] },
-                "{name}"
-            );
+        for name in
+            ["pg_replslot", "pg_notify", "pg_subtrans", "pg_dynshmem", "pg_wal/archive_status"]
+        {
+            assert_eq!(directory(name), Judgement::EmptyDirectory { within: &[] }, "{name}");
         }
         let wal = |major| judge("pg_wal", EntryKind::Directory, major, InitFork::Absent);
-        assert_eq!(
-            wal(Major::V16),
-            Judgement::EmptyDirectory {
-                within: &["archive_status"]
-            }
-        );
+        assert_eq!(wal(Major::V16), Judgement::EmptyDirectory { within: &["archive_status"] });
         assert_eq!(
             wal(Major::V17),
-            Judgement::EmptyDirectory {
-                within: &["archive_status", "summaries"]
-            }
+            Judgement::EmptyDirectory { within: &["archive_status", "summaries"] }
         );
-        let summaries = judge(
-            "pg_wal/summaries",
-            EntryKind::Directory,
-            Major::V16,
-            InitFork::Absent,
-        );
+        let summaries =
+            judge("pg_wal/summaries", EntryKind::Directory, Major::V16, InitFork::Absent);
         assert_eq!(summaries, Judgement::LeaveOut(LeftOut::Wal));
     }
 
@@ -311,11 +260,7 @@ mod tests {
     fn unlogged_relations_keep_their_init_forks_only() {
         let unlogged = |path| judge(path, EntryKind::File, Major::V17, InitFork::Present);
         for path in ["base/5/16384", "base/5/16384_fsm", "base/5/16384_vm.1"] {
-            assert_eq!(
-                unlogged(path),
-                Judgement::LeaveOut(LeftOut::UnloggedRelation),
-                "{path}"
-            );
+            assert_eq!(unlogged(path), Judgement::LeaveOut(LeftOut::UnloggedRelation), "{path}");
         }
         assert_eq!(unlogged("base/5/16384_init"), Judgement::Keep);
         assert_eq!(unlogged("base/5/PG_VERSION"), Judgement::Keep);

@@ -203,9 +203,7 @@ impl FormatError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Length {
-                expected, found, ..
-            } if found < expected => ErrorKind::Incomplete,
+            Self::Length { expected, found, .. } if found < expected => ErrorKind::Incomplete,
             Self::Length { .. }
             | Self::Checksum { .. }
             | Self::RecordChecksum { .. }

@@ -112,17 +112,11 @@ impl BackupLabel {
         };
         let mut text = String::new();
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "START WAL LOCATION: {} (file {})",
-            self.start_lsn, self.start_segment
-        );
+        let _ =
+            writeln!(text, "START WAL LOCATION: {} (file {})", self.start_lsn, self.start_segment);
         if let Some(stop) = stop {
-            let _ = writeln!(
-                text,
-                "STOP WAL LOCATION: {} (file {})",
-                stop.stop_lsn, stop.stop_segment
-            );
+            let _ =
+                writeln!(text, "STOP WAL LOCATION: {} (file {})", stop.stop_lsn, stop.stop_segment);
         }
         let _ = writeln!(text, "CHECKPOINT LOCATION: {}", self.checkpoint_lsn);
         let _ = writeln!(text, "BACKUP METHOD: {method}");
@@ -195,19 +189,11 @@ impl<'a> Lines<'a> {
     }
 
     fn required(&self, field: &'static str) -> Result<(u32, &'a str), FormatError> {
-        self.optional(field).ok_or(FormatError::MissingLine {
-            file: self.file,
-            field,
-        })
+        self.optional(field).ok_or(FormatError::MissingLine { file: self.file, field })
     }
 
     fn wrong(&self, (line, found): (u32, &str), expected: &'static str) -> FormatError {
-        FormatError::Line {
-            file: self.file,
-            line,
-            expected,
-            found: excerpt(found),
-        }
+        FormatError::Line { file: self.file, line, expected, found: excerpt(found) }
     }
 
     fn lsn(&self, field: &'static str) -> Result<Lsn, FormatError> {
@@ -237,9 +223,7 @@ impl<'a> Lines<'a> {
         let method = self.required("BACKUP METHOD")?;
         let from = self.required("BACKUP FROM")?;
         let start_timeline = self.timeline("START TIMELINE")?;
-        let in_name = start_segment
-            .get(..8)
-            .and_then(|text| text.parse::<TimelineId>().ok());
+        let in_name = start_segment.get(..8).and_then(|text| text.parse::<TimelineId>().ok());
         if in_name != Some(start_timeline) {
             let line = self.required("START TIMELINE")?;
             return Err(self.wrong(line, "the timeline of the start segment"));
@@ -267,9 +251,7 @@ impl<'a> Lines<'a> {
             },
             start_time: self.required("START TIME")?.1.to_owned(),
             // pg_rewind writes no label.
-            label: self
-                .optional("LABEL")
-                .map_or_else(String::new, |(_, text)| text.to_owned()),
+            label: self.optional("LABEL").map_or_else(String::new, |(_, text)| text.to_owned()),
             start_timeline,
             incremental_from,
         })
@@ -302,10 +284,7 @@ mod tests {
         let label = BackupLabel::parse(LABEL.as_bytes()).unwrap();
         assert_eq!(label.start_lsn, Lsn(0x900_0028));
         assert_eq!(label.checkpoint_lsn, Lsn(0x900_0060));
-        assert_eq!(
-            (label.method, label.from),
-            (BackupMethod::Streamed, BackupFrom::Primary)
-        );
+        assert_eq!((label.method, label.from), (BackupMethod::Streamed, BackupFrom::Primary));
         assert_eq!(label.label, "a: b");
         assert_eq!(label.compose(), LABEL);
         let text = format!("{LABEL}INCREMENTAL FROM LSN: 0/4000028\nINCREMENTAL FROM TLI: 1\n");

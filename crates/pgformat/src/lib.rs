@@ -18,7 +18,7 @@
 //! | WAL pages | [`page`] |
 //! | WAL records | [`record`], [`resource_manager`] |
 //! | commits, checkpoints and other records that recovery targets need | [`xact`], [`event`] |
-//! | a stream of WAL, resumable | [`stream`] |
+//! | a stream of WAL, resumable | [`stream`], [`end_of_wal`], [`unfinished`] |
 //! | one WAL segment in one pass | [`segment_digest`], [`segment_summary`] |
 #![cfg_attr(
     not(test),
@@ -33,19 +33,31 @@
     )
 )]
 
+pub mod backup_manifest;
 pub mod control;
 pub mod data_directory;
+pub mod end_of_wal;
 pub mod error;
+pub mod event;
 pub mod label;
 pub mod lsn;
+pub mod page;
 pub mod page_check;
+pub mod record;
 pub mod relation;
+pub mod resource_manager;
 pub mod segment;
+pub mod segment_digest;
+pub mod segment_summary;
+pub mod stream;
 pub mod tablespace_map;
 pub mod timeline;
 pub mod timestamp;
+pub mod unfinished;
 pub mod version;
+pub mod xact;
 
+mod cursor;
 mod field;
 
 pub use error::{ErrorKind, FormatError};

@@ -61,7 +61,7 @@ impl Lsn {
     pub const fn align_up(self) -> Self {
         match self.0.checked_add(7) {
             Some(sum) => Self(sum & !7),
-            None => Self(u64::MAX & !7),
+            None => Self(!7),
         }
     }
 
@@ -85,9 +85,7 @@ impl FromStr for Lsn {
     fn from_str(text: &str) -> Result<Self, FormatError> {
         let read = || {
             let (high, low) = text.split_once('/')?;
-            Some(Self(
-                u64::from(hex_word(high)?) << 32 | u64::from(hex_word(low)?),
-            ))
+            Some(Self(u64::from(hex_word(high)?) << 32 | u64::from(hex_word(low)?)))
         };
         read().ok_or_else(|| FormatError::Text {
             file: FileKind::Lsn,
@@ -100,11 +98,7 @@ impl FromStr for Lsn {
 /// One to eight hexadecimal digits, without sign or space.
 fn hex_word(text: &str) -> Option<u32> {
     let plain = (1..=8).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
-    if plain {
-        u32::from_str_radix(text, 16).ok()
-    } else {
-        None
-    }
+    if plain { u32::from_str_radix(text, 16).ok() } else { None }
 }
 
 impl Serialize for Lsn {
@@ -143,19 +137,9 @@ mod tests {
 
     #[test]
     fn refuses_what_postgresql_refuses() {
-        for text in [
-            "",
-            "/",
-            "0",
-            "0/",
-            "/0",
-            "G/0",
-            "0/123456789",
-            "+1/0",
-            " 1/0",
-            "1/0 ",
-            "1/0/0",
-        ] {
+        for text in
+            ["", "/", "0", "0/", "/0", "G/0", "0/123456789", "+1/0", " 1/0", "1/0 ", "1/0/0"]
+        {
             assert!(text.parse::<Lsn>().is_err(), "{text:?}");
         }
     }

@@ -100,10 +100,7 @@ impl Verdict {
     /// Whether this page cannot be trusted.
     #[must_use]
     pub const fn is_bad(self) -> bool {
-        matches!(
-            self,
-            Self::BadChecksum { .. } | Self::BadHeader { .. } | Self::BadLength
-        )
+        matches!(self, Self::BadChecksum { .. } | Self::BadHeader { .. } | Self::BadLength)
     }
 }
 
@@ -119,11 +116,7 @@ pub fn check_page(page: &[u8], block: u32, start_lsn: Lsn, checksums: PageChecks
     let page_lsn = header.lsn;
     // PageIsNew
     if header.upper == 0 {
-        return if is_zero(page) {
-            Verdict::New
-        } else {
-            Verdict::NewWithData
-        };
+        return if is_zero(page) { Verdict::New } else { Verdict::NewWithData };
     }
     if page_lsn >= start_lsn {
         return Verdict::NewerThanBackup { page_lsn };
@@ -134,11 +127,7 @@ pub fn check_page(page: &[u8], block: u32, start_lsn: Lsn, checksums: PageChecks
         PageChecksums::On => match page_checksum(page, block) {
             None => Verdict::BadLength,
             Some(expected) if expected == header.checksum => Verdict::Sound,
-            Some(expected) => Verdict::BadChecksum {
-                expected,
-                found: header.checksum,
-                page_lsn,
-            },
+            Some(expected) => Verdict::BadChecksum { expected, found: header.checksum, page_lsn },
         },
     }
 }
@@ -146,9 +135,7 @@ pub fn check_page(page: &[u8], block: u32, start_lsn: Lsn, checksums: PageChecks
 /// The position of a page's last change, from its header.
 #[must_use]
 pub fn page_lsn(page: &[u8]) -> Option<Lsn> {
-    Some(Lsn(
-        u64::from(u32_at(page, 0)?) << 32 | u64::from(u32_at(page, 4)?)
-    ))
+    Some(Lsn(u64::from(u32_at(page, 0)?) << 32 | u64::from(u32_at(page, 4)?)))
 }
 
 /// The checksum of a page as if its checksum field were zero (`pg_checksum_page`); nothing if the slice is no multiple
@@ -222,7 +209,7 @@ impl PageHeader {
             && self.lower <= self.upper
             && self.upper <= self.special
             && self.special <= size
-            && self.special % 8 == 0
+            && self.special.is_multiple_of(8)
             && self.size_and_version == size | LAYOUT_VERSION
     }
 }
@@ -268,10 +255,7 @@ mod tests {
     fn lanes_agree_with_the_plain_sum() {
         let page = page(0x1_0000_0010);
         for block in [0, 7, u32::MAX] {
-            assert_eq!(
-                page_checksum(&page, block).unwrap(),
-                plain_checksum(&page, block)
-            );
+            assert_eq!(page_checksum(&page, block).unwrap(), plain_checksum(&page, block));
         }
         assert_eq!(page_checksum(&page[..100], 0), None);
         assert_eq!(page_checksum(&[], 0), None);
@@ -283,17 +267,9 @@ mod tests {
         let mut page = page(0x1_0000_0010);
         let judge = |page: &[u8], block| check_page(page, block, start, PageChecksums::On);
         assert_eq!(judge(&page, 7), Verdict::Sound);
-        assert!(
-            matches!(judge(&page, 8), Verdict::BadChecksum { .. }),
-            "moved"
-        );
+        assert!(matches!(judge(&page, 8), Verdict::BadChecksum { .. }), "moved");
         page[5000] ^= 1;
-        let Verdict::BadChecksum {
-            expected,
-            found,
-            page_lsn,
-        } = judge(&page, 7)
-        else {
+        let Verdict::BadChecksum { expected, found, page_lsn } = judge(&page, 7) else {
             panic!("a flipped bit passed");
         };
         assert_ne!(expected, found);

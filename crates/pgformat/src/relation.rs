@@ -110,9 +110,7 @@ impl RelationFile {
             "global" => (GLOBAL_TABLESPACE, 0),
             "pg_tblspc" => {
                 let tablespace = parse_oid(parts.next()?)?;
-                parts
-                    .next()
-                    .filter(|directory| directory.starts_with("PG_"))?;
+                parts.next().filter(|directory| directory.starts_with("PG_"))?;
                 (tablespace, parse_oid(parts.next()?)?)
             }
             _ => return None,
@@ -122,11 +120,7 @@ impl RelationFile {
             return None;
         }
         Some(Self {
-            locator: RelationLocator {
-                tablespace,
-                database,
-                relation: name.relation,
-            },
+            locator: RelationLocator { tablespace, database, relation: name.relation },
             fork: name.fork,
             segment: name.segment,
             owner: name.owner,
@@ -166,22 +160,13 @@ impl RelationFileName {
             Some((relation, suffix)) => (relation, Fork::from_suffix(suffix)?),
             None => (rest, Fork::Main),
         };
-        Some(Self {
-            relation: parse_oid(relation)?,
-            fork,
-            segment,
-            owner,
-        })
+        Some(Self { relation: parse_oid(relation)?, fork, segment, owner })
     }
 }
 
 /// A number as PostgreSQL prints it: digits, no leading zero, not zero.
 fn parse_oid(text: &str) -> Option<u32> {
-    if text.starts_with('0') {
-        None
-    } else {
-        parse_number(text)
-    }
+    if text.starts_with('0') { None } else { parse_number(text) }
 }
 
 /// One to ten digits that fit.
@@ -200,38 +185,17 @@ mod tests {
         segment: u32,
         owner: Owner,
     ) -> RelationFile {
-        let locator = RelationLocator {
-            tablespace,
-            database,
-            relation,
-        };
-        RelationFile {
-            locator,
-            fork,
-            segment,
-            owner,
-        }
+        let locator = RelationLocator { tablespace, database, relation };
+        RelationFile { locator, fork, segment, owner }
     }
 
     #[test]
     fn reads_relation_files() {
         for (path, expected) in [
-            (
-                "base/5/16384",
-                file((1663, 5, 16384), Fork::Main, 0, Owner::Shared),
-            ),
-            (
-                "base/5/16384_fsm.1",
-                file((1663, 5, 16384), Fork::FreeSpaceMap, 1, Owner::Shared),
-            ),
-            (
-                "base/5/16384.12",
-                file((1663, 5, 16384), Fork::Main, 12, Owner::Shared),
-            ),
-            (
-                "global/1260_vm",
-                file((1664, 0, 1260), Fork::VisibilityMap, 0, Owner::Shared),
-            ),
+            ("base/5/16384", file((1663, 5, 16384), Fork::Main, 0, Owner::Shared)),
+            ("base/5/16384_fsm.1", file((1663, 5, 16384), Fork::FreeSpaceMap, 1, Owner::Shared)),
+            ("base/5/16384.12", file((1663, 5, 16384), Fork::Main, 12, Owner::Shared)),
+            ("global/1260_vm", file((1664, 0, 1260), Fork::VisibilityMap, 0, Owner::Shared)),
             (
                 "pg_tblspc/16400/PG_17_202406281/5/16390_init",
                 file((16400, 5, 16390), Fork::Init, 0, Owner::Shared),
@@ -240,10 +204,7 @@ mod tests {
                 "base/5/t3_16384_fsm.2",
                 file((1663, 5, 16384), Fork::FreeSpaceMap, 2, Owner::Backend(3)),
             ),
-            (
-                "base/5/4294967295",
-                file((1663, 5, u32::MAX), Fork::Main, 0, Owner::Shared),
-            ),
+            ("base/5/4294967295", file((1663, 5, u32::MAX), Fork::Main, 0, Owner::Shared)),
         ] {
             assert_eq!(RelationFile::parse(path), Some(expected), "{path}");
         }

@@ -138,16 +138,9 @@ impl SegmentName {
     #[must_use]
     pub fn file_name(self, size: SegmentSize) -> String {
         let per_log = size.segments_per_log();
-        let (log, segment) = (
-            self.number.0.checked_div(per_log),
-            self.number.0.checked_rem(per_log),
-        );
-        format!(
-            "{}{:08X}{:08X}",
-            self.timeline,
-            log.unwrap_or(0),
-            segment.unwrap_or(0)
-        )
+        let (log, segment) =
+            (self.number.0.checked_div(per_log), self.number.0.checked_rem(per_log));
+        format!("{}{:08X}{:08X}", self.timeline, log.unwrap_or(0), segment.unwrap_or(0))
     }
 }
 
@@ -239,10 +232,7 @@ impl ArchiveName {
             Self::Segment(segment) => segment.file_name(size),
             Self::Partial(segment) => format!("{}.partial", segment.file_name(size)),
             Self::History(timeline) => format!("{timeline}.history"),
-            Self::BackupHistory {
-                segment,
-                offset_bytes,
-            } => {
+            Self::BackupHistory { segment, offset_bytes } => {
                 format!("{}.{offset_bytes:08X}.backup", segment.file_name(size))
             }
         }
@@ -259,10 +249,7 @@ fn parse_archive(name: &str, size: SegmentSize) -> Option<ArchiveName> {
         _ => {
             let offset_bytes = hex_upper_word(rest.strip_suffix(".backup")?)?;
             let segment = parse_segment(stem, size)?;
-            (offset_bytes < size.0).then_some(ArchiveName::BackupHistory {
-                segment,
-                offset_bytes,
-            })
+            (offset_bytes < size.0).then_some(ArchiveName::BackupHistory { segment, offset_bytes })
         }
     }
 }
@@ -279,28 +266,17 @@ fn parse_segment(name: &str, size: SegmentSize) -> Option<SegmentName> {
         return None;
     }
     let number = log.checked_mul(per_log)?.checked_add(segment)?;
-    Some(SegmentName {
-        timeline,
-        number: SegmentNumber(number),
-    })
+    Some(SegmentName { timeline, number: SegmentNumber(number) })
 }
 
 fn not_a_name(name: &str, expected: &'static str) -> FormatError {
-    FormatError::Text {
-        file: FileKind::WalFileName,
-        expected,
-        found: excerpt(name),
-    }
+    FormatError::Text { file: FileKind::WalFileName, expected, found: excerpt(name) }
 }
 
 /// For messages, where the segment size is not at hand; [`SegmentName::file_name`] gives the name.
 impl fmt::Display for SegmentName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "segment {} of timeline {}",
-            self.number.0, self.timeline.0
-        )
+        write!(f, "segment {} of timeline {}", self.number.0, self.timeline.0)
     }
 }
 
@@ -336,10 +312,7 @@ mod tests {
             let parsed = SegmentName::parse(name, sized(mib)).unwrap();
             assert_eq!(parsed.number.start(sized(mib)), Lsn(start), "{name}");
             assert_eq!(parsed.file_name(sized(mib)), name);
-            assert_eq!(
-                SegmentNumber::containing(Lsn(start), sized(mib)),
-                parsed.number
-            );
+            assert_eq!(SegmentNumber::containing(Lsn(start), sized(mib)), parsed.number);
             let before = SegmentNumber::ending_at(Lsn(start), sized(mib));
             assert_eq!(Some(before), parsed.number.previous());
         }
@@ -354,19 +327,14 @@ mod tests {
             ("00000001000000000000000A", ArchiveNameKind::Segment),
             ("00000001000000000000000A.partial", ArchiveNameKind::Partial),
             ("0000000B.history", ArchiveNameKind::History),
-            (
-                "00000001000000000000000A.00000028.backup",
-                ArchiveNameKind::BackupHistory,
-            ),
+            ("00000001000000000000000A.00000028.backup", ArchiveNameKind::BackupHistory),
         ] {
             let parsed = ArchiveName::parse(name, size).unwrap();
             assert_eq!(parsed.file_name(size), name);
             assert_eq!(ArchiveName::kind_of(name), Some(kind));
         }
         assert_eq!(
-            ArchiveName::parse("0000000B.history", size)
-                .unwrap()
-                .timeline(),
+            ArchiveName::parse("0000000B.history", size).unwrap().timeline(),
             TimelineId(11)
         );
         for bad in [

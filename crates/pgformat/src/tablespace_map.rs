@@ -39,11 +39,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<TablespaceLink>, FormatError> {
             }
         }
     }
-    if line.is_empty() && !escaped {
-        Ok(links)
-    } else {
-        Err(wrong_line(number, &line))
-    }
+    if line.is_empty() && !escaped { Ok(links) } else { Err(wrong_line(number, &line)) }
 }
 
 /// The content of `tablespace_map`, as PostgreSQL writes it.
@@ -73,10 +69,7 @@ fn parse_line(line: &[u8]) -> Option<TablespaceLink> {
         return None;
     }
     let oid = oid.parse().ok().filter(|oid| *oid != 0)?;
-    Some(TablespaceLink {
-        oid,
-        path: path.to_vec(),
-    })
+    Some(TablespaceLink { oid, path: path.to_vec() })
 }
 
 fn wrong_line(line: u32, found: &[u8]) -> FormatError {
@@ -94,19 +87,12 @@ mod tests {
 
     #[test]
     fn awkward_paths_come_back() {
-        let links: Vec<TablespaceLink> = [
-            &b"/ts/one"[..],
-            b" /leading space",
-            b"/new\nline\r\\back",
-            b"/\xff\xfe",
-        ]
-        .iter()
-        .zip(16400..)
-        .map(|(path, oid)| TablespaceLink {
-            oid,
-            path: path.to_vec(),
-        })
-        .collect();
+        let links: Vec<TablespaceLink> =
+            [&b"/ts/one"[..], b" /leading space", b"/new\nline\r\\back", b"/\xff\xfe"]
+                .iter()
+                .zip(16400..)
+                .map(|(path, oid)| TablespaceLink { oid, path: path.to_vec() })
+                .collect();
         let bytes = compose(&links);
         assert!(bytes.starts_with(
             b"16400 /ts/one\n16401  /leading space\n16402 /new\\\nline\\\r\\\\back\n"
@@ -114,25 +100,14 @@ mod tests {
         assert_eq!(parse(&bytes).unwrap(), links);
         assert_eq!(
             parse(b"\r\n5 /x\r\n").unwrap(),
-            [TablespaceLink {
-                oid: 5,
-                path: b"/x".to_vec()
-            }]
+            [TablespaceLink { oid: 5, path: b"/x".to_vec() }]
         );
         assert!(parse(b"").unwrap().is_empty());
     }
 
     #[test]
     fn refuses_half_lines() {
-        for bad in [
-            &b"5 /x"[..],
-            b"5 \n",
-            b"5\n",
-            b" /x\n",
-            b"x /x\n",
-            b"5 /x\\",
-            b"0 /x\n",
-        ] {
+        for bad in [&b"5 /x"[..], b"5 \n", b"5\n", b" /x\n", b"x /x\n", b"5 /x\\", b"0 /x\n"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -31,28 +31,21 @@ impl FromStr for TimelineId {
 
     /// Reads eight upper-case hexadecimal digits that are not all zero.
     fn from_str(text: &str) -> Result<Self, FormatError> {
-        hex_upper_word(text)
-            .filter(|number| *number != 0)
-            .map(Self)
-            .ok_or_else(|| FormatError::Text {
+        hex_upper_word(text).filter(|number| *number != 0).map(Self).ok_or_else(|| {
+            FormatError::Text {
                 file: FileKind::TimelineId,
                 expected: "eight upper-case hexadecimal digits, not all zero",
                 found: excerpt(text),
-            })
+            }
+        })
     }
 }
 
 /// Eight upper-case hexadecimal digits, as PostgreSQL's file names have them.
 pub(crate) fn hex_upper_word(text: &str) -> Option<u32> {
-    let plain = text.len() == 8
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
-    if plain {
-        u32::from_str_radix(text, 16).ok()
-    } else {
-        None
-    }
+    let plain =
+        text.len() == 8 && text.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
+    if plain { u32::from_str_radix(text, 16).ok() } else { None }
 }
 
 /// A timeline that was left, and where.
@@ -88,10 +81,7 @@ impl History {
     /// A timeline without ancestors; what PostgreSQL assumes when there is no history file.
     #[must_use]
     pub const fn without_ancestors(timeline: TimelineId) -> Self {
-        Self {
-            timeline,
-            switches: Vec::new(),
-        }
+        Self { timeline, switches: Vec::new() }
     }
 
     /// Reads the content of `<timeline>.history`.
@@ -153,15 +143,8 @@ impl History {
         }
         let mut switches = self.switches.clone();
         let reason = reason.replace('\n', " ");
-        switches.push(Switch {
-            timeline: self.timeline,
-            lsn,
-            reason,
-        });
-        Some(Self {
-            timeline: child,
-            switches,
-        })
+        switches.push(Switch { timeline: self.timeline, lsn, reason });
+        Some(Self { timeline: child, switches })
     }
 
     /// The timeline that this is the history of.
@@ -185,19 +168,13 @@ impl History {
     /// Where `timeline` was left (`tliSwitchPoint`); nothing for this timeline and for strangers.
     #[must_use]
     pub fn switch_point(&self, timeline: TimelineId) -> Option<Lsn> {
-        self.switches
-            .iter()
-            .find(|s| s.timeline == timeline)
-            .map(|s| s.lsn)
+        self.switches.iter().find(|s| s.timeline == timeline).map(|s| s.lsn)
     }
 
     /// The timeline that owns the byte at `lsn` (`tliOfPointInHistory`).
     #[must_use]
     pub fn owner_of(&self, lsn: Lsn) -> TimelineId {
-        self.switches
-            .iter()
-            .find(|s| lsn < s.lsn)
-            .map_or(self.timeline, |s| s.timeline)
+        self.switches.iter().find(|s| lsn < s.lsn).map_or(self.timeline, |s| s.timeline)
     }
 
     /// All timelines with the WAL that each owns, oldest first; a span may be empty.
@@ -206,18 +183,10 @@ impl History {
         let mut start = Lsn(0);
         let mut spans = Vec::with_capacity(self.switches.len().saturating_add(1));
         for switch in &self.switches {
-            spans.push(TimelineSpan {
-                timeline: switch.timeline,
-                start,
-                end: Some(switch.lsn),
-            });
+            spans.push(TimelineSpan { timeline: switch.timeline, start, end: Some(switch.lsn) });
             start = switch.lsn;
         }
-        spans.push(TimelineSpan {
-            timeline: self.timeline,
-            start,
-            end: None,
-        });
+        spans.push(TimelineSpan { timeline: self.timeline, start, end: None });
         spans
     }
 
@@ -244,20 +213,10 @@ fn parse_switch(line: &str) -> Option<Switch> {
     if !timeline.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let timeline = timeline
-        .parse()
-        .ok()
-        .filter(|number| *number != 0)
-        .map(TimelineId)?;
+    let timeline = timeline.parse().ok().filter(|number| *number != 0).map(TimelineId)?;
     let rest = rest.trim_start();
-    let (lsn, reason) = rest
-        .split_once(|c: char| c.is_ascii_whitespace())
-        .unwrap_or((rest, ""));
-    Some(Switch {
-        timeline,
-        lsn: lsn.parse().ok()?,
-        reason: reason.trim_end().to_owned(),
-    })
+    let (lsn, reason) = rest.split_once(|c: char| c.is_ascii_whitespace()).unwrap_or((rest, ""));
+    Some(Switch { timeline, lsn: lsn.parse().ok()?, reason: reason.trim_end().to_owned() })
 }
 
 #[cfg(test)]
@@ -284,10 +243,7 @@ mod tests {
         assert_eq!(history.switch_point(TimelineId(2)), Some(lsn("0/5000158")));
         assert_eq!(history.switch_point(TimelineId(5)), None);
         assert_eq!(history.switches()[0].reason, "no recovery target specified");
-        assert_eq!(
-            History::parse(TimelineId(5), history.compose().as_bytes()).unwrap(),
-            history
-        );
+        assert_eq!(History::parse(TimelineId(5), history.compose().as_bytes()).unwrap(), history);
     }
 
     #[test]
@@ -305,11 +261,7 @@ mod tests {
                 start: lsn("0/5000158"),
                 end: Some(lsn("1/0")),
             },
-            TimelineSpan {
-                timeline: TimelineId(5),
-                start: lsn("1/0"),
-                end: None,
-            },
+            TimelineSpan { timeline: TimelineId(5), start: lsn("1/0"), end: None },
         ];
         assert_eq!(path, expected);
         assert_eq!(history.path_from(TimelineId(2), lsn("0/5000160")), None);
@@ -330,33 +282,17 @@ mod tests {
             "1 0/2\n2 0/1",
             "0 0/1",
         ] {
-            assert!(
-                History::parse(TimelineId(3), bad.as_bytes()).is_err(),
-                "{bad:?}"
-            );
+            assert!(History::parse(TimelineId(3), bad.as_bytes()).is_err(), "{bad:?}");
         }
-        assert!(
-            History::parse(TimelineId(1), b"")
-                .unwrap()
-                .switches()
-                .is_empty()
-        );
+        assert!(History::parse(TimelineId(1), b"").unwrap().switches().is_empty());
     }
 
     #[test]
     fn forks() {
         let root = History::without_ancestors(TimelineId::FIRST);
-        let child = root
-            .fork(
-                TimelineId(2),
-                Lsn(0x300_0000),
-                "no recovery target specified",
-            )
-            .unwrap();
-        assert_eq!(
-            child.compose(),
-            "1\t0/3000000\tno recovery target specified\n"
-        );
+        let child =
+            root.fork(TimelineId(2), Lsn(0x300_0000), "no recovery target specified").unwrap();
+        assert_eq!(child.compose(), "1\t0/3000000\tno recovery target specified\n");
         assert!(child.fork(TimelineId(2), Lsn(0x400_0000), "").is_none());
         assert!(child.fork(TimelineId(3), Lsn(0x200_0000), "").is_none());
         let grandchild = child.fork(TimelineId(3), Lsn(0x400_0000), "r").unwrap();

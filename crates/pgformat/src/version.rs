@@ -117,20 +117,14 @@ impl Major {
     /// The major with this number.
     #[must_use]
     pub fn from_number(number: u32) -> Option<Self> {
-        VERSIONS
-            .iter()
-            .find(|row| row.number == number)
-            .map(|row| row.major)
+        VERSIONS.iter().find(|row| row.number == number).map(|row| row.major)
     }
 
     /// The major that writes this WAL page magic.
     #[must_use]
     #[inline]
     pub fn from_wal_magic(magic: u16) -> Option<Self> {
-        VERSIONS
-            .iter()
-            .find(|row| row.wal_magic == magic)
-            .map(|row| row.major)
+        VERSIONS.iter().find(|row| row.wal_magic == magic).map(|row| row.major)
     }
 
     /// The major of a control file with these two numbers. The catalog version decides among majors that share a
@@ -185,9 +179,7 @@ impl FromStr for Major {
         let text = text.trim_end();
         let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         let number = if plain { text.parse().ok() } else { None };
-        number
-            .and_then(Self::from_number)
-            .ok_or_else(|| unknown(excerpt(text)))
+        number.and_then(Self::from_number).ok_or_else(|| unknown(excerpt(text)))
     }
 }
 
