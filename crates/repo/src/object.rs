@@ -1,0 +1,469 @@
+//! Sealing whole objects and opening them again: blobs (documents, index objects) and archive
+//! objects (a body of frames and a trailer that can be read alone).
+
+use bytes::Bytes;
+use pgrecall_store::Key;
+
+use crate::codec::{self, Level};
+use crate::error::{FormatError, RepoError};
+use crate::format::bytes::{Reader, narrow, wide};
+use crate::format::frame::{self, Codec, Last, Place, Section};
+use crate::format::header::{Header, KeyClass, Kind, Tail};
+use crate::id::Digest;
+use crate::keys::Keys;
+use crate::random::SharedRandom;
+
+/// Plaintext bytes of a frame in blobs and archive objects.
+pub const FRAME_PLAIN_BYTES: usize = 1 << 20;
+
+/// A frame's payload before it is sealed. Compressing is the costly part, and can be done in
+/// parallel.
+#[derive(Debug, Clone)]
+pub struct Payload {
+    codec: Codec,
+    plain_len: usize,
+    bytes: Vec<u8>,
+}
+
+impl Payload {
+    /// Compresses one frame's plaintext, of at most [`FRAME_PLAIN_BYTES`].
+    #[must_use]
+    pub fn compress(plain: &[u8], level: Level) -> Self {
+        let mut bytes = Vec::new();
+        let codec = codec::compress(plain, level, &mut bytes);
+        if codec == Codec::Stored {
+            bytes.extend_from_slice(plain);
+        }
+        Self { codec, plain_len: plain.len(), bytes }
+    }
+
+    /// Takes one frame's plaintext as it is.
+    #[must_use]
+    pub fn stored(plain: Vec<u8>) -> Self {
+        Self { codec: Codec::Stored, plain_len: plain.len(), bytes: plain }
+    }
+
+    /// Bytes of the frame that it becomes, the length prefix included.
+    #[must_use]
+    pub fn framed_len(&self) -> usize {
+        self.bytes.len() + frame::SEAL_BYTES + frame::PREFIX_BYTES
+    }
+}
+
+/// Seals a blob: all of it under one class of key.
+///
+/// # Errors
+/// When a frame would be too long, which callers rule out.
+pub fn seal_blob(
+    keys: &Keys,
+    kind: Kind,
+    class: KeyClass,
+    name: &Key,
+    plain: &[u8],
+    random: &SharedRandom,
+) -> Result<Bytes, RepoError> {
+    let payloads: Vec<_> =
+        frames_of(plain).map(|part| Payload::compress(part, Level::default())).collect();
+    let mut object = Sealing::begin(keys, kind, class, name, keys.digest(plain), random)?;
+    object.body(&payloads)?;
+    Ok(Bytes::from(object.out))
+}
+
+/// Seals an object from frames cut by the caller.
+///
+/// # Errors
+/// When a frame is too long.
+pub fn seal_frames(
+    keys: &Keys,
+    (kind, class): (Kind, KeyClass),
+    name: &Key,
+    digest: Digest,
+    frames: &[Payload],
+    random: &SharedRandom,
+) -> Result<Bytes, RepoError> {
+    let mut object = Sealing::begin(keys, kind, class, name, digest, random)?;
+    object.body(frames)?;
+    Ok(Bytes::from(object.out))
+}
+
+/// Opens an object frame by frame. What its digest covers is the caller's to check.
+///
+/// # Errors
+/// When the object is not whole, not authentic or of another kind, or `each` refuses a frame.
+pub fn open_frames(
+    keys: &Keys,
+    kind: Kind,
+    name: &Key,
+    object: &[u8],
+    each: impl FnMut(&[u8]) -> Result<(), FormatError>,
+) -> Result<Header, RepoError> {
+    let header = read_header(name, kind, object)?;
+    open_body(keys, &header, name, object, Part::UntilEnd, each)?;
+    Ok(header)
+}
+
+/// The frames' plaintexts: at least one, so that an empty object has a last frame too.
+pub fn frames_of(plain: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let empty: Option<&[u8]> = plain.is_empty().then_some(&[]);
+    empty.into_iter().chain(plain.chunks(FRAME_PLAIN_BYTES))
+}
+
+/// Seals an archive object: the body under the data key, the trailer under the meta key.
+///
+/// # Errors
+/// When a frame would be too long, which callers rule out.
+pub fn seal_archive(
+    keys: &Keys,
+    name: &Key,
+    digest: Digest,
+    body: &[Payload],
+    trailer: &[u8],
+    random: &SharedRandom,
+) -> Result<Bytes, RepoError> {
+    let mut object = Sealing::begin(keys, Kind::Archive, KeyClass::Data, name, digest, random)?;
+    object.body(body)?;
+    object.trailer(keys, trailer, body.len())?;
+    Ok(Bytes::from(object.out))
+}
+
+/// An object being put together.
+struct Sealing<'a> {
+    name: &'a Key,
+    header: Header,
+    cipher: frame::FrameCipher,
+    out: Vec<u8>,
+}
+
+impl<'a> Sealing<'a> {
+    fn begin(
+        keys: &Keys,
+        kind: Kind,
+        class: KeyClass,
+        name: &'a Key,
+        digest: Digest,
+        random: &SharedRandom,
+    ) -> Result<Self, RepoError> {
+        let header = Header { kind, sealing: keys.sealing(class, random), digest };
+        let cipher = keys
+            .cipher(&header.sealing, class, kind, name.as_str())
+            .map_err(|error| RepoError::format(name, error))?;
+        let mut out = Vec::new();
+        header.encode(&mut out);
+        Ok(Self { name, header, cipher, out })
+    }
+
+    fn body(&mut self, payloads: &[Payload]) -> Result<(), RepoError> {
+        for (number, payload) in payloads.iter().enumerate() {
+            let last = if number + 1 == payloads.len() { Last::Yes } else { Last::No };
+            let place = Place { section: Section::Body, number: wide(number), last };
+            self.cipher
+                .seal(&mut self.out, place, payload.codec, payload.plain_len, &payload.bytes)
+                .map_err(|error| RepoError::format(self.name, error))?;
+        }
+        Ok(())
+    }
+
+    fn trailer(&mut self, keys: &Keys, plain: &[u8], frames: usize) -> Result<(), RepoError> {
+        let header = &self.header;
+        append_trailer(keys, header, self.name, plain, frames, &mut self.out)
+    }
+}
+
+/// Appends the trailer's frame, sealed under the meta key, and the tail.
+pub(crate) fn append_trailer(
+    keys: &Keys,
+    header: &Header,
+    name: &Key,
+    plain: &[u8],
+    body_frames: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), RepoError> {
+    let fail = |error| RepoError::format(name, error);
+    let cipher =
+        keys.cipher(&header.sealing, KeyClass::Meta, header.kind, name.as_str()).map_err(fail)?;
+    let payload = Payload::compress(plain, Level::default());
+    let start = out.len();
+    cipher
+        .seal(out, Place::trailer(), payload.codec, payload.plain_len, &payload.bytes)
+        .map_err(fail)?;
+    let count = |len: usize, what| {
+        u32::try_from(len).map_err(|_| {
+            fail(FormatError::TooLarge { what, limit: u32::MAX.into(), found: wide(len) })
+        })
+    };
+    let trailer_len = count(out.len() - start, "trailer length")?;
+    Tail { trailer_len, body_frames: count(body_frames, "body frames")? }.encode(out);
+    Ok(())
+}
+
+/// Reads the clear header at the front of an object and checks its kind.
+///
+/// # Errors
+/// When it is malformed, newer or of another kind.
+pub fn read_header(name: &Key, kind: Kind, front: &[u8]) -> Result<Header, RepoError> {
+    let header =
+        Header::decode(&mut Reader::new(front)).map_err(|error| RepoError::format(name, error))?;
+    if header.kind == kind {
+        return Ok(header);
+    }
+    Err(RepoError::format(
+        name,
+        FormatError::Unexpected {
+            what: "object kind",
+            expected: format!("{kind:?}"),
+            found: format!("{:?}", header.kind),
+        },
+    ))
+}
+
+/// Opens a blob and gives its plaintext, of at most `limit_bytes`.
+///
+/// # Errors
+/// When the object is not whole, not authentic, of another kind or too long.
+pub fn open_blob(
+    keys: &Keys,
+    kind: Kind,
+    name: &Key,
+    object: &[u8],
+    limit_bytes: usize,
+) -> Result<Vec<u8>, RepoError> {
+    let header = read_header(name, kind, object)?;
+    let mut plain = Vec::new();
+    open_body(keys, &header, name, object, Part::UntilEnd, |part| {
+        if plain.len() + part.len() > limit_bytes {
+            return Err(FormatError::TooLarge {
+                what: "the object's contents",
+                limit: wide(limit_bytes),
+                found: wide(plain.len() + part.len()),
+            });
+        }
+        plain.extend_from_slice(part);
+        Ok(())
+    })?;
+    check_digest(keys.digest(&plain), &header, name)?;
+    Ok(plain)
+}
+
+/// Which bytes of an object are its body.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    UntilEnd,
+    Frames(u32),
+}
+
+fn open_body(
+    keys: &Keys,
+    header: &Header,
+    name: &Key,
+    object: &[u8],
+    part: Part,
+    mut each: impl FnMut(&[u8]) -> Result<(), FormatError>,
+) -> Result<(), RepoError> {
+    let fail = |error| RepoError::format(name, error);
+    let cipher = keys
+        .cipher(&header.sealing, header.sealing.class, header.kind, name.as_str())
+        .map_err(fail)?;
+    let start = usize::try_from(header.encoded_len()).unwrap_or(usize::MAX);
+    let mut reader = Reader::new(object.get(start..).unwrap_or_default());
+    let (mut scratch, mut plain) = (Vec::new(), Vec::new());
+    let mut number = 0_u32;
+    loop {
+        let sealed = frame::take(&mut reader).map_err(fail)?;
+        let last = match part {
+            Part::UntilEnd => reader.is_empty(),
+            Part::Frames(count) => number + 1 >= count,
+        };
+        let last = if last { Last::Yes } else { Last::No };
+        let place = Place { section: Section::Body, number: number.into(), last };
+        let opened = cipher.open(place, sealed, &mut scratch).map_err(fail)?;
+        plain.clear();
+        codec::inflate(&opened, &mut plain).map_err(fail)?;
+        each(&plain).map_err(fail)?;
+        if last == Last::Yes {
+            return Ok(());
+        }
+        number += 1;
+    }
+}
+
+fn check_digest(found: Digest, header: &Header, name: &Key) -> Result<(), RepoError> {
+    if found == header.digest {
+        return Ok(());
+    }
+    Err(RepoError::format(
+        name,
+        FormatError::Unexpected {
+            what: "digest of the contents",
+            expected: header.digest.to_string(),
+            found: found.to_string(),
+        },
+    ))
+}
+
+/// Opens an archive object as a whole: hands its plaintext out frame by frame, in order, and
+/// checks the digest of all of it at the end.
+///
+/// # Errors
+/// When the object is not whole or not authentic. Bytes were handed out before that is known: the
+/// caller must not let anybody see them until this has returned.
+pub fn open_archive(
+    keys: &Keys,
+    name: &Key,
+    object: &[u8],
+    limit_bytes: u64,
+    mut each: impl FnMut(&[u8]),
+) -> Result<Digest, RepoError> {
+    let header = read_header(name, Kind::Archive, object)?;
+    let tail = Tail::decode(object).map_err(|error| RepoError::format(name, error))?;
+    let mut digester = keys.digester();
+    let mut total = 0_u64;
+    open_body(keys, &header, name, object, Part::Frames(tail.body_frames), |part| {
+        total += wide(part.len());
+        if total > limit_bytes {
+            return Err(FormatError::TooLarge {
+                what: "the archived file",
+                limit: limit_bytes,
+                found: total,
+            });
+        }
+        digester.update(part);
+        each(part);
+        Ok(())
+    })?;
+    let digest = digester.finish();
+    check_digest(digest, &header, name)?;
+    Ok(digest)
+}
+
+/// The trailer of an object, from bytes that end where the object does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrailerRead {
+    /// The trailer's plaintext.
+    Trailer(Vec<u8>),
+    /// More bytes of the object's end are needed, this many in all.
+    NeedMore(u64),
+}
+
+/// Opens an object's trailer with its header and its last bytes alone.
+///
+/// # Errors
+/// When the tail or the trailer is damaged.
+pub fn open_trailer(
+    keys: &Keys,
+    header: &Header,
+    name: &Key,
+    end_of_object: &[u8],
+) -> Result<TrailerRead, RepoError> {
+    let fail = |error| RepoError::format(name, error);
+    let tail = Tail::decode(end_of_object).map_err(fail)?;
+    if tail.trailer_len > frame::FRAME_BYTES_MAX {
+        return Err(fail(FormatError::TooLarge {
+            what: "trailer length",
+            limit: frame::FRAME_BYTES_MAX.into(),
+            found: tail.trailer_len.into(),
+        }));
+    }
+    let framed = match tail.trailer_frame(end_of_object) {
+        Ok(framed) => framed,
+        Err(FormatError::Truncated { needed, .. }) => return Ok(TrailerRead::NeedMore(needed)),
+        Err(error) => return Err(fail(error)),
+    };
+    let cipher =
+        keys.cipher(&header.sealing, KeyClass::Meta, header.kind, name.as_str()).map_err(fail)?;
+    let mut reader = Reader::new(framed);
+    let sealed = frame::take(&mut reader).map_err(fail)?;
+    reader.end("trailer").map_err(fail)?;
+    let mut scratch = Vec::new();
+    let opened = cipher.open(Place::trailer(), sealed, &mut scratch).map_err(fail)?;
+    let mut plain = Vec::with_capacity(narrow(opened.plain_len));
+    codec::inflate(&opened, &mut plain).map_err(fail)?;
+    Ok(TrailerRead::Trailer(plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::document::DomainKeysDocument;
+    use crate::format::header::Suite;
+    use crate::keys::new_domain_keys;
+
+    fn keys(suite: Suite, document: &DomainKeysDocument) -> Keys {
+        Keys::of_domain(suite, &"main".parse().unwrap(), std::slice::from_ref(document)).unwrap()
+    }
+
+    fn key(text: &str) -> Key {
+        Key::parse(text).unwrap()
+    }
+
+    #[test]
+    fn blobs_open_under_their_name_and_kind_only() {
+        let random = SharedRandom::system();
+        let document = new_domain_keys(None, &random);
+        for suite in [Suite::Clear, Suite::Aes256Gcm] {
+            let keys = keys(suite, &document);
+            for len in [0, 1, FRAME_PLAIN_BYTES, FRAME_PLAIN_BYTES + 1] {
+                let plain: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+                let name = key("a/b");
+                let (kind, class) = (Kind::Manifest, KeyClass::Meta);
+                let object = seal_blob(&keys, kind, class, &name, &plain, &random).unwrap();
+                let open =
+                    |name: &Key, kind, bytes: &[u8]| open_blob(&keys, kind, name, bytes, 4 << 20);
+                assert_eq!(open(&name, kind, &object).unwrap(), plain);
+                assert!(open(&key("a/c"), kind, &object).is_err());
+                assert!(open(&name, Kind::Tombstone, &object).is_err());
+                assert!(
+                    open_blob(&keys, kind, &name, &object, len.saturating_sub(1)).is_err()
+                        || len == 0
+                );
+                for cut in [0, 10, object.len() / 2, object.len() - 1] {
+                    assert!(open(&name, kind, &object[..cut]).is_err());
+                }
+                let mut longer = object.to_vec();
+                longer.push(0);
+                assert!(open(&name, kind, &longer).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_frame_cut_off_is_seen() {
+        let random = SharedRandom::system();
+        let keys = keys(Suite::Aes256Gcm, &new_domain_keys(None, &random));
+        let name = key("a");
+        let plain = vec![3; FRAME_PLAIN_BYTES + 5];
+        let object =
+            seal_blob(&keys, Kind::Manifest, KeyClass::Meta, &name, &plain, &random).unwrap();
+        let header = read_header(&name, Kind::Manifest, &object).unwrap();
+        let start = usize::try_from(header.encoded_len()).unwrap();
+        let mut reader = Reader::new(&object[start..]);
+        let first = frame::take(&mut reader).unwrap().len();
+        let cut = &object[..start + frame::PREFIX_BYTES + first];
+        assert!(open_blob(&keys, Kind::Manifest, &name, cut, 4 << 20).is_err());
+    }
+
+    #[test]
+    fn trailers_are_read_alone() {
+        let random = SharedRandom::system();
+        let keys = keys(Suite::Aes256Gcm, &new_domain_keys(None, &random));
+        let name = key("wal/1");
+        let plain = vec![5; 3 * FRAME_PLAIN_BYTES];
+        let body: Vec<_> =
+            frames_of(&plain).map(|part| Payload::compress(part, Level::default())).collect();
+        let digest = keys.digest(&plain);
+        let object = seal_archive(&keys, &name, digest, &body, b"summary", &random).unwrap();
+        let header = read_header(&name, Kind::Archive, &object).unwrap();
+        let end = &object[object.len() - 20..];
+        let TrailerRead::NeedMore(needed) = open_trailer(&keys, &header, &name, end).unwrap()
+        else {
+            panic!("20 bytes cannot hold the trailer");
+        };
+        let end = &object[object.len() - usize::try_from(needed).unwrap()..];
+        let read = open_trailer(&keys, &header, &name, end).unwrap();
+        assert_eq!(read, TrailerRead::Trailer(b"summary".to_vec()));
+        let mut out = Vec::new();
+        let limit = wide(plain.len());
+        open_archive(&keys, &name, &object, limit, |part| out.extend_from_slice(part)).unwrap();
+        assert_eq!(out, plain);
+        assert!(open_archive(&keys, &name, &object, limit - 1, |_| ()).is_err());
+    }
+}

@@ -1,0 +1,255 @@
+//! Filling packs and putting them: each name is sent once, and a put whose answer is lost is
+//! looked at once, then abandoned for a new name.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pgrecall_store::{ErrorKind as StoreErrorKind, Key, Put, Store};
+
+use crate::codec::{self, Level};
+use crate::error::RepoError;
+use crate::format::bytes::{Reader, wide};
+use crate::format::frame::{self, Codec, FrameCipher, PREFIX_BYTES, Place};
+use crate::format::header::{Header, KeyClass, Kind};
+use crate::format::index::IndexPack;
+use crate::format::pack::{DirectoryEntry, encode_directory};
+use crate::id::{ChunkId, Digest, PackId};
+use crate::keys::Keys;
+use crate::names::{self, Name};
+use crate::object;
+use crate::sealed_store::SealedStore;
+
+/// Bytes of a pack at which it is closed.
+pub const PACK_BYTES: usize = 32 << 20;
+
+/// A pack being filled, by one thread, in memory.
+#[derive(Debug)]
+pub struct PackBuilder {
+    keys: Arc<Keys>,
+    domain: Name,
+    id: PackId,
+    name: Key,
+    header: Header,
+    cipher: FrameCipher,
+    out: Vec<u8>,
+    entries: Vec<DirectoryEntry>,
+    scratch: Vec<u8>,
+}
+
+/// The class of key that a pack's chunks are sealed under.
+fn class_of(kind: Kind) -> KeyClass {
+    if kind == Kind::DataPack { KeyClass::Data } else { KeyClass::Meta }
+}
+
+impl PackBuilder {
+    /// A new pack of this kind, with a name never used before.
+    ///
+    /// # Errors
+    /// When the domain's keys cannot seal, which opening them has ruled out.
+    pub fn new(sealed: &SealedStore, domain: &Name, kind: Kind) -> Result<Self, RepoError> {
+        let id = PackId::random(sealed.random());
+        let name = names::pack(domain, kind, id);
+        let keys = sealed.keys().clone();
+        let sealing = keys.sealing(class_of(kind), sealed.random());
+        let cipher = keys
+            .cipher(&sealing, class_of(kind), kind, name.as_str())
+            .map_err(|error| RepoError::format(&name, error))?;
+        let header = Header { kind, sealing, digest: Digest([0; 32]) };
+        let mut out = Vec::new();
+        header.encode(&mut out);
+        let (entries, scratch) = (Vec::new(), Vec::new());
+        Ok(Self { keys, domain: domain.clone(), id, name, header, cipher, out, entries, scratch })
+    }
+
+    /// Compresses, seals and appends a chunk.
+    ///
+    /// # Errors
+    /// When the chunk is longer than a frame may be.
+    pub fn add(&mut self, id: ChunkId, plain: &[u8], level: Level) -> Result<(), RepoError> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let codec = codec::compress(plain, level, &mut scratch);
+        let payload = if codec == Codec::Stored { plain } else { &scratch };
+        let result = self.append(id, codec, plain.len(), payload);
+        self.scratch = scratch;
+        result
+    }
+
+    fn append(
+        &mut self,
+        id: ChunkId,
+        codec: Codec,
+        plain_len: usize,
+        payload: &[u8],
+    ) -> Result<(), RepoError> {
+        let offset = self.out.len();
+        let place = Place::body(wide(self.entries.len()));
+        let sealed = self
+            .cipher
+            .seal(&mut self.out, place, codec, plain_len, payload)
+            .map_err(|error| RepoError::format(&self.name, error))?;
+        let check = self.keys.frame_check(self.out.get(sealed.clone()).unwrap_or_default());
+        let small = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
+        self.entries.push(DirectoryEntry {
+            chunk: id,
+            offset: small(offset),
+            sealed_len: small(sealed.len()),
+            plain_len: small(plain_len),
+            check,
+        });
+        Ok(())
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// True before the first chunk.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Appends the directory and the tail.
+    ///
+    /// # Errors
+    /// When the directory is longer than a frame may be.
+    pub fn finish(mut self) -> Result<FinishedPack, RepoError> {
+        let directory = encode_directory(&self.entries);
+        self.header.digest = self.keys.digest(&directory);
+        let mut front = Vec::new();
+        self.header.encode(&mut front);
+        if let Some(start) = self.out.get_mut(..front.len()) {
+            start.copy_from_slice(&front);
+        }
+        let frames = self.entries.len();
+        object::append_trailer(
+            &self.keys,
+            &self.header,
+            &self.name,
+            &directory,
+            frames,
+            &mut self.out,
+        )?;
+        let pack = IndexPack {
+            id: self.id,
+            size: wide(self.out.len()),
+            kind: self.header.kind,
+            sealing: self.header.sealing,
+        };
+        Ok(FinishedPack {
+            pack,
+            name: self.name,
+            domain: self.domain,
+            digest: self.header.digest,
+            entries: self.entries,
+            bytes: Bytes::from(self.out),
+        })
+    }
+}
+
+/// A whole pack in memory, not yet known to be stored.
+#[derive(Debug)]
+pub struct FinishedPack {
+    pack: IndexPack,
+    name: Key,
+    domain: Name,
+    digest: Digest,
+    entries: Vec<DirectoryEntry>,
+    bytes: Bytes,
+}
+
+/// A pack that the store has confirmed.
+#[derive(Debug, Clone)]
+pub struct ConfirmedPack {
+    /// What the index says of it.
+    pub pack: IndexPack,
+    /// Its chunks.
+    pub entries: Vec<DirectoryEntry>,
+}
+
+/// Names tried for one pack before giving up.
+const NAMES_MAX: u32 = 5;
+
+impl FinishedPack {
+    /// Bytes of the pack.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// False: a finished pack has a header at least.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Puts the pack, under a new name as often as an answer is lost.
+    ///
+    /// # Errors
+    /// When no name was confirmed.
+    pub async fn put(mut self, sealed: &SealedStore) -> Result<ConfirmedPack, RepoError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let source = match sealed.store().put_once(&self.name, self.bytes.clone()).await {
+                Put::Created => break,
+                Put::Exists if self.is_there(sealed.store()).await => break,
+                // A random name is taken by other bytes: it was never ours.
+                Put::Exists => None,
+                Put::Unknown(_) if self.is_there(sealed.store()).await => break,
+                Put::Unknown(source) => Some(source),
+            };
+            if let Some(source) = source
+                && (tries >= NAMES_MAX || !may_pass(source.kind()))
+            {
+                return Err(RepoError::Unknown { object: self.name.to_string(), source });
+            }
+            tracing::warn!(pack = %self.name, "the pack's name is abandoned for a new one");
+            self = self.renamed(sealed)?;
+        }
+        Ok(ConfirmedPack { pack: self.pack, entries: self.entries })
+    }
+
+    /// One look: is the object there, whole and ours?
+    async fn is_there(&self, store: &Arc<dyn Store>) -> bool {
+        let range = pgrecall_store::ByteRange::At { offset: 0, len: 4096 };
+        let Ok(read) = store.get_range(&self.name, range).await else { return false };
+        read.object_size == self.pack.size
+            && Header::decode(&mut Reader::new(&read.bytes))
+                .is_ok_and(|header| header.digest == self.digest)
+    }
+
+    /// The same chunks under a new name and key, opened and sealed anew one by one.
+    fn renamed(&self, sealed: &SealedStore) -> Result<Self, RepoError> {
+        let fail = |error| RepoError::format(&self.name, error);
+        let kind = self.pack.kind;
+        let old = sealed
+            .keys()
+            .cipher(&self.pack.sealing, class_of(kind), kind, self.name.as_str())
+            .map_err(fail)?;
+        let mut fresh = PackBuilder::new(sealed, &self.domain, kind)?;
+        let mut scratch = Vec::new();
+        for (number, entry) in self.entries.iter().enumerate() {
+            let start = usize::try_from(entry.offset).unwrap_or(usize::MAX);
+            let mut reader = Reader::new(self.bytes.get(start..).unwrap_or_default());
+            let framed = frame::take(&mut reader).map_err(fail)?;
+            let opened = old.open(Place::body(wide(number)), framed, &mut scratch).map_err(fail)?;
+            let plain_len = usize::try_from(entry.plain_len).unwrap_or(usize::MAX);
+            fresh.append(entry.chunk, opened.codec, plain_len, opened.payload)?;
+        }
+        fresh.finish()
+    }
+}
+
+/// Whether a put that failed so may work under another name.
+fn may_pass(kind: StoreErrorKind) -> bool {
+    matches!(kind, StoreErrorKind::Unavailable | StoreErrorKind::Conflict)
+}
+
+/// The bytes of a frame in a pack, its prefix included.
+#[must_use]
+pub fn frame_len(sealed_len: u32) -> u64 {
+    u64::from(sealed_len) + wide(PREFIX_BYTES)
+}

