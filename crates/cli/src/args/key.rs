@@ -1,0 +1,104 @@
+//! `pgrecall key …`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{ConfirmArgs, OutputArgs};
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum KeyCommand {
+    Add(AddArgs),
+    List(ListArgs),
+    Remove(RemoveArgs),
+    Rotate(RotateArgs),
+}
+
+/// Another key than this host's.
+#[derive(Args, Debug)]
+pub(crate) struct UnlockArgs {
+    /// A key file to open the repository with [default: this host's key, else the passphrase]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) unlock: Option<PathBuf>,
+}
+
+/// Let one more key file or passphrase open the repository
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  pgrecall key add --new-key-file /root/safe.key --label 'paper copy in the safe'
+  pgrecall key add --new-passphrase-file /root/passphrase
+  pgrecall key add --new-passphrase            (asks for it on the terminal)
+
+Keep at least one key away from the host that is backed up: without a key nothing can be restored.")]
+pub(crate) struct AddArgs {
+    #[command(flatten)]
+    pub(crate) new: NewKeyArgs,
+    /// What to call it in `key list`
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) label: Option<String>,
+    #[command(flatten)]
+    pub(crate) unlock: UnlockArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// What the new key is.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct NewKeyArgs {
+    /// Make a key and write it to this file, which must not exist
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_key_file: Option<PathBuf>,
+    /// Take the first line of this file as a passphrase
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_passphrase_file: Option<PathBuf>,
+    /// Ask for a passphrase on the terminal
+    #[arg(long)]
+    pub(crate) new_passphrase: bool,
+}
+
+/// Show the keys that open the repository
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) unlock: UnlockArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Take a key's right away; another key must have been tried first
+///
+/// The last key cannot be removed. Whoever had the key may have kept what it opened: rotate the
+/// domain's keys as well when it fell into wrong hands.
+#[derive(Args, Debug)]
+pub(crate) struct RemoveArgs {
+    /// The key's id, as `key list` shows it
+    #[arg(value_name = "KEY-ID")]
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) unlock: UnlockArgs,
+    #[command(flatten)]
+    pub(crate) confirm: ConfirmArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Begin a new epoch of the domain's keys; old objects stay as they are
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  pgrecall key rotate
+  pgrecall key rotate --ids      (the next backup is a full one then)")]
+pub(crate) struct RotateArgs {
+    /// Make a new key for chunk ids too: nothing stored before is found again, so the next backup
+    /// stores everything
+    #[arg(long)]
+    pub(crate) ids: bool,
+    #[command(flatten)]
+    pub(crate) unlock: UnlockArgs,
+    #[command(flatten)]
+    pub(crate) confirm: ConfirmArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}

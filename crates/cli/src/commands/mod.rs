@@ -1,0 +1,5 @@
+//! One file per command: settings and arguments in, engine calls, output.
+
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod man;

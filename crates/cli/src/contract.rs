@@ -1,0 +1,131 @@
+//! Who called us, read from the bare arguments before anything else can go wrong. `restore_command`
+//! and `archive_command` have their own rules for exit codes, and those hold for usage errors,
+//! configuration errors and panics as well.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+/// The rules by which the exit code is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contract {
+    /// A person or a script: codes by kind.
+    Person,
+    /// `archive_command`: every failure within 1–125.
+    Push,
+    /// `restore_command` in point-in-time or crash recovery: 1 only for proven absence, 126 for
+    /// everything else.
+    Fetch,
+    /// `restore_command` of a standby: every failure is 1, since PostgreSQL then streams or asks
+    /// again, while above 125 it would shut the standby down.
+    StandbyFetch,
+}
+
+impl Contract {
+    /// Reads the contract from the arguments (without the program's name) and from `standby.signal`
+    /// in the working directory, which for `restore_command` is the data directory.
+    pub(crate) fn of(arguments: &[OsString]) -> Self {
+        match command(arguments) {
+            Some(Wal::Push) => Self::Push,
+            Some(Wal::Fetch) => Self::fetch_here(),
+            None => Self::Person,
+        }
+    }
+
+    /// The same for arguments that could not be parsed: a mistyped command in `restore_command`
+    /// must not end recovery either.
+    pub(crate) fn of_unparsable(arguments: &[OsString]) -> Self {
+        match Self::of(arguments) {
+            Self::Person if looks_like_fetch(arguments) => Self::fetch_here(),
+            known => known,
+        }
+    }
+
+    fn fetch_here() -> Self {
+        if Path::new("standby.signal").exists() { Self::StandbyFetch } else { Self::Fetch }
+    }
+
+    pub(crate) fn is_fetch(self) -> bool {
+        matches!(self, Self::Fetch | Self::StandbyFetch)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wal {
+    Push,
+    Fetch,
+}
+
+/// Finds the command by its words alone. Options may stand anywhere among them, wrong ones too, so
+/// this asks for the order of the words and not for their places.
+fn command(arguments: &[OsString]) -> Option<Wal> {
+    let mut after_wal = false;
+    for word in arguments.iter().filter_map(|argument| argument.to_str()) {
+        match word {
+            "archive-get" => return Some(Wal::Fetch),
+            "archive-push" => return Some(Wal::Push),
+            "fetch" if after_wal => return Some(Wal::Fetch),
+            "push" if after_wal => return Some(Wal::Push),
+            "resolve" if after_wal => return None,
+            "wal" => after_wal = true,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether the arguments hold what PostgreSQL puts in place of `%f`, followed by something in the
+/// place of `%p`.
+pub(crate) fn looks_like_fetch(arguments: &[OsString]) -> bool {
+    let named = arguments.iter().position(|argument| argument.to_str().is_some_and(is_wal_name));
+    named.is_some_and(|at| arguments.len() > at + 1)
+}
+
+/// Whether the arguments are nothing but the words of a command and a call for help.
+pub(crate) fn asks_help_only(arguments: &[OsString]) -> bool {
+    let words = ["wal", "push", "fetch", "archive-push", "archive-get", "-h", "--help"];
+    arguments.iter().all(|argument| argument.to_str().is_some_and(|word| words.contains(&word)))
+}
+
+/// A segment's name (24 hex digits) or a history file's (8 hex digits and `.history`), as in
+/// PostgreSQL's `xlog_internal.h`.
+fn is_wal_name(word: &str) -> bool {
+    let hex = |text: &str, len| text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit());
+    hex(word, 24) || word.strip_suffix(".history").is_some_and(|stem| hex(stem, 8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_command_is_found_among_options_known_or_not() {
+        for (line, expected) in [
+            ("wal fetch 000000010000000000000001 pg_wal/RECOVERYXLOG", Some(Wal::Fetch)),
+            ("--config /x wal fetch a b", Some(Wal::Fetch)),
+            ("--no-such-option wal fetch a b", Some(Wal::Fetch)),
+            ("wal --cluster main fetch a b", Some(Wal::Fetch)),
+            ("archive-get a b", Some(Wal::Fetch)),
+            ("--repo wal archive-get a b", Some(Wal::Fetch)),
+            ("wal push pg_wal/fetch", Some(Wal::Push)),
+            ("wal push fetch", Some(Wal::Push)),
+            ("archive-push pg_wal/0000", Some(Wal::Push)),
+            ("backup --threads 3", None),
+            ("wal resolve x", None),
+            ("", None),
+        ] {
+            assert_eq!(command(&words(line)), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_mistyped_restore_command_is_still_one() {
+        assert!(looks_like_fetch(&words("wall fetch 000000010000000000000001 pg_wal/X")));
+        assert!(looks_like_fetch(&words("fetch 00000002.history pg_wal/X")));
+        assert!(!looks_like_fetch(&words("wall push pg_wal/000000010000000000000001")));
+        assert!(!looks_like_fetch(&words("restore /srv/pg --to-tiem now")));
+    }
+}

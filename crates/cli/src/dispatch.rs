@@ -1,0 +1,71 @@
+//! From parsed arguments to a command: which settings it needs, and who runs it.
+
+use std::cell::Cell;
+
+use crate::args::wal::WalCommand;
+use crate::args::{Cli, Command, Common};
+use crate::commands;
+use crate::config::resolve::{self, ClusterNeed, Flag, Request, Surroundings};
+use crate::config::settings::{Settings, StandbyOnError};
+use crate::contract::Contract;
+use crate::failure::{Failure, Kind, Outcome};
+use crate::logging;
+
+/// Runs the command and gives its exit code. `contract` changes when the settings say that a
+/// standby is to stop on errors.
+pub(crate) fn run(cli: Cli, contract: &Cell<Contract>) -> Outcome<u8> {
+    match &cli.command {
+        Command::Completions(args) => return commands::completions::run(args.shell).map(|()| 0),
+        Command::Man(args) => return commands::man::run(&args.dir).map(|()| 0),
+        _ => {}
+    }
+    let (flags, cluster) = needs(&cli.command);
+    let settings = load(&cli.common, flags, cluster)?;
+    if contract.get() == Contract::StandbyFetch
+        && settings.wal.standby_on_error == StandbyOnError::Stop
+    {
+        contract.set(Contract::Fetch);
+    }
+    crate::plant_panic("late");
+    match &cli.command {
+        Command::Config(args) => commands::config::run(&settings, args).map(|()| 0),
+        _ => Err(not_wired(&cli.command)),
+    }
+}
+
+/// The only place that refuses what the engine does not do yet.
+fn not_wired(_: &Command) -> Failure {
+    Failure::new(Kind::Internal, "this command is not wired to the engine yet")
+}
+
+fn needs(command: &Command) -> (Vec<Flag>, ClusterNeed) {
+    match command {
+        Command::Init(args) => (args.flags(), ClusterNeed::OneOrNew),
+        Command::Backup(args) => (args.flags(), ClusterNeed::One),
+        Command::Restore(args) => (args.flags(), ClusterNeed::One),
+        Command::Wal(WalCommand::Push(_) | WalCommand::Fetch(_) | WalCommand::Resolve(_))
+        | Command::ArchivePush(_)
+        | Command::ArchiveGet(_)
+        | Command::Check(_)
+        | Command::Plan(_) => (Vec::new(), ClusterNeed::One),
+        Command::List(_)
+        | Command::Verify(_)
+        | Command::Key(_)
+        | Command::Config(_)
+        | Command::Completions(_)
+        | Command::Man(_) => (Vec::new(), ClusterNeed::IfClear),
+    }
+}
+
+fn load(common: &Common, more: Vec<Flag>, cluster: ClusterNeed) -> Outcome<Settings> {
+    let mut flags = common.flags();
+    flags.extend(more);
+    let request = Request { config: common.config.clone(), flags, cluster };
+    let resolved = resolve::resolve(&request, &Surroundings::of_process()?)?;
+    let settings = Settings::from_resolved(resolved)?;
+    logging::start(&settings.log);
+    for warning in &settings.resolved.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(settings)
+}

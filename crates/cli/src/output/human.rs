@@ -1,0 +1,116 @@
+//! Sizes, durations and ages as people read them.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+
+/// A number of bytes with one decimal: `1.5 MiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    let mut unit = 0;
+    let mut left = bytes;
+    let mut rest = 0;
+    while left >= 1024 && unit + 1 < UNITS.len() {
+        rest = left % 1024;
+        left /= 1024;
+        unit += 1;
+    }
+    if unit == 0 {
+        return format!("{bytes} B");
+    }
+    let mut tenths = left * 10 + (rest * 10 + 512) / 1024;
+    // 1023.96 KiB is shown as 1.0 MiB, not as 1024.0 KiB.
+    if tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths = 10;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+/// A rate in bytes a second.
+pub(crate) fn rate(bytes_per_second: u64) -> String {
+    format!("{}/s", size(bytes_per_second))
+}
+
+/// A duration in its two largest units: `2 h 05 min`, `1 min 20 s`, `3.4 s`, `120 ms`.
+pub(crate) fn duration(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    let s = ms / 1000;
+    match s {
+        0 => format!("{ms} ms"),
+        1..60 => format!("{}.{} s", s, ms % 1000 / 100),
+        60..3_600 => format!("{} min {:02} s", s / 60, s % 60),
+        3_600..86_400 => format!("{} h {:02} min", s / 3_600, s % 3_600 / 60),
+        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3_600),
+    }
+}
+
+/// How long ago something was: `3 h ago`.
+pub(crate) fn age(then: Timestamp, now: Timestamp) -> String {
+    let seconds = now.as_second() - then.as_second();
+    let (count, unit) = match seconds.unsigned_abs() {
+        0..60 => (seconds.unsigned_abs(), "s"),
+        s @ 60..3_600 => (s / 60, "min"),
+        s @ 3_600..172_800 => (s / 3_600, "h"),
+        s => (s / 86_400, "d"),
+    };
+    if seconds < 0 { format!("in {count} {unit}") } else { format!("{count} {unit} ago") }
+}
+
+/// A moment to the second, in UTC: `2026-11-22 14:03:07 UTC`.
+pub(crate) fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_one_decimal_and_round_up_cleanly() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (1_048_575, "1.0 MiB"),
+            (32 << 20, "32.0 MiB"),
+            (5_000_000_000, "4.7 GiB"),
+            (u64::MAX, "16384.0 PiB"),
+        ] {
+            assert_eq!(size(bytes), text, "{bytes}");
+        }
+        assert_eq!(rate(2 << 20), "2.0 MiB/s");
+    }
+
+    #[test]
+    fn durations_have_two_units() {
+        for (ms, text) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (3_450, "3.4 s"),
+            (80_000, "1 min 20 s"),
+            (7_500_000, "2 h 05 min"),
+            (90_000_000, "1 d 1 h"),
+        ] {
+            assert_eq!(duration(Duration::from_millis(ms)), text);
+        }
+    }
+
+    #[test]
+    fn ages_look_back_and_ahead() {
+        let at = |second| Timestamp::from_second(second).expect("within range");
+        for (then, text) in [
+            (1_000_000, "0 s ago"),
+            (999_941, "59 s ago"),
+            (999_940, "1 min ago"),
+            (989_200, "3 h ago"),
+            (740_800, "3 d ago"),
+            (1_000_120, "in 2 min"),
+        ] {
+            assert_eq!(age(at(then), at(1_000_000)), text, "{then}");
+        }
+        assert_eq!(moment(at(0)), "1970-01-01 00:00:00 UTC");
+    }
+}

@@ -1,0 +1,10 @@
+//! The program as a user, a script and PostgreSQL run it: output, exit codes, configuration.
+
+#[path = "cli/completions.rs"]
+mod completions;
+#[path = "cli/config.rs"]
+mod config;
+#[path = "cli/exit.rs"]
+mod exit;
+#[path = "cli/program.rs"]
+mod program;
