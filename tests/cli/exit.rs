@@ -6,36 +6,39 @@ use crate::program::{Place, Run};
 const FETCH: &str = "wal fetch 000000010000000000000001 pg_wal/RECOVERYXLOG";
 const PUSH: &str = "wal push pg_wal/000000010000000000000001";
 
+/// Environment variables of a run.
+type Variables = &'static [(&'static str, &'static str)];
+
 /// Runs of `wal fetch` that must fail before anything is fetched: (arguments, configuration,
 /// variables).
-fn broken_fetches() -> Vec<(String, &'static str, Vec<(&'static str, &'static str)>)> {
+fn broken_fetches() -> Vec<(String, &'static str, Variables)> {
     vec![
-        (format!("{FETCH} extra"), "", vec![]),
-        ("wal fetch 000000010000000000000001".to_owned(), "", vec![]),
-        ("wal fetch".to_owned(), "", vec![]),
-        (format!("--no-such-option {FETCH}"), "", vec![]),
-        (format!("{FETCH} --to-time x"), "", vec![]),
-        (format!("{FETCH} --help"), "", vec![]),
-        (format!("--version {FETCH}"), "", vec![]),
-        ("archive-get 000000010000000000000001".to_owned(), "", vec![]),
-        ("wla fetch 000000010000000000000001 pg_wal/RECOVERYXLOG".to_owned(), "", vec![]),
-        ("fetch 00000002.history pg_wal/RECOVERYHISTORY".to_owned(), "", vec![]),
-        (FETCH.to_owned(), "[[repository]]\nulr = 'file:///b'\n", vec![]),
-        (FETCH.to_owned(), "[[repository", vec![]),
-        (FETCH.to_owned(), "", vec![("PGRECALL_CONFIG", "/nonexistent/pgrecall.toml")]),
-        (FETCH.to_owned(), "", vec![("PGRECALL_WAL_FETCH_TIMEOUT", "soon")]),
-        (FETCH.to_owned(), "[[cluster]]\nname='a'\n[[cluster]]\nname='b'\n", vec![]),
-        (FETCH.to_owned(), "", vec![("PGRECALL_TEST_PANIC", "early")]),
-        (FETCH.to_owned(), "[[cluster]]\nname='a'\n", vec![("PGRECALL_TEST_PANIC", "late")]),
-        (format!("{FETCH} --log-level loud"), "", vec![]),
-        (format!("{FETCH} --log-format json extra"), "", vec![]),
+        (format!("{FETCH} extra"), "", &[]),
+        ("wal fetch 000000010000000000000001".to_owned(), "", &[]),
+        ("wal fetch".to_owned(), "", &[]),
+        (format!("--no-such-option {FETCH}"), "", &[]),
+        (format!("{FETCH} --to-time x"), "", &[]),
+        (format!("{FETCH} --help"), "", &[]),
+        (format!("--version {FETCH}"), "", &[]),
+        ("archive-get 000000010000000000000001".to_owned(), "", &[]),
+        ("wla fetch 000000010000000000000001 pg_wal/RECOVERYXLOG".to_owned(), "", &[]),
+        ("fetch 00000002.history pg_wal/RECOVERYHISTORY".to_owned(), "", &[]),
+        (FETCH.to_owned(), "[[repository]]\nulr = 'file:///b'\n", &[]),
+        (FETCH.to_owned(), "[[repository", &[]),
+        (FETCH.to_owned(), "", &[("PGRECALL_CONFIG", "/nonexistent/pgrecall.toml")]),
+        (FETCH.to_owned(), "", &[("PGRECALL_WAL_FETCH_TIMEOUT", "soon")]),
+        (FETCH.to_owned(), "[[cluster]]\nname='a'\n[[cluster]]\nname='b'\n", &[]),
+        (FETCH.to_owned(), "", &[("PGRECALL_TEST_PANIC", "early")]),
+        (FETCH.to_owned(), "[[cluster]]\nname='a'\n", &[("PGRECALL_TEST_PANIC", "late")]),
+        (format!("{FETCH} --log-level loud"), "", &[]),
+        (format!("{FETCH} --log-format json extra"), "", &[]),
     ]
 }
 
 #[test]
 fn a_broken_fetch_never_looks_like_a_missing_file() {
     for (line, config, variables) in broken_fetches() {
-        let run = Place::new(config).run_with(&line, &variables);
+        let run = Place::new(config).run_with(&line, variables);
         assert_eq!(run.code, 126, "{line} {variables:?}: {}", run.stderr);
         assert!(!run.stderr.is_empty(), "{line} said nothing");
     }
@@ -44,7 +47,7 @@ fn a_broken_fetch_never_looks_like_a_missing_file() {
 #[test]
 fn on_a_standby_a_broken_fetch_lets_recovery_go_on_and_says_so() {
     for (line, config, variables) in broken_fetches() {
-        let run = Place::new(config).standby().run_with(&line, &variables);
+        let run = Place::new(config).standby().run_with(&line, variables);
         assert_eq!(run.code, 1, "{line} {variables:?}: {}", run.stderr);
         assert!(run.stderr.contains("wal fetch FAILED on a standby"), "{line}: {}", run.stderr);
     }
@@ -60,7 +63,7 @@ fn a_standby_told_to_stop_stops() {
 
 #[test]
 fn a_broken_push_neither_acknowledges_nor_kills_the_archiver() {
-    let cases: [(&str, &str, &[(&str, &str)]); 8] = [
+    let cases: [(&str, &str, Variables); 8] = [
         ("wal push", "", &[]),
         ("wal push a b", "", &[]),
         ("wal push --help pg_wal/x", "", &[]),

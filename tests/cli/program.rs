@@ -4,19 +4,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A folder to run in, with `pgrecall.toml` beside it.
-pub struct Place {
+pub(crate) struct Place {
     folder: tempfile::TempDir,
 }
 
 /// What a run gave.
-pub struct Run {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Place {
-    pub fn new(config: &str) -> Self {
+    pub(crate) fn new(config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::create_dir(folder.path().join("data")).expect("a data folder");
         std::fs::write(folder.path().join("pgrecall.toml"), config).expect("writing pgrecall.toml");
@@ -24,25 +24,25 @@ impl Place {
     }
 
     /// The working directory of runs.
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    pub fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.folder.path().join("pgrecall.toml")
     }
 
     /// Makes the working directory look like a standby's.
-    pub fn standby(self) -> Self {
+    pub(crate) fn standby(self) -> Self {
         std::fs::write(self.data().join("standby.signal"), "").expect("writing standby.signal");
         self
     }
 
-    pub fn run(&self, line: &str) -> Run {
+    pub(crate) fn run(&self, line: &str) -> Run {
         self.run_with(line, &[])
     }
 
-    pub fn run_with(&self, line: &str, variables: &[(&str, &str)]) -> Run {
+    pub(crate) fn run_with(&self, line: &str, variables: &[(&str, &str)]) -> Run {
         let words: Vec<&str> = line.split_whitespace().collect();
         run(&words, variables, &self.config(), &self.data())
     }

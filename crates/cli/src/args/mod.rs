@@ -136,7 +136,7 @@ pub(crate) struct InitArgs {
     /// A key file that opens the existing repository
     #[arg(long, value_name = "FILE")]
     pub(crate) unlock: Option<PathBuf>,
-    /// Where this host's key goes [default: <repository>.key beside the configuration file]
+    /// Where this host's key goes [default: NAME.key beside the configuration file]
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
     /// aes-256-gcm, or none to store everything in the clear
