@@ -1,1 +1,18 @@
-//! To be written.
+//! The operations: archive WAL, back up, plan, restore, verify. They print nothing, read no
+//! configuration and ask no clock but the one handed in.
+
+#![deny(missing_docs)]
+
+pub mod archive;
+pub mod backup;
+pub mod catalog;
+pub mod clock;
+pub mod cluster;
+pub mod details;
+pub mod error;
+pub mod progress;
+pub mod restore;
+pub mod verify;
+pub mod wal_place;
+
+pub use error::{EngineError, ErrorKind};

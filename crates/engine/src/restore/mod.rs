@@ -1,0 +1,1 @@
+//! Planning a recovery and carrying the plan out.
