@@ -5,7 +5,7 @@
 //! the position where it was. The order of checks is that of `XLogDecodeNextRecord` in `xlogreader.c`.
 
 use crate::end_of_wal::{EndOfWal, EndReason};
-use crate::field::{to_usize, u32_at};
+use crate::field::{to_u64, to_usize, u32_at};
 use crate::lsn::Lsn;
 use crate::page::SHORT_HEADER_BYTES;
 use crate::page::{LONG_HEADER_BYTES, LongHeader, PAGE_SIZE_DEFAULT_BYTES, PageHeader};
@@ -66,6 +66,15 @@ impl<'a> Window<'a> {
     }
 }
 
+/// A record that is being collected over several pages.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    /// Where it starts.
+    start: Lsn,
+    /// The next byte to be collected.
+    at: Lsn,
+}
+
 /// A position in the WAL, between records.
 #[derive(Clone, Debug)]
 pub(crate) struct Cursor {
@@ -79,6 +88,8 @@ pub(crate) struct Cursor {
     /// Bytes still to be passed over of a record whose start is not known.
     skip: u32,
     carried: Option<UnfinishedRecord>,
+    /// How far the record under way has been collected; its bytes are in the scratch space.
+    progress: Option<Progress>,
     major: Option<Major>,
     timeline: Option<TimelineId>,
     long_header: Option<LongHeader>,
@@ -100,6 +111,7 @@ impl Cursor {
             started: false,
             skip: 0,
             carried,
+            progress: None,
             major: None,
             timeline: None,
             long_header: None,
@@ -175,7 +187,7 @@ impl Cursor {
             }
             match self.read_record(start, window, scratch)? {
                 Gathered::InPlace(bytes) => {
-                    let end = start.saturating_add(u64::try_from(bytes.len()).unwrap_or(0));
+                    let end = start.saturating_add(to_u64(bytes.len()));
                     return self.whole(start, end, bytes);
                 }
                 Gathered::InScratch(end) => return self.whole(start, end, scratch),
@@ -247,18 +259,28 @@ impl Cursor {
                 None => Err(Halt::NeedMore(start.saturating_add(u64::from(total)))),
             };
         }
-        scratch.clear();
-        match self.gather(start, total, window, scratch) {
+        let at = self.resume(start).unwrap_or_else(|| {
+            scratch.clear();
+            start
+        });
+        match self.gather(Progress { start, at }, total, window, scratch) {
             Ok(end) => Ok(Gathered::InScratch(end)),
             Err(Halt::Overwritten(page)) => Ok(Gathered::Overwritten(page)),
             Err(halt) => Err(halt),
         }
     }
 
-    /// Collects the rest of a record from `at` on, over as many pages as it takes; gives its end.
+    /// Where to go on with a record whose first bytes are in the scratch space already.
+    fn resume(&mut self, start: Lsn) -> Option<Lsn> {
+        self.progress.take().filter(|progress| progress.start == start).map(|progress| progress.at)
+    }
+
+    /// Collects the rest of a record, over as many pages as it takes; gives its end. What has been collected stays in
+    /// the scratch space if there is more to come: the next page may show that the record was given up, so it is looked
+    /// at as soon as it is there.
     fn gather(
         &mut self,
-        mut at: Lsn,
+        mut progress: Progress,
         total: u32,
         window: Window<'_>,
         scratch: &mut Vec<u8>,
@@ -267,29 +289,31 @@ impl Cursor {
             let got = u32::try_from(scratch.len()).unwrap_or(u32::MAX);
             let missing = total.saturating_sub(got);
             if missing == 0 {
-                return Ok(at);
+                return Ok(progress.at);
             }
+            let mut at = progress.at;
             if at.offset_in(self.page_size) == 0 {
                 let header = self.enter_page(at, Expected::Continuation(missing), window);
-                match header {
-                    Ok(header) => at = at.saturating_add(u64::from(header.size_bytes())),
-                    Err(Halt::NeedMore(_)) => {
-                        return Err(Halt::NeedMore(self.end_of_payload(at, missing)));
-                    }
-                    Err(halt) => return Err(halt),
+                if let Err(Halt::NeedMore(_)) = header {
+                    self.progress = Some(progress);
                 }
+                at = at.saturating_add(u64::from(header?.size_bytes()));
             }
-            let on_page = self.page_end(at).bytes_since(at);
-            let len = usize::try_from(u64::from(missing).min(on_page)).unwrap_or(usize::MAX);
+            let wanted = u64::from(missing).min(self.page_end(at).bytes_since(at));
+            let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
             let available = window.from(at);
-            match available.get(..len) {
-                Some(bytes) => scratch.extend_from_slice(bytes),
-                None => {
-                    scratch.extend_from_slice(available);
-                    return Err(Halt::NeedMore(self.end_of_payload(at, missing)));
-                }
+            let bytes = available.get(..wanted).unwrap_or(available);
+            if bytes.len() < wanted && bytes.is_empty() {
+                // Nothing beyond the page header: that is read again.
+                self.progress = Some(progress);
+                return Err(Halt::NeedMore(at.saturating_add(1)));
             }
-            at = at.saturating_add(u64::try_from(len).unwrap_or(0));
+            scratch.extend_from_slice(bytes);
+            progress.at = at.saturating_add(to_u64(bytes.len()));
+            if bytes.len() < wanted {
+                self.progress = Some(progress);
+                return Err(Halt::NeedMore(at.saturating_add(to_u64(wanted))));
+            }
         }
     }
 
@@ -300,9 +324,13 @@ impl Cursor {
         window: Window<'_>,
         scratch: &mut Vec<u8>,
     ) -> Result<Lsn, Halt> {
-        scratch.clear();
-        scratch.extend_from_slice(&carried.bytes);
-        let end = self.gather(self.at, carried.total_len, window, scratch)?;
+        let at = self.resume(carried.lsn).unwrap_or_else(|| {
+            scratch.clear();
+            scratch.extend_from_slice(&carried.bytes);
+            self.at
+        });
+        let progress = Progress { start: carried.lsn, at };
+        let end = self.gather(progress, carried.total_len, window, scratch)?;
         self.started = true;
         let header = RecordHeader::decode(scratch);
         let broken = EndReason::RecordLength { found: carried.total_len };
@@ -440,22 +468,6 @@ impl Cursor {
         Lsn(lsn.0 & !self.page_size.saturating_sub(1)).saturating_add(self.page_size)
     }
 
-    /// Where a record ends that has `missing` bytes to come from `at` on.
-    fn end_of_payload(&self, mut at: Lsn, missing: u32) -> Lsn {
-        let mut missing = u64::from(missing);
-        while missing > 0 && at != Lsn::MAX {
-            if at.offset_in(self.page_size) == 0 {
-                let is_first = at.offset_in(self.segment_size.bytes_u64()) == 0;
-                let header = if is_first { LONG_HEADER_BYTES } else { SHORT_HEADER_BYTES };
-                at = at.saturating_add(u64::from(header));
-            }
-            let len = missing.min(self.page_end(at).bytes_since(at));
-            at = at.saturating_add(len);
-            missing = missing.saturating_sub(len.max(1));
-        }
-        at
-    }
-
     /// The record that has begun within the window and is not all there; `window` must be the last one stepped through.
     /// Only the first `bytes_max` bytes are kept.
     pub(crate) fn unfinished(
@@ -464,6 +476,7 @@ impl Cursor {
         bytes_max: usize,
     ) -> Option<UnfinishedRecord> {
         let mut probe = self.clone();
+        probe.progress = None;
         let mut scratch = Vec::new();
         if let Some(carried) = probe.carried.take() {
             let outcome = probe.finish_carried(&carried, window, &mut scratch);
