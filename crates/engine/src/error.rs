@@ -32,6 +32,9 @@ pub enum EngineError {
         /// What is wrong with it.
         source: pgrecall_pgformat::FormatError,
     },
+    /// The operation was asked to stop, by a signal.
+    #[error("stopped as asked")]
+    Cancelled,
     /// Anything that the variants above do not say: what was found, and what kind of reaction it
     /// calls for. Each such place gives a hint where there is something to do.
     #[error("{message}")]
@@ -53,6 +56,7 @@ impl EngineError {
             Self::Repo(error) => error.kind(),
             Self::File { source, .. } => file_kind(source),
             Self::Postgres { .. } => ErrorKind::Corrupt,
+            Self::Cancelled => ErrorKind::Unavailable,
             Self::Refused { kind, .. } => *kind,
         }
     }

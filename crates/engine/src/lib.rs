@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod backup;
+pub mod cancel;
 pub mod catalog;
 pub mod clock;
 pub mod cluster;
