@@ -50,10 +50,8 @@ struct Root {
 }
 
 /// How a folder is opened: never through a symbolic link in its last component.
-const FOLDER: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const FOLDER: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o750);
 
@@ -71,9 +69,7 @@ impl DirectoryStore {
         let url = format!("file://{}", path.display());
         let name = url.clone();
         let root = blocking(Act::Open, name, move || open_root(&path, url, policy)).await?;
-        Ok(Self {
-            root: Arc::new(root),
-        })
+        Ok(Self { root: Arc::new(root) })
     }
 
     async fn run<T, F>(&self, act: Act, key: &Key, work: F) -> Result<T, StoreError>
@@ -113,10 +109,8 @@ fn open_root(path: &Path, url: String, policy: RootPolicy) -> Result<Root, Store
         Ok(folder) => Ok(Root { folder, url }),
         Err(Errno::NOENT) => {
             let what = "the directory does not exist";
-            Err(
-                StoreError::new(ErrorKind::Unavailable, Act::Open, url, what)
-                    .with_hint("Mount it if it lies on another disk; only `init` makes it."),
-            )
+            Err(StoreError::new(ErrorKind::Unavailable, Act::Open, url, what)
+                .with_hint("Mount it if it lies on another disk; only `init` makes it."))
         }
         Err(Errno::NOTDIR) => {
             let what = "the path is not a directory";
@@ -175,13 +169,7 @@ impl Root {
     fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, StoreError> {
         let (file, size) = self.open_object(Act::Get, key)?;
         if size > limit_bytes {
-            return Err(StoreError::too_large(
-                Act::Get,
-                &self.url,
-                key,
-                size,
-                limit_bytes,
-            ));
+            return Err(StoreError::too_large(Act::Get, &self.url, key, size, limit_bytes));
         }
         self.read(Act::Get, key, &file, 0, size)
     }
@@ -205,9 +193,7 @@ impl Root {
 
     /// The open file of an object and its size; anything but a regular file is refused.
     fn open_object(&self, act: Act, key: &Key) -> Result<(OwnedFd, u64), StoreError> {
-        let opened = self
-            .parent_of(key)
-            .and_then(|folder| file::open(&folder, key.file_name()));
+        let opened = self.parent_of(key).and_then(|folder| file::open(&folder, key.file_name()));
         match opened {
             Ok(opened) => Ok(opened),
             Err(Errno::NOENT) => Err(self.absent(act, key)),
@@ -228,16 +214,8 @@ impl Root {
         if bytes.len() as u64 == len {
             return Ok(bytes);
         }
-        let what = format!(
-            "cut short while it was read: {} of {len} bytes",
-            bytes.len()
-        );
-        Err(StoreError::new(
-            ErrorKind::Corrupt,
-            act,
-            object_name(&self.url, key),
-            what,
-        ))
+        let what = format!("cut short while it was read: {} of {len} bytes", bytes.len());
+        Err(StoreError::new(ErrorKind::Corrupt, act, object_name(&self.url, key), what))
     }
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
@@ -298,22 +276,16 @@ impl Store for DirectoryStore {
     }
 
     async fn put_once(&self, key: &Key, body: Bytes) -> Put {
-        let put = self
-            .run(Act::Put, key, move |root, key| put::put(root, key, &body))
-            .await;
+        let put = self.run(Act::Put, key, move |root, key| put::put(root, key, &body)).await;
         put.unwrap_or_else(Put::Unknown)
     }
 
     async fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, StoreError> {
-        self.run(Act::Get, key, move |root, key| root.get(key, limit_bytes))
-            .await
+        self.run(Act::Get, key, move |root, key| root.get(key, limit_bytes)).await
     }
 
     async fn get_range(&self, key: &Key, range: ByteRange) -> Result<RangeRead, StoreError> {
-        self.run(Act::GetRange, key, move |root, key| {
-            root.get_range(key, range)
-        })
-        .await
+        self.run(Act::GetRange, key, move |root, key| root.get_range(key, range)).await
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectMeta, StoreError> {
@@ -326,9 +298,10 @@ impl Store for DirectoryStore {
             let (send, receive) = mpsc::channel(2);
             let root = Arc::clone(&self.root);
             tokio::task::spawn_blocking(move || root.walk(&prefix, &send));
-            stream::unfold(receive, |mut receive| async move {
-                Some((receive.recv().await?, receive))
-            })
+            stream::unfold(
+                receive,
+                |mut receive| async move { Some((receive.recv().await?, receive)) },
+            )
         });
         batches
             .flatten()

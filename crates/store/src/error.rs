@@ -75,25 +75,13 @@ impl StoreError {
         what: impl Into<String>,
     ) -> Self {
         let (object, what) = (object.into(), what.into());
-        Self(Box::new(Inner {
-            kind,
-            act,
-            object,
-            what,
-            hint: None,
-            source: None,
-        }))
+        Self(Box::new(Inner { kind, act, object, what, hint: None, source: None }))
     }
 
     /// There is no such object.
     #[must_use]
     pub fn not_found(act: Act, url: &str, key: &Key) -> Self {
-        Self::new(
-            ErrorKind::NotFound,
-            act,
-            object_name(url, key),
-            "no such object",
-        )
+        Self::new(ErrorKind::NotFound, act, object_name(url, key), "no such object")
     }
 
     /// The object is larger than the caller allows.
@@ -155,10 +143,7 @@ impl fmt::Display for StoreError {
 
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0
-            .source
-            .as_deref()
-            .map(|source| source as &(dyn Error + 'static))
+        self.0.source.as_deref().map(|source| source as &(dyn Error + 'static))
     }
 }
 

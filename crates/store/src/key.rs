@@ -270,14 +270,7 @@ mod tests {
         for text in bad {
             assert!(Key::parse(text).is_err(), "{text:?} was accepted");
         }
-        for text in [
-            "a",
-            "a/b",
-            "A-Z_0.9",
-            "a..b",
-            "wal/x.partial",
-            &"a".repeat(255),
-        ] {
+        for text in ["a", "a/b", "A-Z_0.9", "a..b", "wal/x.partial", &"a".repeat(255)] {
             assert_eq!(Key::parse(text).unwrap().as_str(), text);
         }
     }
@@ -309,10 +302,8 @@ mod tests {
 
     #[test]
     fn keys_order_by_their_bytes() {
-        let mut keys: Vec<Key> = ["a/b", "a-b", "a.b", "a", "B"]
-            .iter()
-            .map(|t| t.parse().unwrap())
-            .collect();
+        let mut keys: Vec<Key> =
+            ["a/b", "a-b", "a.b", "a", "B"].iter().map(|t| t.parse().unwrap()).collect();
         keys.sort();
         let texts: Vec<&str> = keys.iter().map(Key::as_str).collect();
         assert_eq!(texts, ["B", "a", "a-b", "a.b", "a/b"]);

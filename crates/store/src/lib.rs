@@ -26,6 +26,7 @@ pub use probe::{ProbeFinding, ProbeReport, Promise, probe};
 pub use registry::{StoreOptions, open};
 pub use retry::{Progress, Retry, RetryOptions, SystemTiming, Timing};
 pub use s3::{
-    Addressing, S3Credentials, S3Options, S3Store, SecretText, ServerSideEncryption, UploadChecksum,
+    Addressing, Listing, S3Credentials, S3Options, S3Store, SecretText, ServerSideEncryption,
+    UploadChecksum,
 };
 pub use store::{ByteRange, Listed, ObjectMeta, Put, RangeRead, Store};

@@ -68,12 +68,7 @@ impl Store for MemoryStore {
         let Some((offset, len)) = range.within(object_size) else {
             let what = format!("{range:?} ends beyond 2^64");
             let object = object_name(URL, key);
-            return Err(StoreError::new(
-                ErrorKind::Invalid,
-                Act::GetRange,
-                object,
-                what,
-            ));
+            return Err(StoreError::new(ErrorKind::Invalid, Act::GetRange, object, what));
         };
         // Both fit usize: what exists of the range lies within the object.
         let bytes = match len {
@@ -84,9 +79,7 @@ impl Store for MemoryStore {
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectMeta, StoreError> {
-        Ok(ObjectMeta {
-            size: self.find(Act::Head, key)?.len() as u64,
-        })
+        Ok(ObjectMeta { size: self.find(Act::Head, key)?.len() as u64 })
     }
 
     fn list<'a>(&'a self, prefix: &Prefix) -> BoxStream<'a, Result<Listed, StoreError>> {
@@ -95,12 +88,7 @@ impl Store for MemoryStore {
         let found: Vec<_> = objects
             .range::<str, _>(from)
             .take_while(|(key, _)| prefix.contains(key))
-            .map(|(key, bytes)| {
-                Ok(Listed {
-                    key: key.clone(),
-                    size: bytes.len() as u64,
-                })
-            })
+            .map(|(key, bytes)| Ok(Listed { key: key.clone(), size: bytes.len() as u64 }))
             .collect();
         stream::iter(found).boxed()
     }

@@ -81,23 +81,13 @@ pub async fn probe(
         let what = "a probe needs at least two connections to race";
         return Err(StoreError::new(ErrorKind::Invalid, Act::Open, url, what));
     }
-    let mut report = ProbeReport {
-        rounds,
-        racers: stores.len(),
-        findings: Vec::new(),
-    };
+    let mut report = ProbeReport { rounds, racers: stores.len(), findings: Vec::new() };
     for round in 0..rounds {
         let mut id = [0; 16];
         random(&mut id);
         let name: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
         let key = prefix.key(&format!("probe-{name}"))?;
-        let mut probing = Round {
-            stores,
-            prefix,
-            key,
-            round,
-            findings: &mut report.findings,
-        };
+        let mut probing = Round { stores, prefix, key, round, findings: &mut report.findings };
         let outcome = probing.run().await;
         // Also after a failure: an object left behind would be in the way of nobody, but it is litter.
         let cleaned = probing.clean_up().await;
@@ -118,21 +108,12 @@ struct Round<'a> {
 impl Round<'_> {
     fn found(&mut self, promise: Promise, seen: impl Into<String>) {
         let round = self.round;
-        self.findings.push(ProbeFinding {
-            promise,
-            round,
-            seen: seen.into(),
-        });
+        self.findings.push(ProbeFinding { promise, round, seen: seen.into() });
     }
 
     /// The bytes of one racer: as long for each, and different.
     fn body(&self, racer: usize) -> Bytes {
-        format!(
-            "{} racer {racer:06} round {:06}",
-            self.key.file_name(),
-            self.round
-        )
-        .into()
+        format!("{} racer {racer:06} round {:06}", self.key.file_name(), self.round).into()
     }
 
     async fn run(&mut self) -> Result<(), StoreError> {
@@ -185,10 +166,7 @@ impl Round<'_> {
             // A loser may be told 409, which is no answer; that nobody won then may be the unknown one's doing.
             ([], Some(error)) if error.kind() != ErrorKind::Conflict => Err(error),
             ([], _) => {
-                self.found(
-                    Promise::OneWinner,
-                    "nobody was told that his put created the object",
-                );
+                self.found(Promise::OneWinner, "nobody was told that his put created the object");
                 Ok(None)
             }
             (several, _) => {
@@ -269,10 +247,7 @@ impl Round<'_> {
 }
 
 async fn lists(store: &Arc<dyn Store>, prefix: &Prefix, key: &Key) -> Result<bool, StoreError> {
-    store
-        .list(prefix)
-        .try_any(|listed| std::future::ready(listed.key == *key))
-        .await
+    store.list(prefix).try_any(|listed| std::future::ready(listed.key == *key)).await
 }
 
 fn chain(error: &StoreError) -> String {
@@ -301,11 +276,7 @@ impl fmt::Display for Promise {
 
 impl fmt::Display for ProbeFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "promised: {}; seen in round {}: {}",
-            self.promise, self.round, self.seen
-        )
+        write!(f, "promised: {}; seen in round {}: {}", self.promise, self.round, self.seen)
     }
 }
 

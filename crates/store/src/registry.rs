@@ -34,9 +34,7 @@ pub async fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, S
             let path = path.ok_or_else(|| invalid("a directory is file:///absolute/path"))?;
             Ok(Arc::new(DirectoryStore::open(path, options.root).await?))
         }
-        Some(("s3", _)) => Ok(Arc::new(
-            S3Store::open(url, &options.s3, &options.retry).await?,
-        )),
+        Some(("s3", _)) => Ok(Arc::new(S3Store::open(url, &options.s3, &options.retry).await?)),
         _ => Err(invalid("no store goes by this URL")
             .with_hint("Known are file:///absolute/path and s3://bucket/folder.")),
     }
@@ -48,26 +46,12 @@ mod tests {
 
     #[tokio::test]
     async fn unknown_urls_are_told_the_known_ones() {
-        for url in [
-            "ftp://x/y",
-            "/backup",
-            "",
-            "memory",
-            "s3:/x",
-            "file:relative",
-            "file://x/y",
-        ] {
+        for url in ["ftp://x/y", "/backup", "", "memory", "s3:/x", "file:relative", "file://x/y"] {
             let error = open(url, &StoreOptions::default()).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{url}: {error}");
         }
         let error = open("gs://x", &StoreOptions::default()).await.unwrap_err();
         assert!(error.hint().unwrap().contains("s3://"));
-        assert_eq!(
-            open("memory:", &StoreOptions::default())
-                .await
-                .unwrap()
-                .url(),
-            "memory:"
-        );
+        assert_eq!(open("memory:", &StoreOptions::default()).await.unwrap().url(), "memory:");
     }
 }

@@ -106,16 +106,8 @@ struct ProgressState {
 impl Progress {
     fn new(timing: Arc<dyn Timing>) -> Self {
         let now = timing.now();
-        let state = ProgressState {
-            moved: 0,
-            farthest: 0,
-            moved_at: now,
-            progress_at: now,
-        };
-        Self {
-            timing,
-            state: Arc::new(Mutex::new(state)),
-        }
+        let state = ProgressState { moved: 0, farthest: 0, moved_at: now, progress_at: now };
+        Self { timing, state: Arc::new(Mutex::new(state)) }
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut ProgressState) -> T) -> T {
@@ -184,13 +176,11 @@ impl Retry {
         loop {
             attempts += 1;
             let end = Some(start + self.options.total_max);
-            let failure = match self
-                .attempt(&progress, end, &stalled, attempt(progress.clone()))
-                .await
-            {
-                Ok(done) => return Ok(done),
-                Err(failure) => failure,
-            };
+            let failure =
+                match self.attempt(&progress, end, &stalled, attempt(progress.clone())).await {
+                    Ok(done) => return Ok(done),
+                    Err(failure) => failure,
+                };
             if failure.again == Again::No {
                 return Err(failure.error);
             }
@@ -221,9 +211,7 @@ impl Retry {
     {
         let progress = Progress::new(Arc::clone(&self.timing));
         let end = Some(self.timing.now() + self.options.total_max);
-        let done = self
-            .attempt(&progress, end, &stalled, attempt(progress.clone()))
-            .await;
+        let done = self.attempt(&progress, end, &stalled, attempt(progress.clone())).await;
         done.map_err(|failure| failure.error)
     }
 
@@ -248,10 +236,7 @@ impl Retry {
                     Some(end) if now >= end => "not done in time".to_owned(),
                     _ => format!("no byte moved for {:?}", now.saturating_sub(moved_at)),
                 };
-                return Err(Failure {
-                    error: stalled(what),
-                    again: Again::Yes,
-                });
+                return Err(Failure { error: stalled(what), again: Again::Yes });
             }
             match select(request.as_mut(), self.timing.sleep(until - now)).await {
                 Either::Left((done, _)) => return done,
@@ -264,9 +249,7 @@ impl Retry {
     fn delay(&self, attempts: u32) -> Duration {
         let doublings = attempts.saturating_sub(1).min(20);
         let bound = self.options.delay_first.saturating_mul(1 << doublings);
-        bound
-            .min(self.options.delay_max)
-            .mul_f64(self.timing.fraction().clamp(0.0, 1.0))
+        bound.min(self.options.delay_max).mul_f64(self.timing.fraction().clamp(0.0, 1.0))
     }
 }
 

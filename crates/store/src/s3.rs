@@ -28,7 +28,7 @@ use client::Parts;
 use fault::{Answer, Said};
 
 pub use options::{
-    Addressing, S3Credentials, S3Options, SecretText, ServerSideEncryption, UploadChecksum,
+    Addressing, Listing, S3Credentials, S3Options, SecretText, ServerSideEncryption, UploadChecksum,
 };
 
 /// A bucket, or a folder of one.
@@ -41,6 +41,7 @@ pub struct S3Store {
     parts: Parts,
     client: Client,
     client_once: OnceLock<Client>,
+    order: Arc<list::Order>,
 }
 
 /// How a put ended, when the server said so.
@@ -83,6 +84,7 @@ impl S3Store {
             retry: Retry::new(retry.clone(), timing),
             client: parts.client(),
             client_once: OnceLock::new(),
+            order: Arc::new(list::Order::new(options.listing)),
             parts,
         })
     }
@@ -122,9 +124,9 @@ impl S3Store {
         put = match &self.options.encryption {
             ServerSideEncryption::BucketDefault => put,
             ServerSideEncryption::Aes256 => put.server_side_encryption("AES256".into()),
-            ServerSideEncryption::Kms { key_id } => put
-                .server_side_encryption("aws:kms".into())
-                .set_ssekms_key_id(key_id.clone()),
+            ServerSideEncryption::Kms { key_id } => {
+                put.server_side_encryption("aws:kms".into()).set_ssekms_key_id(key_id.clone())
+            }
         };
         let counted = CountUpload::new(body.clone(), progress);
         match put.customize().interceptor(counted).send().await {
@@ -142,26 +144,17 @@ impl S3Store {
         limit_bytes: u64,
         progress: Progress,
     ) -> Result<Bytes, Failure> {
-        let get = self
-            .client
-            .get_object()
-            .bucket(&self.bucket)
-            .key(self.name(key));
+        let get = self.client.get_object().bucket(&self.bucket).key(self.name(key));
         let output = match get.send().await {
             Ok(output) => output,
             Err(error) => return Err(Answer::read(&error).failure(Act::Get, self.object(key))),
         };
-        let announced = output
-            .content_length()
-            .and_then(|len| u64::try_from(len).ok());
+        let announced = output.content_length().and_then(|len| u64::try_from(len).ok());
         if let Some(size) = announced
             && size > limit_bytes
         {
             let error = StoreError::too_large(Act::Get, &self.url, key, size, limit_bytes);
-            return Err(Failure {
-                error,
-                again: Again::No,
-            });
+            return Err(Failure { error, again: Again::No });
         }
         download(output.body, announced, limit_bytes, &progress)
             .await
@@ -177,12 +170,7 @@ impl S3Store {
         progress: Progress,
     ) -> Result<Option<RangeRead>, Failure> {
         let act = Act::GetRange;
-        let get = self
-            .client
-            .get_object()
-            .bucket(&self.bucket)
-            .key(self.name(key))
-            .range(range);
+        let get = self.client.get_object().bucket(&self.bucket).key(self.name(key)).range(range);
         let output = match get.send().await {
             Ok(output) => output,
             Err(error) => match Answer::read(&error) {
@@ -193,14 +181,9 @@ impl S3Store {
         let Some(object_size) = output.content_range().and_then(size_of_content_range) else {
             let what = "the server does not tell which part of the object it sent";
             let error = StoreError::new(ErrorKind::Unsupported, act, self.object(key), what);
-            return Err(Failure {
-                error,
-                again: Again::No,
-            });
+            return Err(Failure { error, again: Again::No });
         };
-        let announced = output
-            .content_length()
-            .and_then(|len| u64::try_from(len).ok());
+        let announced = output.content_length().and_then(|len| u64::try_from(len).ok());
         let bytes = download(output.body, announced, limit_bytes, &progress)
             .await
             .map_err(|error| self.download_failure(act, key, error, limit_bytes))?;
@@ -219,27 +202,18 @@ impl S3Store {
             DownloadError::TooLarge => {
                 let what = format!("more than the {limit_bytes} bytes that are expected");
                 let error = StoreError::new(ErrorKind::Corrupt, act, object, what);
-                Failure {
-                    error,
-                    again: Again::No,
-                }
+                Failure { error, again: Again::No }
             }
             DownloadError::Short { got, announced } => {
                 let what = format!("the answer broke off after {got} of {announced} bytes");
                 let error = StoreError::new(ErrorKind::Unavailable, act, object, what);
-                Failure {
-                    error,
-                    again: Again::Yes,
-                }
+                Failure { error, again: Again::Yes }
             }
             DownloadError::Broken(cause) => {
                 let what = "the answer broke off";
                 let error = StoreError::new(ErrorKind::Unavailable, act, object, what)
                     .caused_by(Said(cause.to_string()));
-                Failure {
-                    error,
-                    again: Again::Yes,
-                }
+                Failure { error, again: Again::Yes }
             }
         }
     }
@@ -247,24 +221,15 @@ impl S3Store {
     /// One look at an object. A HEAD has no body, so its 404 does not say whether object or bucket is missing: the
     /// bucket is asked for.
     async fn head_once(&self, act: Act, key: &Key) -> Result<ObjectMeta, Failure> {
-        let head = self
-            .client
-            .head_object()
-            .bucket(&self.bucket)
-            .key(self.name(key));
+        let head = self.client.head_object().bucket(&self.bucket).key(self.name(key));
         let answer = match head.send().await {
             Ok(output) => {
-                let size = output
-                    .content_length()
-                    .and_then(|len| u64::try_from(len).ok());
+                let size = output.content_length().and_then(|len| u64::try_from(len).ok());
                 return size.map(|size| ObjectMeta { size }).ok_or_else(|| {
                     let what = "the server does not tell the object's size";
                     let object = self.object(key);
                     let error = StoreError::new(ErrorKind::Unsupported, act, object, what);
-                    Failure {
-                        error,
-                        again: Again::No,
-                    }
+                    Failure { error, again: Again::No }
                 });
             }
             Err(error) => Answer::read(&error),
@@ -275,19 +240,13 @@ impl S3Store {
         match self.client.head_bucket().bucket(&self.bucket).send().await {
             Ok(_) => {
                 let error = StoreError::not_found(act, &self.url, key);
-                Err(Failure {
-                    error,
-                    again: Again::No,
-                })
+                Err(Failure { error, again: Again::No })
             }
             Err(error) => match Answer::read(&error) {
                 answer if answer.status == Some(404) => {
                     let what = "the bucket does not exist";
                     let error = StoreError::new(ErrorKind::Invalid, act, &self.url, what);
-                    Err(Failure {
-                        error,
-                        again: Again::No,
-                    })
+                    Err(Failure { error, again: Again::No })
                 }
                 answer => Err(answer.failure(act, &self.url)),
             },
@@ -295,11 +254,7 @@ impl S3Store {
     }
 
     async fn head_again(&self, act: Act, key: &Key) -> Result<ObjectMeta, StoreError> {
-        self.retry
-            .run(self.stalled(act, key), async |_| {
-                self.head_once(act, key).await
-            })
-            .await
+        self.retry.run(self.stalled(act, key), async |_| self.head_once(act, key).await).await
     }
 }
 
@@ -321,11 +276,7 @@ impl Store for S3Store {
     async fn put_once(&self, key: &Key, body: Bytes) -> Put {
         let client = self.client_once.get_or_init(|| self.parts.client_once());
         let attempt = |progress| self.put(client, key, &body, progress);
-        settled(
-            self.retry
-                .run_once(self.stalled(Act::Put, key), attempt)
-                .await,
-        )
+        settled(self.retry.run_once(self.stalled(Act::Put, key), attempt).await)
     }
 
     async fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, StoreError> {
@@ -358,10 +309,7 @@ impl Store for S3Store {
             Some(read) => Ok(read),
             None => {
                 let object_size = self.head_again(act, key).await?.size;
-                Ok(RangeRead {
-                    bytes: Bytes::new(),
-                    object_size,
-                })
+                Ok(RangeRead { bytes: Bytes::new(), object_size })
             }
         }
     }
@@ -376,11 +324,7 @@ impl Store for S3Store {
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         let attempt = |_| async {
-            let delete = self
-                .client
-                .delete_object()
-                .bucket(&self.bucket)
-                .key(self.name(key));
+            let delete = self.client.delete_object().bucket(&self.bucket).key(self.name(key));
             match delete.send().await {
                 Ok(_) => Ok(()),
                 Err(error) => match Answer::read(&error) {
@@ -389,9 +333,7 @@ impl Store for S3Store {
                 },
             }
         };
-        self.retry
-            .run(self.stalled(Act::Delete, key), attempt)
-            .await
+        self.retry.run(self.stalled(Act::Delete, key), attempt).await
     }
 
     fn url(&self) -> String {
@@ -408,10 +350,7 @@ fn take_apart(url: &str) -> Result<(String, Prefix), StoreError> {
     let Some(path) = url.strip_prefix("s3://") else {
         return Err(invalid("not an S3 URL".to_owned()));
     };
-    let (bucket, folder) = path
-        .trim_end_matches('/')
-        .split_once('/')
-        .unwrap_or((path, ""));
+    let (bucket, folder) = path.trim_end_matches('/').split_once('/').unwrap_or((path, ""));
     let bucket = bucket.trim_end_matches('/');
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':');
     if bucket.is_empty() || !bucket.bytes().all(allowed) {
@@ -419,21 +358,14 @@ fn take_apart(url: &str) -> Result<(String, Prefix), StoreError> {
     }
     let folder = match folder {
         "" => Prefix::root(),
-        folder => Key::parse(folder)
-            .map_err(|error| invalid(error.to_string()))?
-            .as_prefix(),
+        folder => Key::parse(folder).map_err(|error| invalid(error.to_string()))?.as_prefix(),
     };
     Ok((bucket.to_owned(), folder))
 }
 
 /// The size of the whole object in `bytes 0-9/100`.
 fn size_of_content_range(header: &str) -> Option<u64> {
-    header
-        .strip_prefix("bytes ")?
-        .split_once('/')?
-        .1
-        .parse()
-        .ok()
+    header.strip_prefix("bytes ")?.split_once('/')?.1.parse().ok()
 }
 
 /// CRC-32C as S3 takes it: base64 of four bytes, the highest first.
@@ -443,10 +375,7 @@ fn crc32c_header(body: &[u8]) -> String {
 
 impl fmt::Debug for S3Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("S3Store")
-            .field("url", &self.url)
-            .field("options", &self.options)
-            .finish()
+        f.debug_struct("S3Store").field("url", &self.url).field("options", &self.options).finish()
     }
 }
 

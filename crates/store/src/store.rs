@@ -136,22 +136,9 @@ mod tests {
     fn ranges_are_cut_to_the_object() {
         assert_eq!(ByteRange::At { offset: 2, len: 3 }.within(10), Some((2, 3)));
         assert_eq!(ByteRange::At { offset: 8, len: 3 }.within(10), Some((8, 2)));
-        assert_eq!(
-            ByteRange::At { offset: 10, len: 3 }.within(10),
-            Some((10, 0))
-        );
-        assert_eq!(
-            ByteRange::At { offset: 99, len: 3 }.within(10),
-            Some((99, 0))
-        );
-        assert_eq!(
-            ByteRange::At {
-                offset: 1,
-                len: u64::MAX
-            }
-            .within(10),
-            None
-        );
+        assert_eq!(ByteRange::At { offset: 10, len: 3 }.within(10), Some((10, 0)));
+        assert_eq!(ByteRange::At { offset: 99, len: 3 }.within(10), Some((99, 0)));
+        assert_eq!(ByteRange::At { offset: 1, len: u64::MAX }.within(10), None);
         assert_eq!(ByteRange::Last { len: 3 }.within(10), Some((7, 3)));
         assert_eq!(ByteRange::Last { len: 11 }.within(10), Some((0, 10)));
         assert_eq!(ByteRange::Last { len: 0 }.within(10), Some((10, 0)));

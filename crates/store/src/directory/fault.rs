@@ -64,17 +64,13 @@ fn meaning(errno: Errno) -> (ErrorKind, &'static str, Option<&'static str>) {
             "the disk reports an input/output error",
             Some("See the kernel's log; the disk may be failing."),
         ),
-        Errno::LOOP | Errno::NOTDIR | Errno::ISDIR => (
-            ErrorKind::Corrupt,
-            "not a regular file below plain folders",
-            None,
-        ),
+        Errno::LOOP | Errno::NOTDIR | Errno::ISDIR => {
+            (ErrorKind::Corrupt, "not a regular file below plain folders", None)
+        }
         Errno::NAMETOOLONG => (ErrorKind::Invalid, "the name is too long here", None),
-        Errno::MFILE | Errno::NFILE => (
-            ErrorKind::Unavailable,
-            "too many files are open",
-            Some("Raise `ulimit -n`."),
-        ),
+        Errno::MFILE | Errno::NFILE => {
+            (ErrorKind::Unavailable, "too many files are open", Some("Raise `ulimit -n`."))
+        }
         _ => (ErrorKind::Unavailable, "the file system refuses", None),
     }
 }

@@ -42,31 +42,19 @@ pub(super) fn put(root: &Root, key: &Key, body: &[u8]) -> Result<Put, StoreError
             Err(Errno::XDEV) => {
                 let what = "the folder lies on another file system than the root's .tmp";
                 let object = object_name(&root.url, key);
-                return Err(StoreError::new(
-                    ErrorKind::Unsupported,
-                    Act::Put,
-                    object,
-                    what,
-                ));
+                return Err(StoreError::new(ErrorKind::Unsupported, Act::Put, object, what));
             }
             Err(errno @ (Errno::INVAL | Errno::NOSYS)) => {
                 let what = "the file system has neither hard links nor renameat2";
                 let object = object_name(&root.url, key);
-                return Err(
-                    StoreError::new(ErrorKind::Unsupported, Act::Put, object, what)
-                        .caused_by(std::io::Error::from(errno)),
-                );
+                return Err(StoreError::new(ErrorKind::Unsupported, Act::Put, object, what)
+                    .caused_by(std::io::Error::from(errno)));
             }
             Err(errno) => return Err(fail("link", errno)),
         }
     }
     let what = "others create and delete this name again and again";
-    Err(StoreError::new(
-        ErrorKind::Conflict,
-        Act::Put,
-        object_name(&root.url, key),
-        what,
-    ))
+    Err(StoreError::new(ErrorKind::Conflict, Act::Put, object_name(&root.url, key), what))
 }
 
 /// Whether the object is there; if so, it and its name are durable afterwards: whoever put it may not have come so far.
@@ -165,9 +153,5 @@ impl Drop for Temp {
 }
 
 fn random_name() -> Result<String, getrandom::Error> {
-    Ok(format!(
-        "{:016x}{:016x}",
-        getrandom::u64()?,
-        getrandom::u64()?
-    ))
+    Ok(format!("{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?))
 }

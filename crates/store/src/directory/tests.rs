@@ -19,9 +19,7 @@ impl Place {
     }
 
     async fn open(&self) -> DirectoryStore {
-        DirectoryStore::open(&self.0, RootPolicy::MustExist)
-            .await
-            .unwrap()
+        DirectoryStore::open(&self.0, RootPolicy::MustExist).await.unwrap()
     }
 }
 
@@ -40,23 +38,11 @@ async fn a_put_leaves_one_file_and_no_temporary_one() {
     let place = Place::new("put");
     let store = place.open().await;
     let body = Bytes::from_static(b"body");
-    assert!(matches!(
-        store.put_once(&key("a/b/c"), body.clone()).await,
-        Put::Created
-    ));
-    assert!(matches!(
-        store.put_if_absent(&key("a/b/c"), body.clone()).await,
-        Put::Exists
-    ));
+    assert!(matches!(store.put_once(&key("a/b/c"), body.clone()).await, Put::Created));
+    assert!(matches!(store.put_if_absent(&key("a/b/c"), body.clone()).await, Put::Exists));
     assert_eq!(fs::read(place.0.join("a/b/c")).unwrap(), b"body");
     assert_eq!(fs::read_dir(place.0.join(".tmp")).unwrap().count(), 0);
-    let mode = |name: &str| {
-        fs::metadata(place.0.join(name))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o777
-    };
+    let mode = |name: &str| fs::metadata(place.0.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("a/b/c") & !0o640, 0);
     assert_eq!(mode("a/b") & !0o750, 0);
 }
@@ -66,10 +52,7 @@ async fn what_is_no_object_is_not_listed() {
     let place = Place::new("list");
     let store = place.open().await;
     for name in ["a/b", "a-b", "a.b", "c"] {
-        assert!(matches!(
-            store.put_once(&key(name), Bytes::new()).await,
-            Put::Created
-        ));
+        assert!(matches!(store.put_once(&key(name), Bytes::new()).await, Put::Created));
     }
     fs::write(place.0.join(".hidden"), b"x").unwrap();
     fs::write(place.0.join("a b"), b"x").unwrap();
@@ -84,21 +67,13 @@ async fn what_is_no_object_is_not_listed() {
 async fn the_root_is_made_only_when_asked() {
     let place = Place::new("root");
     let path = place.0.join("x/y");
-    let missing = DirectoryStore::open(&path, RootPolicy::MustExist)
-        .await
-        .unwrap_err();
+    let missing = DirectoryStore::open(&path, RootPolicy::MustExist).await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::Unavailable);
     assert!(!path.exists());
-    DirectoryStore::open(&path, RootPolicy::Create)
-        .await
-        .unwrap();
-    DirectoryStore::open(&path, RootPolicy::Create)
-        .await
-        .unwrap();
+    DirectoryStore::open(&path, RootPolicy::Create).await.unwrap();
+    DirectoryStore::open(&path, RootPolicy::Create).await.unwrap();
     assert!(path.is_dir());
-    let relative = DirectoryStore::open("x/y", RootPolicy::Create)
-        .await
-        .unwrap_err();
+    let relative = DirectoryStore::open("x/y", RootPolicy::Create).await.unwrap_err();
     assert_eq!(relative.kind(), ErrorKind::Invalid);
 }
 
@@ -106,13 +81,8 @@ async fn the_root_is_made_only_when_asked() {
 async fn a_removed_root_is_not_an_empty_one() {
     let place = Place::new("removed");
     let path = place.0.join("root");
-    let store = DirectoryStore::open(&path, RootPolicy::Create)
-        .await
-        .unwrap();
-    assert_eq!(
-        store.get(&key("a"), 9).await.unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
+    let store = DirectoryStore::open(&path, RootPolicy::Create).await.unwrap();
+    assert_eq!(store.get(&key("a"), 9).await.unwrap_err().kind(), ErrorKind::NotFound);
     fs::remove_dir(&path).unwrap();
     let listed = store.list(&Prefix::root()).try_collect::<Vec<_>>().await;
     let errors = [

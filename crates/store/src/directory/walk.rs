@@ -26,10 +26,7 @@ struct Level {
 
 impl<'a> Walk<'a> {
     pub(super) fn start(root: &'a Root, prefix: &Prefix) -> Result<Self, StoreError> {
-        let mut walk = Self {
-            root,
-            levels: Vec::new(),
-        };
+        let mut walk = Self { root, levels: Vec::new() };
         let fail = |errno| walk.fail(prefix.as_str(), "open", errno);
         let mut folder = rustix::io::fcntl_dupfd_cloexec(&root.folder, 0).map_err(fail)?;
         for component in prefix.as_str().split_terminator('/') {
@@ -39,6 +36,8 @@ impl<'a> Walk<'a> {
                     walk.check_root()?;
                     return Ok(walk);
                 }
+                // An object of that name has nothing below it.
+                Err(Errno::NOTDIR) if is_file(&folder, component) => return Ok(walk),
                 Err(errno) => return Err(walk.fail(prefix.as_str(), "open", errno)),
             };
         }
@@ -73,10 +72,7 @@ impl<'a> Walk<'a> {
             }
             // A name below too long a path cannot have been put here.
             let Ok(key) = Key::parse(&path) else { continue };
-            return Ok(Some(Listed {
-                key,
-                size: u64::try_from(stat.st_size).unwrap_or(0),
-            }));
+            return Ok(Some(Listed { key, size: u64::try_from(stat.st_size).unwrap_or(0) }));
         }
         Ok(None)
     }
@@ -114,11 +110,7 @@ impl<'a> Walk<'a> {
             }
         }
         names.sort_unstable_by(|a, b| b.cmp(a));
-        self.levels.push(Level {
-            folder,
-            path,
-            names,
-        });
+        self.levels.push(Level { folder, path, names });
         Ok(())
     }
 
@@ -139,4 +131,9 @@ impl<'a> Walk<'a> {
         let object = object_name(&self.root.url, path);
         StoreError::new(ErrorKind::Corrupt, Act::List, object, what)
     }
+}
+
+fn is_file(folder: &OwnedFd, name: &str) -> bool {
+    rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }

@@ -51,12 +51,9 @@ impl Store for Liar {
 
     async fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, StoreError> {
         match self.inner.get(key, limit_bytes).await {
-            Err(error) if self.lie == Lie::MissingIsDenied => Err(StoreError::new(
-                ErrorKind::Denied,
-                Act::Get,
-                error.object(),
-                "HTTP 403",
-            )),
+            Err(error) if self.lie == Lie::MissingIsDenied => {
+                Err(StoreError::new(ErrorKind::Denied, Act::Get, error.object(), "HTTP 403"))
+            }
             answer => answer,
         }
     }
@@ -91,14 +88,8 @@ impl Store for Liar {
 async fn probe_liar(lie: Lie) -> (Result<ProbeReport, StoreError>, MemoryStore) {
     static SEED: AtomicU64 = AtomicU64::new(0);
     let inner = MemoryStore::new();
-    let stores: Vec<Arc<dyn Store>> = (0..16)
-        .map(|_| {
-            Arc::new(Liar {
-                inner: inner.clone(),
-                lie,
-            }) as Arc<dyn Store>
-        })
-        .collect();
+    let stores: Vec<Arc<dyn Store>> =
+        (0..16).map(|_| Arc::new(Liar { inner: inner.clone(), lie }) as Arc<dyn Store>).collect();
     let mut random = |bytes: &mut [u8]| {
         let seed = SEED.fetch_add(1, Ordering::Relaxed);
         bytes[..8].copy_from_slice(&seed.to_be_bytes());
@@ -126,10 +117,7 @@ async fn each_lie_is_found() {
         (Lie::OverwritesLater, Promise::ExistsIsExists),
     ] {
         let report = probe_liar(lie).await.0.unwrap();
-        assert!(
-            report.findings.iter().any(|f| f.promise == promise),
-            "{lie:?}: {report:?}"
-        );
+        assert!(report.findings.iter().any(|f| f.promise == promise), "{lie:?}: {report:?}");
     }
     let (report, _) = probe_liar(Lie::MissingIsDenied).await;
     // What follows stumbles over the 403 as well; the first finding is what counts, when it is told.
@@ -142,8 +130,6 @@ async fn each_lie_is_found() {
 #[tokio::test]
 async fn one_connection_is_no_race() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-    let error = probe(&[store], &Prefix::root(), 1, &mut |_| {})
-        .await
-        .unwrap_err();
+    let error = probe(&[store], &Prefix::root(), 1, &mut |_| {}).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
 }

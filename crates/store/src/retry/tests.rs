@@ -37,18 +37,12 @@ fn stalled(what: String) -> StoreError {
 }
 
 fn again() -> Failure {
-    Failure {
-        error: error(ErrorKind::Unavailable, "503"),
-        again: Again::Yes,
-    }
+    Failure { error: error(ErrorKind::Unavailable, "503"), again: Again::Yes }
 }
 
 fn retry(options: RetryOptions) -> (Retry, Arc<SleepClock>) {
     let clock = Arc::new(SleepClock::default());
-    (
-        Retry::new(options, Arc::clone(&clock) as Arc<dyn Timing>),
-        clock,
-    )
+    (Retry::new(options, Arc::clone(&clock) as Arc<dyn Timing>), clock)
 }
 
 #[tokio::test]
@@ -71,10 +65,7 @@ async fn a_transient_failure_is_sent_again_and_a_final_one_is_not() {
     let failed: Result<(), _> = retry
         .run(stalled, |_: Progress| async move {
             sent.fetch_add(1, Ordering::Relaxed);
-            Err(Failure {
-                error: error(ErrorKind::Denied, "403"),
-                again: Again::No,
-            })
+            Err(Failure { error: error(ErrorKind::Denied, "403"), again: Again::No })
         })
         .await;
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::Denied);
@@ -84,26 +75,12 @@ async fn a_transient_failure_is_sent_again_and_a_final_one_is_not() {
 #[tokio::test]
 async fn without_progress_it_gives_up_after_the_idle_budget() {
     let (retry, clock) = retry(RetryOptions::default());
-    let failed: Result<(), _> = retry
-        .run(stalled, |_: Progress| async move { Err(again()) })
-        .await;
+    let failed: Result<(), _> = retry.run(stalled, |_: Progress| async move { Err(again()) }).await;
     let failed = failed.unwrap_err();
-    assert!(
-        failed.to_string().contains("no progress for 30s"),
-        "{failed}"
-    );
-    assert!(
-        std::error::Error::source(&failed)
-            .unwrap()
-            .to_string()
-            .contains("503")
-    );
+    assert!(failed.to_string().contains("no progress for 30s"), "{failed}");
+    assert!(std::error::Error::source(&failed).unwrap().to_string().contains("503"));
     assert!(clock.now() <= Duration::from_secs(30));
-    assert!(
-        clock.now() >= Duration::from_secs(24),
-        "gave up too early: {:?}",
-        clock.now()
-    );
+    assert!(clock.now() >= Duration::from_secs(24), "gave up too early: {:?}", clock.now());
 }
 
 #[tokio::test]
@@ -115,21 +92,13 @@ async fn bytes_that_are_sent_again_are_no_progress() {
             Err(again())
         })
         .await;
-    assert!(
-        failed
-            .unwrap_err()
-            .to_string()
-            .contains("no progress for 30s")
-    );
+    assert!(failed.unwrap_err().to_string().contains("no progress for 30s"));
     assert!(clock.now() <= Duration::from_secs(31));
 }
 
 #[tokio::test]
 async fn new_bytes_prolong_it_up_to_the_total() {
-    let (retry, clock) = retry(RetryOptions {
-        attempts_max: 1000,
-        ..RetryOptions::default()
-    });
+    let (retry, clock) = retry(RetryOptions { attempts_max: 1000, ..RetryOptions::default() });
     let farthest = &AtomicU32::new(0);
     let failed: Result<(), _> = retry
         .run(stalled, |progress: Progress| async move {
@@ -137,10 +106,7 @@ async fn new_bytes_prolong_it_up_to_the_total() {
             Err(again())
         })
         .await;
-    assert!(
-        failed.unwrap_err().to_string().contains("600s"),
-        "the total ends it"
-    );
+    assert!(failed.unwrap_err().to_string().contains("600s"), "the total ends it");
     assert!(clock.now() >= Duration::from_secs(590));
 }
 
@@ -162,10 +128,7 @@ async fn a_silent_request_is_given_up_and_the_next_one_sent() {
 
 #[tokio::test]
 async fn attempts_are_counted() {
-    let (retry, _) = retry(RetryOptions {
-        attempts_max: 3,
-        ..RetryOptions::default()
-    });
+    let (retry, _) = retry(RetryOptions { attempts_max: 3, ..RetryOptions::default() });
     let sent = &AtomicU32::new(0);
     let failed: Result<(), _> = retry
         .run(stalled, |_: Progress| async move {
@@ -173,28 +136,15 @@ async fn attempts_are_counted() {
             Err(again())
         })
         .await;
-    assert!(
-        failed
-            .unwrap_err()
-            .to_string()
-            .contains("gave up after 3 requests")
-    );
+    assert!(failed.unwrap_err().to_string().contains("gave up after 3 requests"));
     assert_eq!(sent.load(Ordering::Relaxed), 3);
 }
 
 #[tokio::test]
 async fn once_means_once() {
     let (retry, clock) = retry(RetryOptions::default());
-    let failed: Result<(), _> = retry
-        .run_once(stalled, |_: Progress| async move {
-            std::future::pending().await
-        })
-        .await;
-    assert!(
-        failed
-            .unwrap_err()
-            .to_string()
-            .contains("no byte moved for 15s")
-    );
+    let failed: Result<(), _> =
+        retry.run_once(stalled, |_: Progress| async move { std::future::pending().await }).await;
+    assert!(failed.unwrap_err().to_string().contains("no byte moved for 15s"));
     assert_eq!(clock.now(), Duration::from_secs(15));
 }

@@ -41,10 +41,7 @@ impl Intercept for CountUpload {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let counted = Upload {
-            left: self.body.clone(),
-            progress: self.progress.clone(),
-        };
+        let counted = Upload { left: self.body.clone(), progress: self.progress.clone() };
         *context.request_mut().body_mut() = SdkBody::from_body_1_x(counted);
         Ok(())
     }

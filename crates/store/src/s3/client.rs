@@ -66,9 +66,7 @@ impl Parts {
             Addressing::Virtual => false,
             Addressing::Auto => endpoint.is_some(),
         };
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(options.connect_timeout)
-            .build();
+        let timeouts = TimeoutConfig::builder().connect_timeout(options.connect_timeout).build();
         let mut config: Builder = Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .app_name(AppName::new("pgrecall").unwrap_or_else(|_| unreachable!("a plain word")))
@@ -84,9 +82,7 @@ impl Parts {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
         config.set_endpoint_url(endpoint);
-        let config = config
-            .http_client(client(&transport, Connections::Kept))
-            .build();
+        let config = config.http_client(client(&transport, Connections::Kept)).build();
         Ok(Self { config, transport })
     }
 
@@ -122,10 +118,7 @@ fn tls_client(context: TlsContext, connections: Connections) -> SharedHttpClient
     if let Connections::Fresh = connections {
         builder = builder.pool_max_idle_per_host(0);
     }
-    builder
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .tls_context(context)
-        .build_https()
+    builder.tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(context).build_https()
 }
 
 fn endpoint(url: &str, options: &S3Options) -> Result<Option<String>, StoreError> {
@@ -157,10 +150,7 @@ async fn region(
         return Ok(region);
     }
     let mut profile = ProfileFileRegionProvider::builder().configure(asking);
-    if let S3Credentials::Chain {
-        profile: Some(name),
-    } = &options.credentials
-    {
+    if let S3Credentials::Chain { profile: Some(name) } = &options.credentials {
         profile = profile.profile_name(name);
     }
     if let Some(region) = profile.build().region().await {
@@ -171,13 +161,8 @@ async fn region(
     }
     let instance = ImdsRegionProvider::builder().configure(asking).build();
     instance.region().await.ok_or_else(|| {
-        StoreError::new(
-            ErrorKind::Invalid,
-            Act::Open,
-            url,
-            "no region is configured",
-        )
-        .with_hint("Set the repository's region, or AWS_REGION.")
+        StoreError::new(ErrorKind::Invalid, Act::Open, url, "no region is configured")
+            .with_hint("Set the repository's region, or AWS_REGION.")
     })
 }
 
@@ -187,14 +172,8 @@ async fn credentials(
     asking: ProviderConfig,
 ) -> SharedCredentialsProvider {
     match &options.credentials {
-        S3Credentials::Keys {
-            access_key_id,
-            secret_access_key,
-            session_token,
-        } => {
-            let token = session_token
-                .as_ref()
-                .map(|token| token.expose().to_owned());
+        S3Credentials::Keys { access_key_id, secret_access_key, session_token } => {
+            let token = session_token.as_ref().map(|token| token.expose().to_owned());
             let secret = secret_access_key.expose();
             SharedCredentialsProvider::new(Credentials::new(
                 access_key_id,
@@ -205,9 +184,8 @@ async fn credentials(
             ))
         }
         S3Credentials::Chain { profile } => {
-            let mut chain = DefaultCredentialsChain::builder()
-                .configure(asking)
-                .region(region.clone());
+            let mut chain =
+                DefaultCredentialsChain::builder().configure(asking).region(region.clone());
             if let Some(profile) = profile {
                 chain = chain.profile_name(profile);
             }
@@ -221,24 +199,17 @@ fn tls_context(url: &str, options: &S3Options) -> Result<TlsContext, StoreError>
         return Ok(TlsContext::default());
     };
     let trust = TrustStore::empty().with_pem_certificate(read_certificates(url, file)?);
-    TlsContext::builder()
-        .with_trust_store(trust)
-        .build()
-        .map_err(|error| {
-            let what = "the TLS settings are refused";
-            StoreError::new(ErrorKind::Invalid, Act::Open, url, what).caused_by(error)
-        })
+    TlsContext::builder().with_trust_store(trust).build().map_err(|error| {
+        let what = "the TLS settings are refused";
+        StoreError::new(ErrorKind::Invalid, Act::Open, url, what).caused_by(error)
+    })
 }
 
 /// The bytes of a PEM file that holds certificates. The SDK panics on one that it cannot read, hence the look.
 fn read_certificates(url: &str, file: &Path) -> Result<Vec<u8>, StoreError> {
     let invalid = |what: String| StoreError::new(ErrorKind::Invalid, Act::Open, url, what);
     let pem = std::fs::read(file).map_err(|error| {
-        invalid(format!(
-            "the certificate file {} cannot be read",
-            file.display()
-        ))
-        .caused_by(error)
+        invalid(format!("the certificate file {} cannot be read", file.display())).caused_by(error)
     })?;
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
@@ -247,17 +218,11 @@ fn read_certificates(url: &str, file: &Path) -> Result<Vec<u8>, StoreError> {
             Err(error) => Err(error.to_string()),
         };
         added.map_err(|error| {
-            invalid(format!(
-                "the certificate file {} is damaged: {error}",
-                file.display()
-            ))
+            invalid(format!("the certificate file {} is damaged: {error}", file.display()))
         })?;
     }
     if roots.is_empty() {
-        return Err(invalid(format!(
-            "{} holds no certificate in PEM",
-            file.display()
-        )));
+        return Err(invalid(format!("{} holds no certificate in PEM", file.display())));
     }
     Ok(pem)
 }

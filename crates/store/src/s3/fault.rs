@@ -53,22 +53,16 @@ impl Answer {
     {
         let raw = error.raw_response();
         let status = raw.map(|response| response.status().as_u16());
-        let body = raw
-            .and_then(|response| response.body().bytes())
-            .unwrap_or_default();
+        let body = raw.and_then(|response| response.body().bytes()).unwrap_or_default();
         let body = String::from_utf8_lossy(body);
         let header = raw.and_then(|response| response.headers().get("x-amz-bucket-region"));
-        let region = header
-            .map(str::to_owned)
-            .or_else(|| element(&body, "Region"));
+        let region = header.map(str::to_owned).or_else(|| element(&body, "Region"));
         let meta = match error {
             SdkError::ServiceError(service) => Some(service.err().meta()),
             _ => None,
         };
         let code = meta.and_then(ProvideErrorMetadata::code).map(str::to_owned);
-        let message = meta
-            .and_then(ProvideErrorMetadata::message)
-            .map(str::to_owned);
+        let message = meta.and_then(ProvideErrorMetadata::message).map(str::to_owned);
         let fate = match error {
             SdkError::ConstructionFailure(_) => Fate::Unsent,
             SdkError::DispatchFailure(failure) if failure.is_user() => Fate::Unsent,
@@ -76,19 +70,11 @@ impl Answer {
             _ => Fate::Lost,
         };
         let message = match fate {
-            Fate::Answered => message
-                .or_else(|| element(&body, "Message"))
-                .unwrap_or_default(),
+            Fate::Answered => message.or_else(|| element(&body, "Message")).unwrap_or_default(),
             Fate::Lost | Fate::Unsent => chain(error),
         };
         let code = code.or_else(|| element(&body, "Code")).unwrap_or_default();
-        Self {
-            status,
-            code,
-            message,
-            region,
-            fate,
-        }
+        Self { status, code, message, region, fate }
     }
 
     /// Whether the server says that the object is not there. A 404 of anything but S3, or a missing bucket, is no
@@ -112,10 +98,7 @@ impl Answer {
         if let Some(hint) = meaning.hint {
             error = error.with_hint(hint);
         }
-        Failure {
-            error,
-            again: meaning.again,
-        }
+        Failure { error, again: meaning.again }
     }
 
     fn said(&self) -> String {
@@ -163,21 +146,11 @@ impl Answer {
 
 impl Meaning {
     fn stop(kind: ErrorKind, what: impl Into<String>, hint: Option<&'static str>) -> Self {
-        Self {
-            kind,
-            what: what.into(),
-            hint,
-            again: Again::No,
-        }
+        Self { kind, what: what.into(), hint, again: Again::No }
     }
 
     fn again(what: impl Into<String>) -> Self {
-        Self {
-            kind: ErrorKind::Unavailable,
-            what: what.into(),
-            hint: None,
-            again: Again::Yes,
-        }
+        Self { kind: ErrorKind::Unavailable, what: what.into(), hint: None, again: Again::Yes }
     }
 }
 
@@ -218,25 +191,13 @@ fn by_code(code: &str) -> Option<Meaning> {
         }
         "InvalidObjectState" => {
             let hint = Some("Bring the object back from the archive storage class first.");
-            stop(
-                ErrorKind::Unavailable,
-                "the object lies in an archive storage class",
-                hint,
-            )
+            stop(ErrorKind::Unavailable, "the object lies in an archive storage class", hint)
         }
         "NotImplemented" => {
             let hint = Some("The server must support conditional puts (If-None-Match).");
-            stop(
-                ErrorKind::Unsupported,
-                "the server does not support this request",
-                hint,
-            )
+            stop(ErrorKind::Unsupported, "the server does not support this request", hint)
         }
-        "EntityTooLarge" => stop(
-            ErrorKind::Invalid,
-            "the server takes no object so large",
-            None,
-        ),
+        "EntityTooLarge" => stop(ErrorKind::Invalid, "the server takes no object so large", None),
         "BadDigest"
         | "XAmzContentSHA256Mismatch"
         | "XAmzContentChecksumMismatch"
@@ -276,11 +237,7 @@ fn by_status(status: u16) -> Meaning {
         },
         501 => {
             let hint = Some("The server must support conditional puts (If-None-Match).");
-            Meaning::stop(
-                ErrorKind::Unsupported,
-                "HTTP 501: not supported by the server",
-                hint,
-            )
+            Meaning::stop(ErrorKind::Unsupported, "HTTP 501: not supported by the server", hint)
         }
         307 | 408 | 425 | 429 | 500.. => {
             Meaning::again(format!("HTTP {status}: the server cannot do it now"))

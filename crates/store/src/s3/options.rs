@@ -26,6 +26,8 @@ pub struct S3Options {
     pub storage_class: Option<String>,
     /// The checksum header of new objects.
     pub checksum: UploadChecksum,
+    /// How objects are listed.
+    pub listing: Listing,
 }
 
 impl Default for S3Options {
@@ -40,6 +42,7 @@ impl Default for S3Options {
             encryption: ServerSideEncryption::default(),
             storage_class: None,
             checksum: UploadChecksum::default(),
+            listing: Listing::default(),
         }
     }
 }
@@ -105,6 +108,17 @@ pub enum UploadChecksum {
     Crc32c,
     /// None, for a server that refuses the header.
     None,
+}
+
+/// How objects are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Listing {
+    /// All at once, a thousand to a request, which S3 sends in byte order of the keys; folder by folder where the
+    /// server is known for another order (SeaweedFS, which puts `a/x` before `a-b`).
+    #[default]
+    Auto,
+    /// A request for each folder: in order whatever the server does, and slower.
+    ByFolder,
 }
 
 /// A text that never shows in `Debug`.

@@ -21,27 +21,14 @@ fn urls_are_taken_apart() {
     let (bucket, folder) = take_apart("s3://b").unwrap();
     assert_eq!((bucket.as_str(), folder.as_str()), ("b", ""));
     assert_eq!(take_apart("s3://b/").unwrap().0, "b");
-    for url in [
-        "s3://",
-        "s3:///x",
-        "s3://b/../x",
-        "s3://b/.x",
-        "s3://b?x/y",
-        "http://b",
-    ] {
-        assert_eq!(
-            take_apart(url).unwrap_err().kind(),
-            ErrorKind::Invalid,
-            "{url}"
-        );
+    for url in ["s3://", "s3:///x", "s3://b/../x", "s3://b/.x", "s3://b?x/y", "http://b"] {
+        assert_eq!(take_apart(url).unwrap_err().kind(), ErrorKind::Invalid, "{url}");
     }
 }
 
 #[tokio::test]
 async fn secrets_stay_hidden() {
-    let store = S3Store::open("s3://b/x", &options(), &RetryOptions::default())
-        .await
-        .unwrap();
+    let store = S3Store::open("s3://b/x", &options(), &RetryOptions::default()).await.unwrap();
     let shown = format!("{store:?} {}", store.url());
     assert!(!shown.contains("hush"), "{shown}");
     assert!(shown.contains("s3://b/x"));
@@ -50,10 +37,7 @@ async fn secrets_stay_hidden() {
 #[tokio::test]
 async fn a_bad_certificate_file_is_told_not_met_with_a_panic() {
     let folder = std::env::temp_dir();
-    let file = folder.join(format!(
-        "pgrecall-ca-{:016x}.pem",
-        getrandom::u64().unwrap()
-    ));
+    let file = folder.join(format!("pgrecall-ca-{:016x}.pem", getrandom::u64().unwrap()));
     let tls = S3Options {
         endpoint: Some("https://127.0.0.1:1".to_owned()),
         ca_file: Some(file.clone()),
@@ -62,21 +46,13 @@ async fn a_bad_certificate_file_is_told_not_met_with_a_panic() {
     for (content, word) in [
         (None, "cannot be read"),
         (Some("no certificate here"), "holds no certificate"),
-        (
-            Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
-            "is damaged",
-        ),
-        (
-            Some("-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n"),
-            "is damaged",
-        ),
+        (Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "is damaged"),
+        (Some("-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n"), "is damaged"),
     ] {
         if let Some(content) = content {
             std::fs::write(&file, content).unwrap();
         }
-        let error = S3Store::open("s3://b", &tls, &RetryOptions::default())
-            .await
-            .unwrap_err();
+        let error = S3Store::open("s3://b", &tls, &RetryOptions::default()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains(word), "{error}");
     }

@@ -1,0 +1,151 @@
+//! Every backend keeps the contract of a store, and passes the probe that `init` and `check` trust in.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use pgrecall_store::{
+    DirectoryStore, MemoryStore, Prefix, Promise, RootPolicy, Store, StoreOptions, open, probe,
+};
+use pgrecall_testkit::conformance;
+use pgrecall_testkit::seaweedfs::SeaweedFs;
+
+fn random(bytes: &mut [u8]) {
+    getrandom::fill(bytes).unwrap();
+}
+
+async fn assert_probe_passes(open: &conformance::Opener) {
+    let stores: Vec<Arc<dyn Store>> = futures::future::join_all((0..16).map(|_| open())).await;
+    let prefix = Prefix::parse("probes/").unwrap();
+    let report = probe(&stores, &prefix, 4, &mut random).await.unwrap();
+    assert!(report.is_sound(), "{:?}", report.findings);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_keeps_the_contract() {
+    let store = MemoryStore::new();
+    let open = move || {
+        let store: Arc<dyn Store> = Arc::new(store.clone());
+        async move { store }.boxed()
+    };
+    conformance::run(&open).await;
+    assert_probe_passes(&open).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_keeps_the_contract() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().to_owned();
+    let open = move || {
+        let path = path.clone();
+        async move {
+            let store = DirectoryStore::open(path, RootPolicy::MustExist).await.unwrap();
+            Arc::new(store) as Arc<dyn Store>
+        }
+        .boxed()
+    };
+    conformance::run(&open).await;
+    assert_probe_passes(&open).await;
+    let temporary = std::fs::read_dir(root.path().join(".tmp")).unwrap().count();
+    assert_eq!(temporary, 0, "temporary files are left over");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_s3_server_keeps_the_contract() {
+    let server = Arc::new(SeaweedFs::start());
+    server.create_bucket("bucket");
+    let opened = Arc::clone(&server);
+    let open = move || {
+        let server = Arc::clone(&opened);
+        async move { server.open("s3://bucket/some/folder").await }.boxed()
+    };
+    conformance::run(&open).await;
+    assert_probe_passes(&open).await;
+
+    // What lies beside the folder is not seen from within, and the bucket's top is a folder too.
+    let other = server.open("s3://bucket").await;
+    let key = "some/folder-2/beside".parse().unwrap();
+    assert!(matches!(other.put_once(&key, "x".into()).await, pgrecall_store::Put::Created));
+    let inner = open().await;
+    let listed: Vec<_> =
+        futures::TryStreamExt::try_collect(inner.list(&Prefix::root())).await.unwrap();
+    let listed: &[pgrecall_store::Listed] = &listed;
+    assert!(listed.iter().all(|listed| !listed.key.as_str().contains("beside")));
+}
+
+#[tokio::test]
+async fn a_missing_bucket_is_not_an_empty_one() {
+    use pgrecall_store::{ErrorKind, Key};
+
+    let server = SeaweedFs::start();
+    let store = server.open("s3://nobucket/x").await;
+    let key: Key = "object".parse().unwrap();
+    let listed = futures::StreamExt::next(&mut store.list(&Prefix::root())).await;
+    for error in [
+        store.get(&key, 10).await.unwrap_err(),
+        store.head(&key).await.unwrap_err(),
+        listed.expect("an error").unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains("bucket does not exist"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_keys_are_denied() {
+    use pgrecall_store::{ErrorKind, S3Credentials, S3Options, S3Store, SecretText};
+
+    let server = SeaweedFs::start();
+    server.create_bucket("bucket");
+    for (id, secret) in [("pgrecalltest", "wrong"), ("nobody", "pgrecalltestsecret")] {
+        let credentials = S3Credentials::Keys {
+            access_key_id: id.to_owned(),
+            secret_access_key: SecretText::new(secret),
+            session_token: None,
+        };
+        let options = S3Options { credentials, ..server.options() };
+        let store = S3Store::open("s3://bucket", &options, &Default::default()).await.unwrap();
+        let error = store.get(&"object".parse().unwrap(), 10).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_probe_tells_a_store_in_which_everyone_wins() {
+    use async_trait::async_trait;
+    use pgrecall_testkit::stores::{Call, CallKind, Hook, Hooked};
+
+    /// Deletes before each put: as a store without conditional puts.
+    #[derive(Debug)]
+    struct Overwrite(MemoryStore);
+
+    #[async_trait]
+    impl Hook for Overwrite {
+        async fn before(&self, call: &Call) -> Result<(), pgrecall_store::StoreError> {
+            match call.kind {
+                CallKind::PutOnce | CallKind::PutIfAbsent => {
+                    self.0.delete(&call.name.parse().unwrap()).await
+                }
+                _ => Ok(()),
+            }
+        }
+    }
+
+    let memory = MemoryStore::new();
+    let stores: Vec<Arc<dyn Store>> = (0..16)
+        .map(|_| Hooked::new(Arc::new(memory.clone()), Overwrite(memory.clone())) as Arc<dyn Store>)
+        .collect();
+    let report = probe(&stores, &Prefix::root(), 1, &mut random).await.unwrap();
+    assert!(report.findings.iter().any(|f| f.promise == Promise::OneWinner), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_url_opens_its_backend() {
+    let root = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", root.path().display());
+    let store = open(&url, &StoreOptions::default()).await.unwrap();
+    assert_eq!(store.url(), url);
+    let server = SeaweedFs::start();
+    let options = StoreOptions { s3: server.options(), ..StoreOptions::default() };
+    let store = open("s3://bucket/x/", &options).await.unwrap();
+    assert_eq!(store.url(), "s3://bucket/x");
+}
