@@ -1,8 +1,8 @@
 //! `backup_manifest`: the list of files that `pg_verifybackup` checks a directory against.
 //!
-//! The form is that of `src/backend/backup/backup_manifest.c`: version 1, from 17 on version 2, which names the
-//! cluster. The last line carries a SHA-256 of all lines before it; the hash is the caller's, through
-//! [`ManifestHasher`].
+//! The form is that of `src/backend/backup/backup_manifest.c`: version 1, from 17 on version 2,
+//! which names the cluster. The last line carries a SHA-256 of all lines before it; the hash is the
+//! caller's, through [`ManifestHasher`].
 
 use std::fmt::{self, Write};
 
@@ -34,8 +34,8 @@ pub enum FileChecksum {
 /// A file of the backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ManifestFile<'a> {
-    /// Its path below the data directory, `/` between the parts; need not be UTF-8. Files of tablespaces are
-    /// `pg_tblspc/<oid>/…`.
+    /// Its path below the data directory, `/` between the parts; need not be UTF-8. Files of
+    /// tablespaces are `pg_tblspc/<oid>/…`.
     pub path: &'a [u8],
     /// Its length in bytes.
     pub size_bytes: u64,
@@ -128,8 +128,8 @@ impl<W: Write, H: ManifestHasher> ManifestWriter<W, H> {
         self.flush()
     }
 
-    /// Adds the WAL needed, oldest timeline last as PostgreSQL does or in any order, and the manifest's own checksum;
-    /// gives the sink back.
+    /// Adds the WAL needed, oldest timeline last as PostgreSQL does or in any order, and the
+    /// manifest's own checksum; gives the sink back.
     ///
     /// # Errors
     /// The sink's own.
@@ -168,8 +168,8 @@ impl fmt::Display for UtcSeconds {
     }
 }
 
-/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar. Years begin in March here, so that
-/// the leap day comes last.
+/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar. Years begin in
+/// March here, so that the leap day comes last.
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
     const ERA_DAYS: i64 = 146_097;
     // From 0000-03-01, the start of an era of 400 years.

@@ -1,7 +1,7 @@
 //! `global/pg_control`: the state of a cluster (`ControlFileData` of `pg_control.h`).
 //!
-//! The layouts of 14 to 17 differ in one field of the checkpoint only (17 has `wal_level` where there was padding);
-//! 18 has one more byte before the nonce.
+//! The layouts of 14 to 17 differ in one field of the checkpoint only (17 has `wal_level` where
+//! there was padding); 18 has one more byte before the nonce.
 
 use serde::{Deserialize, Serialize};
 
@@ -141,7 +141,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads `sizeof(CheckPoint)` bytes; nothing if there are fewer, or if a field has a value it cannot have.
+    /// Reads `sizeof(CheckPoint)` bytes; nothing if there are fewer, or if a field has a value it
+    /// cannot have.
     #[must_use]
     pub fn decode(bytes: &[u8], major: Major) -> Option<Self> {
         let wal_level = if major >= Major::V17 {
@@ -181,7 +182,8 @@ pub enum DataChecksums {
     },
 }
 
-/// Settings of a primary that a standby must match (in `pg_control` and in parameter-change records).
+/// Settings of a primary that a standby must match (in `pg_control` and in parameter-change
+/// records).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandbySettings {
     /// `max_connections`.
@@ -252,11 +254,12 @@ pub struct ControlFile {
 }
 
 impl ControlFile {
-    /// Reads the whole file: checks its length, version and checksum before anything else is believed.
+    /// Reads the whole file: checks its length, version and checksum before anything else is
+    /// believed.
     ///
     /// # Errors
-    /// A wrong length, a version that is not known here or of big-endian order, a wrong checksum (both values in the
-    /// error; a torn read looks like this), or a field that cannot be.
+    /// A wrong length, a version that is not known here or of big-endian order, a wrong checksum
+    /// (both values in the error; a torn read looks like this), or a field that cannot be.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         if bytes.len() != CONTROL_FILE_SIZE_BYTES {
             return Err(FormatError::Length {

@@ -1,8 +1,10 @@
-//! The one place that knows how records lie on pages: steps through a window of WAL, record by record.
+//! The one place that knows how records lie on pages: steps through a window of WAL, record by
+//! record.
 //!
 //! A cursor holds a position and what it has learnt, never bytes. Its callers ([`crate::stream`],
-//! [`crate::segment_digest`]) hold the window, and give a longer one when a step says so; a step that needs more leaves
-//! the position where it was. The order of checks is that of `XLogDecodeNextRecord` in `xlogreader.c`.
+//! [`crate::segment_digest`]) hold the window, and give a longer one when a step says so; a step
+//! that needs more leaves the position where it was. The order of checks is that of
+//! `XLogDecodeNextRecord` in `xlogreader.c`.
 
 use crate::end_of_wal::{EndOfWal, EndReason};
 use crate::field::{to_u64, to_usize, u32_at};
@@ -275,9 +277,9 @@ impl Cursor {
         self.progress.take().filter(|progress| progress.start == start).map(|progress| progress.at)
     }
 
-    /// Collects the rest of a record, over as many pages as it takes; gives its end. What has been collected stays in
-    /// the scratch space if there is more to come: the next page may show that the record was given up, so it is looked
-    /// at as soon as it is there.
+    /// Collects the rest of a record, over as many pages as it takes; gives its end. What has been
+    /// collected stays in the scratch space if there is more to come: the next page may show that
+    /// the record was given up, so it is looked at as soon as it is there.
     fn gather(
         &mut self,
         mut progress: Progress,
@@ -468,8 +470,8 @@ impl Cursor {
         Lsn(lsn.0 & !self.page_size.saturating_sub(1)).saturating_add(self.page_size)
     }
 
-    /// The record that has begun within the window and is not all there; `window` must be the last one stepped through.
-    /// Only the first `bytes_max` bytes are kept.
+    /// The record that has begun within the window and is not all there; `window` must be the last
+    /// one stepped through. Only the first `bytes_max` bytes are kept.
     pub(crate) fn unfinished(
         &self,
         window: Window<'_>,

@@ -1,13 +1,14 @@
 //! What PostgreSQL leaves out of a base backup, by its own names.
 //!
-//! The lists are those of `src/backend/backup/basebackup.c` (before 15 `src/backend/replication/basebackup.c`):
-//! `excludeDirContents`, `excludeFiles` and the rules of `sendDir`. PostgreSQL compares names at every depth, and so
-//! does this.
+//! The lists are those of `src/backend/backup/basebackup.c` (before 15
+//! `src/backend/replication/basebackup.c`): `excludeDirContents`, `excludeFiles` and the rules of
+//! `sendDir`. PostgreSQL compares names at every depth, and so does this.
 
 use crate::relation::{Fork, Owner, RelationFile};
 use crate::version::Major;
 
-/// Directories whose content stays out while they themselves are kept (`excludeDirContents`), and why.
+/// Directories whose content stays out while they themselves are kept (`excludeDirContents`), and
+/// why.
 pub const EMPTIED_DIRECTORIES: [(&str, &str); 7] = [
     ("pg_stat_tmp", "temporary statistics"),
     ("pg_replslot", "replication slots belong to the server, not to a copy of it"),
@@ -50,8 +51,8 @@ pub enum EntryKind {
     File,
 }
 
-/// Whether the folder of a relation file holds an init fork of the same relation: then the relation is unlogged, and
-/// all its other forks are made anew from that one at the end of recovery.
+/// Whether the folder of a relation file holds an init fork of the same relation: then the relation
+/// is unlogged, and all its other forks are made anew from that one at the end of recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InitFork {
     /// There is one.
@@ -107,8 +108,8 @@ pub enum Judgement {
 
 /// Judges an entry by its path below the data directory (`/` between the parts).
 ///
-/// Entries below a directory that is emptied or left out are left out too, whichever way they are come upon.
-/// `init_fork` counts for relation files only.
+/// Entries below a directory that is emptied or left out are left out too, whichever way they are
+/// come upon. `init_fork` counts for relation files only.
 #[must_use]
 pub fn judge(path: &str, kind: EntryKind, major: Major, init_fork: InitFork) -> Judgement {
     if path.starts_with(OWN_PREFIX) {

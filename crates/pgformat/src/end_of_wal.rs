@@ -19,7 +19,8 @@ pub struct EndOfWal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum EndReason {
-    /// Zeroes: never written. The usual end of the newest segment of a new cluster, and of `.partial` files.
+    /// Zeroes: never written. The usual end of the newest segment of a new cluster, and of
+    /// `.partial` files.
     Zeroes,
     /// A record's length cannot be.
     RecordLength {
@@ -33,7 +34,8 @@ pub enum EndReason {
     },
     /// A record that does not follow the one before: the usual end in a recycled segment.
     PreviousLink {
-        /// The record before; unknown for a segment's first record, which must only point backwards.
+        /// The record before; unknown for a segment's first record, which must only point
+        /// backwards.
         expected: Option<Lsn>,
         /// Where the record points.
         found: Lsn,
@@ -50,7 +52,8 @@ pub enum EndReason {
         /// The magic found.
         found: u16,
     },
-    /// A page with flags that PostgreSQL does not know, or a segment's first page without its long header.
+    /// A page with flags that PostgreSQL does not know, or a segment's first page without its long
+    /// header.
     PageFlags {
         /// The flags found.
         found: u16,

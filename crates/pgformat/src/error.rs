@@ -1,4 +1,5 @@
-//! What can be wrong with PostgreSQL's bytes: which file kind, where, what was expected, what was found.
+//! What can be wrong with PostgreSQL's bytes: which file kind, where, what was expected, what was
+//! found.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! `backup_label`, and the backup history file that says the same with the end of the backup added.
 //!
-//! Written by `build_backup_content` (`xlogbackup.c`, before 15 in `xlog.c`), read at the start of recovery by
-//! `read_backup_label` (`xlogrecovery.c`, before 15 in `xlog.c`).
+//! Written by `build_backup_content` (`xlogbackup.c`, before 15 in `xlog.c`), read at the start of
+//! recovery by `read_backup_label` (`xlogrecovery.c`, before 15 in `xlog.c`).
 
 use std::fmt::Write as _;
 
@@ -83,8 +83,8 @@ impl BackupLabel {
     /// Reads `backup_label`.
     ///
     /// # Errors
-    /// A missing or malformed line among those that recovery needs, a timeline that is not that of the start segment,
-    /// or lines that no PostgreSQL writes.
+    /// A missing or malformed line among those that recovery needs, a timeline that is not that of
+    /// the start segment, or lines that no PostgreSQL writes.
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
         let lines = Lines::read(FileKind::BackupLabel, bytes)?;
         lines.label()

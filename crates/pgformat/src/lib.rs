@@ -1,7 +1,9 @@
-//! PostgreSQL's bytes, majors 14 to 18, read and written without I/O, without a clock and without panics.
+//! PostgreSQL's bytes, majors 14 to 18, read and written without I/O, without a clock and without
+//! panics.
 //!
-//! Every decoder takes a slice and gives a value, "need more", or a located [`FormatError`]; nothing here opens a
-//! file. All integers are little-endian: a cluster of a big-endian machine is refused by [`control::ControlFile`].
+//! Every decoder takes a slice and gives a value, "need more", or a located [`FormatError`];
+//! nothing here opens a file. All integers are little-endian: a cluster of a big-endian machine is
+//! refused by [`control::ControlFile`].
 //!
 //! | what PostgreSQL writes | module |
 //! |---|---|

@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{FileKind, FormatError, excerpt};
 
-/// A log sequence number: a byte position in the WAL of a cluster. 0 is no position (`InvalidXLogRecPtr`).
+/// A log sequence number: a byte position in the WAL of a cluster. 0 is no position
+/// (`InvalidXLogRecPtr`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);
 
@@ -56,7 +57,8 @@ impl Lsn {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The position rounded up to a multiple of 8, where records start (`MAXALIGN`); at most the last such one.
+    /// The position rounded up to a multiple of 8, where records start (`MAXALIGN`); at most the
+    /// last such one.
     #[must_use]
     pub const fn align_up(self) -> Self {
         match self.0.checked_add(7) {

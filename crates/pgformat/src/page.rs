@@ -133,7 +133,7 @@ mod tests {
         bytes[8..16].copy_from_slice(&0x1_0100_0000_u64.to_le_bytes());
         bytes[16] = 9;
         bytes[24..32].copy_from_slice(&77_u64.to_le_bytes());
-        bytes[34] = 0x10;
+        bytes[35] = 1;
         bytes[37] = 0x20;
         let header = PageHeader::decode(&bytes).unwrap();
         assert_eq!(header.major(), Some(Major::V17));

@@ -1,7 +1,8 @@
 //! Data pages: their checksum, and whether a page read while the server was writing is sound.
 //!
 //! The checksum is that of `checksum_impl.h` (32 interleaved FNV-1a sums); the judgement that of
-//! `verify_page_checksum` in `src/backend/backup/basebackup.c` and of `PageIsVerified` in `bufpage.c`.
+//! `verify_page_checksum` in `src/backend/backup/basebackup.c` and of `PageIsVerified` in
+//! `bufpage.c`.
 
 use crate::field::{is_zero, u16_at, u32_at};
 use crate::lsn::Lsn;
@@ -70,15 +71,17 @@ pub enum Verdict {
     Sound,
     /// All zero: never written since the relation was extended.
     New,
-    /// Zero where the end of free space should be, but not all zero: either being written for the first time, which
-    /// WAL replay mends, or damaged. PostgreSQL's base backup does not check such pages.
+    /// Zero where the end of free space should be, but not all zero: either being written for the
+    /// first time, which WAL replay mends, or damaged. PostgreSQL's base backup does not check such
+    /// pages.
     NewWithData,
     /// Changed since the backup started, torn or not: WAL replay writes it again.
     NewerThanBackup {
         /// The position of its last change.
         page_lsn: Lsn,
     },
-    /// Its checksum is wrong: torn or damaged. PostgreSQL reads such a page once more before it believes that.
+    /// Its checksum is wrong: torn or damaged. PostgreSQL reads such a page once more before it
+    /// believes that.
     BadChecksum {
         /// The checksum that the bytes have.
         expected: u16,
@@ -106,8 +109,8 @@ impl Verdict {
 
 /// Judges a page of a relation's main, FSM, VM or init fork.
 ///
-/// `block` is its number within the fork (over all segment files), `start_lsn` the start of the backup; at
-/// [`Lsn::MAX`] no page counts as newer.
+/// `block` is its number within the fork (over all segment files), `start_lsn` the start of the
+/// backup; at [`Lsn::MAX`] no page counts as newer.
 #[must_use]
 pub fn check_page(page: &[u8], block: u32, start_lsn: Lsn, checksums: PageChecksums) -> Verdict {
     let Some(header) = PageHeader::decode(page) else {
@@ -138,8 +141,8 @@ pub fn page_lsn(page: &[u8]) -> Option<Lsn> {
     Some(Lsn(u64::from(u32_at(page, 0)?) << 32 | u64::from(u32_at(page, 4)?)))
 }
 
-/// The checksum of a page as if its checksum field were zero (`pg_checksum_page`); nothing if the slice is no multiple
-/// of 128 bytes.
+/// The checksum of a page as if its checksum field were zero (`pg_checksum_page`); nothing if the
+/// slice is no multiple of 128 bytes.
 #[must_use]
 pub fn page_checksum(page: &[u8], block: u32) -> Option<u16> {
     let (rows, rest) = page.as_chunks::<ROW_BYTES>();

@@ -1,4 +1,5 @@
-//! WAL records: header, checksum, block references and data (`xlogrecord.h`, `DecodeXLogRecord` of `xlogreader.c`).
+//! WAL records: header, checksum, block references and data (`xlogrecord.h`, `DecodeXLogRecord` of
+//! `xlogreader.c`).
 
 use crate::error::FormatError;
 use crate::field::{to_usize, u8_at, u16_at, u32_at, u64_at};
@@ -40,7 +41,8 @@ pub struct RecordHeader {
     pub xid: u32,
     /// The record before.
     pub previous: Lsn,
-    /// Upper four bits: the kind of record; lower four: [`Self::special_relation_update`] and the like.
+    /// Upper four bits: the kind of record; lower four: [`Self::special_relation_update`] and the
+    /// like.
     pub info: u8,
     /// Whose record it is.
     pub resource_manager: ResourceManager,
@@ -70,7 +72,8 @@ impl RecordHeader {
         self.info & 0xF0
     }
 
-    /// Whether it changes relation files in ways that its block references do not tell (`XLR_SPECIAL_REL_UPDATE`).
+    /// Whether it changes relation files in ways that its block references do not tell
+    /// (`XLR_SPECIAL_REL_UPDATE`).
     #[must_use]
     pub const fn special_relation_update(&self) -> bool {
         self.info & 0x01 != 0

@@ -1,4 +1,5 @@
-//! Names of relation files, from the path below the data directory to tablespace, database, relation, fork, segment.
+//! Names of relation files, from the path below the data directory to tablespace, database,
+//! relation, fork, segment.
 //!
 //! The rules are those of `relpath.c` and of `parse_filename_for_nontemp_relation` in `reinit.c`.
 
@@ -59,7 +60,8 @@ impl Fork {
     }
 }
 
-/// A relation's storage (`RelFileLocator`, before 16 `RelFileNode`): what WAL block references name.
+/// A relation's storage (`RelFileLocator`, before 16 `RelFileNode`): what WAL block references
+/// name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RelationLocator {
     /// The tablespace's OID.
@@ -101,7 +103,8 @@ pub struct RelationFile {
 }
 
 impl RelationFile {
-    /// Reads a path below the data directory, with `/` between its parts. Nothing if it is no relation file.
+    /// Reads a path below the data directory, with `/` between its parts. Nothing if it is no
+    /// relation file.
     #[must_use]
     pub fn parse(path: &str) -> Option<Self> {
         let mut parts = path.split('/');

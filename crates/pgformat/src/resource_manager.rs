@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A resource manager's id (`RmgrId`). The ids are the same in 14 to 18; from 15 on extensions may have their own, from
-/// 128.
+/// A resource manager's id (`RmgrId`). The ids are the same in 14 to 18; from 15 on extensions may
+/// have their own, from 128.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ResourceManager(pub u8);
@@ -49,7 +49,8 @@ impl ResourceManager {
     /// Databases made and dropped.
     pub const DATABASE: Self = Self(4);
 
-    /// Whether a record can carry this id (`RmgrIdIsValid`; extensions' ids count for 14 too, which has none).
+    /// Whether a record can carry this id (`RmgrIdIsValid`; extensions' ids count for 14 too, which
+    /// has none).
     #[must_use]
     pub fn is_valid(self) -> bool {
         self.built_in_name().is_some() || self.0 >= CUSTOM_MIN

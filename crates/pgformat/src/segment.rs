@@ -1,4 +1,5 @@
-//! WAL segments: their size, numbers and names, and every other name that an archive is asked to keep.
+//! WAL segments: their size, numbers and names, and every other name that an archive is asked to
+//! keep.
 //!
 //! Names follow `xlog_internal.h` (`XLogFileName`, `TLHistoryFileName`, `BackupHistoryFileName`).
 
@@ -82,7 +83,8 @@ impl SegmentNumber {
         Self(lsn.0 >> size.0.trailing_zeros())
     }
 
-    /// The segment that holds the byte before `lsn` (`XLByteToPrevSeg`): the last one needed to reach an end position.
+    /// The segment that holds the byte before `lsn` (`XLByteToPrevSeg`): the last one needed to
+    /// reach an end position.
     #[must_use]
     pub fn ending_at(lsn: Lsn, size: SegmentSize) -> Self {
         Self::containing(lsn.saturating_sub(1), size)
@@ -164,7 +166,8 @@ pub enum ArchiveNameKind {
 pub enum ArchiveName {
     /// `<24 digits>`: a whole WAL segment.
     Segment(SegmentName),
-    /// `<24 digits>.partial`: the last, unfinished segment of a timeline that was left by a promotion.
+    /// `<24 digits>.partial`: the last, unfinished segment of a timeline that was left by a
+    /// promotion.
     Partial(SegmentName),
     /// `<8 digits>.history`: the ancestry of a timeline.
     History(TimelineId),
@@ -190,7 +193,8 @@ impl ArchiveName {
         parse_archive(name, size).ok_or_else(|| not_a_name(name, ARCHIVE_SHAPE))
     }
 
-    /// What a name is, without knowing the segment size; nothing for names that PostgreSQL does not archive.
+    /// What a name is, without knowing the segment size; nothing for names that PostgreSQL does not
+    /// archive.
     #[must_use]
     pub fn kind_of(name: &str) -> Option<ArchiveNameKind> {
         // With segments of 1 MiB every number below 4096 is possible; with larger ones fewer are.

@@ -47,14 +47,15 @@ enum State {
     Done,
 }
 
-/// The summary of a segment that is in memory; it may be shorter than the segment (`.partial` files are not).
+/// The summary of a segment that is in memory; it may be shorter than the segment (`.partial` files
+/// are not).
 #[must_use]
 pub fn digest_segment(name: SegmentName, size: SegmentSize, bytes: &[u8]) -> SegmentSummary {
     visit_segment(name, size, bytes, &mut |_| {})
 }
 
-/// As [`digest_segment`], showing every record to `visit`, in order: for finding an exact recovery target. The record
-/// that goes on in the next segment is not among them; see [`join_spanning`].
+/// As [`digest_segment`], showing every record to `visit`, in order: for finding an exact recovery
+/// target. The record that goes on in the next segment is not among them; see [`join_spanning`].
 pub fn visit_segment(
     name: SegmentName,
     size: SegmentSize,
@@ -66,11 +67,13 @@ pub fn visit_segment(
     walk.finish()
 }
 
-/// The record that begins at the end of one segment and ends in the next, from both summaries. Nothing if the first
-/// segment ends with a whole record, or if the second one overwrites the broken record.
+/// The record that begins at the end of one segment and ends in the next, from both summaries.
+/// Nothing if the first segment ends with a whole record, or if the second one overwrites the
+/// broken record.
 ///
 /// # Errors
-/// Parts that do not fit together, were too long to keep (see [`SpanningRecord::join`] for those), or a wrong checksum.
+/// Parts that do not fit together, were too long to keep (see [`SpanningRecord::join`] for those),
+/// or a wrong checksum.
 pub fn join_spanning(
     before: &SegmentSummary,
     after: &SegmentSummary,
@@ -253,7 +256,8 @@ fn add_record(
     summary.first_record.get_or_insert(record.lsn);
     summary.last_record = Some(record.lsn);
     summary.last_record_end = Some(record.end_lsn);
-    // A record whose checksum is right but whose parts are not says nothing here; replay would stop at it.
+    // A record whose checksum is right but whose parts are not says nothing here; replay would stop
+    // at it.
     let event = if Event::is_candidate(record.header.resource_manager) {
         let body = record.decode_body(blocks).ok();
         body.and_then(|body| Event::decode(record, &body).ok().flatten())

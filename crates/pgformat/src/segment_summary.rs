@@ -1,6 +1,8 @@
-//! What a WAL segment holds, in a few hundred bytes: enough to plan a recovery without the segment itself.
+//! What a WAL segment holds, in a few hundred bytes: enough to plan a recovery without the segment
+//! itself.
 //!
-//! A summary is serialisable; readers pass over fields they do not know, and missing ones get their defaults.
+//! A summary is serialisable; readers pass over fields they do not know, and missing ones get their
+//! defaults.
 
 use serde::{Deserialize, Serialize};
 

@@ -47,8 +47,8 @@ pub struct StreamOptions {
     pub segment_size: SegmentSize,
     /// The major; needed only if `start` is within a page, else the first page tells it.
     pub major: Option<Major>,
-    /// The first part of the record that goes on at `start`, if the caller has it. Without it the rest of such a record
-    /// is handed out as [`Item::Continuation`].
+    /// The first part of the record that goes on at `start`, if the caller has it. Without it the
+    /// rest of such a record is handed out as [`Item::Continuation`].
     pub carried: Option<UnfinishedRecord>,
 }
 

@@ -1,7 +1,8 @@
 //! `tablespace_map`: the links of `pg_tblspc`, which recovery puts in place from this file.
 //!
-//! Written by `do_pg_backup_start` (`xlog.c`), read by `read_tablespace_map` (`xlogrecovery.c`, before 15 in `xlog.c`);
-//! since 14 the path is escaped with backslashes before line feed, carriage return and backslash.
+//! Written by `do_pg_backup_start` (`xlog.c`), read by `read_tablespace_map` (`xlogrecovery.c`,
+//! before 15 in `xlog.c`); since 14 the path is escaped with backslashes before line feed, carriage
+//! return and backslash.
 
 use crate::error::{FileKind, FormatError, excerpt};
 

@@ -1,6 +1,8 @@
-//! Timelines and their history files: ancestry, which timeline owns a position, the path from one to another.
+//! Timelines and their history files: ancestry, which timeline owns a position, the path from one
+//! to another.
 //!
-//! The rules are those of `readTimeLineHistory` and `writeTimeLineHistory` in `src/backend/access/transam/timeline.c`.
+//! The rules are those of `readTimeLineHistory` and `writeTimeLineHistory` in
+//! `src/backend/access/transam/timeline.c`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{FileKind, FormatError, excerpt};
 use crate::lsn::Lsn;
 
-/// A timeline id, printed as in file names: eight upper-case hexadecimal digits. Never 0 in a cluster.
+/// A timeline id, printed as in file names: eight upper-case hexadecimal digits. Never 0 in a
+/// cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TimelineId(pub u32);
@@ -86,12 +89,13 @@ impl History {
 
     /// Reads the content of `<timeline>.history`.
     ///
-    /// As PostgreSQL does, empty lines and lines that begin with `#` are passed over and what follows the position is
-    /// free text.
+    /// As PostgreSQL does, empty lines and lines that begin with `#` are passed over and what
+    /// follows the position is free text.
     ///
     /// # Errors
-    /// A line that is no timeline and position, timelines that do not rise, one not below `timeline`, and (stricter
-    /// than PostgreSQL, where such a file can only be damaged) positions that go back.
+    /// A line that is no timeline and position, timelines that do not rise, one not below
+    /// `timeline`, and (stricter than PostgreSQL, where such a file can only be damaged) positions
+    /// that go back.
     pub fn parse(timeline: TimelineId, bytes: &[u8]) -> Result<Self, FormatError> {
         let text = String::from_utf8_lossy(bytes);
         let mut switches: Vec<Switch> = Vec::new();
@@ -124,7 +128,8 @@ impl History {
         Ok(Self { timeline, switches })
     }
 
-    /// The content of this timeline's history file, as PostgreSQL writes it (a blank line before each further line).
+    /// The content of this timeline's history file, as PostgreSQL writes it (a blank line before
+    /// each further line).
     #[must_use]
     pub fn compose(&self) -> String {
         let lines: Vec<String> = self
@@ -135,7 +140,8 @@ impl History {
         lines.join("\n")
     }
 
-    /// The history of a timeline that leaves this one at `lsn`. Nothing if the ids or positions would not rise.
+    /// The history of a timeline that leaves this one at `lsn`. Nothing if the ids or positions
+    /// would not rise.
     #[must_use]
     pub fn fork(&self, child: TimelineId, lsn: Lsn, reason: &str) -> Option<Self> {
         if child <= self.timeline || self.switches.last().is_some_and(|last| lsn < last.lsn) {
@@ -190,8 +196,9 @@ impl History {
         spans
     }
 
-    /// The way from position `lsn` of timeline `from` to this timeline: the spans to be replayed, in order, none of
-    /// them empty but the last (it has no end). Nothing if `from` is a stranger or was left before `lsn`.
+    /// The way from position `lsn` of timeline `from` to this timeline: the spans to be replayed,
+    /// in order, none of them empty but the last (it has no end). Nothing if `from` is a stranger
+    /// or was left before `lsn`.
     #[must_use]
     pub fn path_from(&self, from: TimelineId, lsn: Lsn) -> Option<Vec<TimelineSpan>> {
         if !self.contains(from) || self.switch_point(from).is_some_and(|left| left < lsn) {

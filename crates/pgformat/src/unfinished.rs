@@ -88,8 +88,8 @@ pub struct SpanningEnd {
 }
 
 impl SpanningRecord {
-    /// Joins the end of one segment with the start of the next (for records longer than a segment, with the payload of
-    /// all segments between, in order) and verifies the whole.
+    /// Joins the end of one segment with the start of the next (for records longer than a segment,
+    /// with the payload of all segments between, in order) and verifies the whole.
     ///
     /// # Errors
     /// Parts that have not been kept whole, that are too short or too long, or a wrong checksum.

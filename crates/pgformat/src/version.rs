@@ -9,8 +9,8 @@ use crate::error::{FileKind, FormatError, excerpt};
 
 /// A PostgreSQL major version.
 ///
-/// A new major is one more variant and one more row in the table below (and its differences where the compiler or the
-/// tests against its server point to them).
+/// A new major is one more variant and one more row in the table below (and its differences where
+/// the compiler or the tests against its server point to them).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "u32", try_from = "u32")]
 #[non_exhaustive]
@@ -27,7 +27,8 @@ pub enum Major {
     V18,
 }
 
-/// What the files of a major say; from `pg_control.h`, `catversion.h` and `xlog_internal.h` of its releases.
+/// What the files of a major say; from `pg_control.h`, `catversion.h` and `xlog_internal.h` of its
+/// releases.
 struct VersionRow {
     major: Major,
     number: u32,
@@ -108,7 +109,8 @@ impl Major {
         self.row().wal_magic
     }
 
-    /// The name of this major's directory within a tablespace, `TABLESPACE_VERSION_DIRECTORY` of `relpath.h`.
+    /// The name of this major's directory within a tablespace, `TABLESPACE_VERSION_DIRECTORY` of
+    /// `relpath.h`.
     #[must_use]
     pub fn tablespace_directory(self) -> String {
         format!("PG_{}_{}", self.number(), self.catalog_version())
@@ -127,8 +129,8 @@ impl Major {
         VERSIONS.iter().find(|row| row.wal_magic == magic).map(|row| row.major)
     }
 
-    /// The major of a control file with these two numbers. The catalog version decides among majors that share a
-    /// control version; it must lie in the major's own series.
+    /// The major of a control file with these two numbers. The catalog version decides among majors
+    /// that share a control version; it must lie in the major's own series.
     #[must_use]
     pub fn from_control_and_catalog(control_version: u32, catalog_version: u32) -> Option<Self> {
         VERSIONS

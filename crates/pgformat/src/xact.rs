@@ -56,8 +56,8 @@ pub struct TransactionEnd {
     pub lsn: Lsn,
     /// The position after the record.
     pub end_lsn: Lsn,
-    /// The transaction; of a prepared one, that of the transaction that was prepared. May be 0: a commit without an xid
-    /// can carry invalidations.
+    /// The transaction; of a prepared one, that of the transaction that was prepared. May be 0: a
+    /// commit without an xid can carry invalidations.
     pub xid: u32,
     /// When, by the server's clock.
     pub time: Timestamp,
@@ -66,7 +66,8 @@ pub struct TransactionEnd {
 }
 
 impl TransactionEnd {
-    /// What a transaction record says; `main_data` is the record's. Nothing for records that end no transaction.
+    /// What a transaction record says; `main_data` is the record's. Nothing for records that end no
+    /// transaction.
     ///
     /// # Errors
     /// A record too short for what it claims to hold.
@@ -99,7 +100,8 @@ impl TransactionEnd {
     }
 }
 
-/// The transaction that had been prepared: past all that may come before it. Outer `None`: too short.
+/// The transaction that had been prepared: past all that may come before it. Outer `None`: too
+/// short.
 #[allow(clippy::option_option)]
 fn prepared_xid(
     record: &Record<'_>,

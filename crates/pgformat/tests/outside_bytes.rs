@@ -1,5 +1,5 @@
-//! No bytes from outside may make a decoder panic, hang, or take memory without bound; and damage to real WAL must
-//! end the reading, never go past it.
+//! No bytes from outside may make a decoder panic, hang, or take memory without bound; and damage
+//! to real WAL must end the reading, never go past it.
 
 use pgrecall_pgformat::control::{Checkpoint, ControlFile};
 use pgrecall_pgformat::data_directory::{EntryKind, InitFork, judge};
@@ -22,7 +22,8 @@ use proptest::prelude::*;
 
 const PAGE: usize = 8192;
 
-/// What crafted WAL is made of: the payloads of its records, by resource manager, info and data length.
+/// What crafted WAL is made of: the payloads of its records, by resource manager, info and data
+/// length.
 type Payloads = Vec<(u8, u8, usize)>;
 
 fn payloads() -> impl Strategy<Value = Payloads> {
@@ -37,8 +38,8 @@ fn name(number: u64) -> SegmentName {
     SegmentName { timeline: TimelineId(1), number: SegmentNumber(number) }
 }
 
-/// Lays records on pages from the start of segment `first` on, as a server does; gives the segments' bytes and where
-/// the records start.
+/// Lays records on pages from the start of segment `first` on, as a server does; gives the
+/// segments' bytes and where the records start.
 fn craft(major: Major, first: u64, payloads: &Payloads, segments: usize) -> (Vec<u8>, Vec<Lsn>) {
     let segment_bytes = 1 << 20;
     let base = first * segment_bytes as u64;
@@ -59,7 +60,7 @@ fn craft(major: Major, first: u64, payloads: &Payloads, segments: usize) -> (Vec
         at = at.next_multiple_of(8);
         let mut written = 0;
         while written < record.len() {
-            if at % PAGE == 0 {
+            if at.is_multiple_of(PAGE) {
                 let remaining = if written == 0 { 0 } else { record.len() - written };
                 at = craft_page(&mut bytes, base, at, major, remaining);
             }
@@ -75,7 +76,7 @@ fn craft(major: Major, first: u64, payloads: &Payloads, segments: usize) -> (Vec
 }
 
 fn craft_page(bytes: &mut [u8], base: u64, at: usize, major: Major, remaining: usize) -> usize {
-    let is_first = at % (1 << 20) == 0;
+    let is_first = at.is_multiple_of(1 << 20);
     let flags = u16::from(remaining != 0) | if is_first { 2 } else { 0 };
     bytes[at..at + 2].copy_from_slice(&major.wal_magic().to_le_bytes());
     bytes[at + 2..at + 4].copy_from_slice(&flags.to_le_bytes());
@@ -209,6 +210,28 @@ proptest! {
     }
 
     #[test]
+    fn a_stream_can_start_at_any_record(
+        payloads in payloads(),
+        pick in any::<prop::sample::Index>(),
+    ) {
+        let (bytes, lsns) = craft(Major::V15, 3, &payloads, 2);
+        let first = pick.index(lsns.len());
+        let start = lsns[first];
+        let options = StreamOptions {
+            start, segment_size: size(), major: Some(Major::V15), carried: None,
+        };
+        let mut stream = WalStream::new(options).unwrap();
+        stream.push(start, &bytes[usize::try_from(start.0 - (3 << 20)).unwrap()..]).unwrap();
+        let mut found = Vec::new();
+        while let Item::Record(record) = stream.next_item() {
+            found.push(record.lsn);
+        }
+        prop_assert_eq!(&found, &lsns[first..]);
+        let unknown = StreamOptions { start, segment_size: size(), major: None, carried: None };
+        prop_assert!(WalStream::new(unknown).is_err());
+    }
+
+    #[test]
     fn damage_never_invents_records(
         payloads in payloads(),
         flips in vec((0_usize..(1 << 20), 1_u8..=255), 1..4),
@@ -318,7 +341,10 @@ proptest! {
     }
 
     #[test]
-    fn text_parsers_do_not_panic(text in "\\PC{0,60}", lines in "[A-Z :/0-9(). file\\n\\t]{0,200}") {
+    fn text_parsers_do_not_panic(
+        text in "\\PC{0,60}",
+        lines in "[A-Z :/0-9(). file\\n\\t]{0,200}",
+    ) {
         let _ = text.parse::<Lsn>();
         let _ = text.parse::<TimelineId>();
         let _ = text.parse::<Major>();

@@ -84,7 +84,8 @@ pub(crate) fn same_files(major: Major) {
     cluster.start();
     cluster.sql(
         "create unlogged table u(a int primary key, b text); insert into u values (1, 'x');
-         create table t(a int); insert into t select generate_series(1, 5000); vacuum t; checkpoint;",
+         create table t(a int); insert into t select generate_series(1, 5000); vacuum t;
+         checkpoint;",
     );
     // A session with a temporary table that goes on while the backup runs.
     let folder = cluster.folder().to_str().expect("UTF-8").to_owned();

@@ -1,9 +1,12 @@
-//! PostgreSQL itself is the judge: WAL, control files, pages, labels and histories of real servers, read by this
-//! crate and by PostgreSQL's own programs, must come out the same.
+//! PostgreSQL itself is the judge: WAL, control files, pages, labels and histories of real servers,
+//! read by this crate and by PostgreSQL's own programs, must come out the same.
 //!
 //! Which majors: `PGRECALL_TEST_MAJORS` (`14,15`, `all`; 17 unless set). Where the servers are:
-//! `PGRECALL_TEST_SERVERS`, else `/var/lib/pgrecall-test` for root and `~/.cache/pgrecall-test` for others, as
-//! `scripts/servers.sh` leaves them.
+//! `PGRECALL_TEST_SERVERS`, else `/var/lib/pgrecall-test` for root and `~/.cache/pgrecall-test` for
+//! others, as `scripts/servers.sh` leaves them.
+
+// The major under test is the first thing that a failure must tell.
+#![allow(clippy::print_stdout)]
 
 mod backup;
 mod cluster;

@@ -216,7 +216,8 @@ fn unix_micros(text: &str) -> i64 {
     (((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000 + micros
 }
 
-/// The walk over single segments must see what the stream sees: whole records, and the spanning ones joined.
+/// The walk over single segments must see what the stream sees: whole records, and the spanning
+/// ones joined.
 fn compare_walks(segments: &[PathBuf], size: SegmentSize, all: &[Seen]) -> Vec<SegmentSummary> {
     let mut summaries: Vec<SegmentSummary> = Vec::new();
     let mut lsns = BTreeSet::new();

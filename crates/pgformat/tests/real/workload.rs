@@ -57,7 +57,8 @@ rollback prepared 'three';
 commit prepared 'two';
 ";
 
-/// Full-page images under each compression that the server was built with, FPIs for hints, large messages.
+/// Full-page images under each compression that the server was built with, FPIs for hints, large
+/// messages.
 pub(crate) fn images(methods: &[&str]) -> String {
     let mut sql = String::new();
     for method in methods {
