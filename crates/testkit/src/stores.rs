@@ -20,3 +20,6 @@ pub use hooked::{Call, Hook, Hooked};
 pub use late_put::LatePut;
 pub use lose_answer::LoseAnswer;
 pub use record::{Record, Recorded};
+
+#[cfg(test)]
+mod tests;
