@@ -149,3 +149,26 @@ async fn a_url_opens_its_backend() {
     let store = open("s3://bucket/x/", &options).await.unwrap();
     assert_eq!(store.url(), "s3://bucket/x");
 }
+
+#[tokio::test]
+async fn a_private_certificate_authority_is_trusted_only_when_named() {
+    use pgrecall_store::{ErrorKind, Key, Put, S3Options, S3Store};
+
+    let server = SeaweedFs::start();
+    server.create_bucket("bucket");
+    let key: Key = "object".parse().unwrap();
+    let open = async |ca_file| {
+        let endpoint = Some(server.tls_endpoint());
+        let options = S3Options { endpoint, ca_file, ..server.options() };
+        S3Store::open("s3://bucket", &options, &Default::default()).await.unwrap()
+    };
+    let trusting = open(Some(server.ca_file())).await;
+    assert!(matches!(trusting.put_once(&key, "body".into()).await, Put::Created));
+    assert!(matches!(trusting.put_if_absent(&key, "body".into()).await, Put::Exists));
+    assert_eq!(trusting.get(&key, 10).await.unwrap(), "body");
+
+    let wary = open(None).await;
+    let error = wary.get(&key, 10).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(error.to_string().contains("certificate is not trusted"), "{error}");
+}

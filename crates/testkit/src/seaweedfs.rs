@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,7 +50,8 @@ impl SeaweedFs {
             r#"{{"identities":[{{"name":"test","credentials":[{{"accessKey":"{ACCESS_KEY_ID}","secretKey":"{SECRET_ACCESS_KEY}"}}],"actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
         );
         fs::write(folder.path().join("s3.json"), identities).unwrap();
-        let mut server = Self { folder, ports: free_ports(8), running: None };
+        make_certificates(folder.path());
+        let mut server = Self { folder, ports: free_ports(9), running: None };
         server.start_again();
         server
     }
@@ -89,6 +90,19 @@ impl SeaweedFs {
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports[6])
+    }
+
+    /// Where it listens with TLS, `https://127.0.0.1:port`; its certificate is signed by
+    /// [`ca_file`](Self::ca_file).
+    #[must_use]
+    pub fn tls_endpoint(&self) -> String {
+        format!("https://127.0.0.1:{}", self.ports[8])
+    }
+
+    /// The certificate authority of [`tls_endpoint`](Self::tls_endpoint), which no system trusts.
+    #[must_use]
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
     }
 
     /// Makes a bucket.
@@ -157,6 +171,9 @@ impl SeaweedFs {
             format!("-s3.port={}", ports[6]),
             format!("-s3.port.grpc={}", ports[7]),
             format!("-s3.localSocket={folder}/s3.sock"),
+            format!("-s3.port.https={}", ports[8]),
+            "-s3.cert.file=server.pem".to_owned(),
+            "-s3.key.file=server.key".to_owned(),
             "-s3.config=s3.json".to_owned(),
             "-s3.iam=false".to_owned(),
             "-s3.autoCreateBucket=false".to_owned(),
@@ -220,6 +237,23 @@ fn program() -> PathBuf {
         program.display()
     );
     program
+}
+
+/// An authority of the test's own, and a certificate for 127.0.0.1 that it signs.
+fn make_certificates(folder: &Path) {
+    fs::write(folder.join("server.ext"), "subjectAltName=IP:127.0.0.1").unwrap();
+    let steps = [
+        "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=test-authority -keyout ca.key -out ca.pem",
+        "req -newkey rsa:2048 -nodes -subj /CN=127.0.0.1 -keyout server.key -out server.csr",
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile server.ext -out server.pem",
+    ];
+    for step in steps {
+        let mut openssl = Command::new("openssl");
+        let output = openssl.args(step.split(' ')).current_dir(folder).output();
+        let output = output.expect("openssl is installed");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "openssl {step}: {said}");
+    }
 }
 
 /// Ports that nobody listens on, all different.
