@@ -62,7 +62,8 @@ fn load(common: &Common, more: Vec<Flag>, cluster: ClusterNeed) -> Outcome<Setti
     flags.extend(more);
     let request = Request { config: common.config.clone(), flags, cluster };
     let resolved = resolve::resolve(&request, &Surroundings::of_process()?)?;
-    let settings = Settings::from_resolved(resolved)?;
+    let mut settings = Settings::from_resolved(resolved)?;
+    settings.system_id = common.system_id;
     logging::start(&settings.log);
     for warning in &settings.resolved.warnings {
         tracing::warn!("{warning}");

@@ -3,6 +3,12 @@
 use std::error::Error;
 use std::fmt;
 
+use pgrecall_engine::EngineError;
+use pgrecall_repo::{ErrorKind, RepoError};
+use pgrecall_store::StoreError;
+
+use crate::hint;
+
 /// Why a command ended. A kind exists only where the reaction of a person, a script or PostgreSQL
 /// differs; `exit.rs` gives each its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +77,13 @@ impl Failure {
         Self { kind, chain, hints: Vec::new() }
     }
 
+    /// Puts another failure behind this one, as its cause.
+    pub(crate) fn caused_by(mut self, cause: Self) -> Self {
+        self.chain.extend(cause.chain);
+        self.hints.extend(cause.hints);
+        self
+    }
+
     /// Puts what was being done in front of what went wrong.
     pub(crate) fn during(mut self, act: impl Into<String>) -> Self {
         self.chain.insert(0, act.into());
@@ -80,6 +93,50 @@ impl Failure {
     pub(crate) fn hint(mut self, sentence: impl Into<String>) -> Self {
         self.hints.push(sentence.into());
         self
+    }
+}
+
+impl From<ErrorKind> for Kind {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::NotFound => Self::NotFound,
+            ErrorKind::AlreadyExists => Self::AlreadyExists,
+            ErrorKind::Conflict => Self::Conflict,
+            ErrorKind::Corrupt => Self::Corrupt,
+            ErrorKind::Unsupported => Self::Unsupported,
+            ErrorKind::Unavailable => Self::Unavailable,
+            ErrorKind::Denied => Self::Denied,
+            ErrorKind::Invalid => Self::Invalid,
+            ErrorKind::Incomplete => Self::Incomplete,
+            ErrorKind::Internal => Self::Internal,
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let mut failure = Self::from_error(ErrorKind::from(error.kind()).into(), &error);
+        failure.hints.extend(hint::for_store(&error));
+        failure
+    }
+}
+
+impl From<RepoError> for Failure {
+    fn from(error: RepoError) -> Self {
+        let mut failure = Self::from_error(error.kind().into(), &error);
+        failure.hints.extend(hint::for_repo(&error));
+        failure
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        let mut failure = Self::from_error(error.kind().into(), &error);
+        failure.hints.extend(error.hints());
+        if let EngineError::Repo(error) = &error {
+            failure.hints.extend(hint::for_repo(error));
+        }
+        failure
     }
 }
 

@@ -1,6 +1,49 @@
 //! What to do next, for failures that bring no hint of their own.
 
+use pgrecall_repo::RepoError;
+use pgrecall_store::StoreError;
+
 use crate::failure::Kind;
+
+/// What the store itself has to say.
+pub(crate) fn for_store(error: &StoreError) -> Option<String> {
+    error.hint().map(str::to_owned)
+}
+
+/// What to do about an error of the repository.
+pub(crate) fn for_repo(error: &RepoError) -> Option<String> {
+    let sentence = match error {
+        RepoError::Store(source) | RepoError::Unknown { source, .. } => return for_store(source),
+        RepoError::NoRepository { .. } => {
+            "Is the right place named, and is the disk mounted? pgrecall init makes a repository."
+        }
+        RepoError::OtherRepository { .. } => {
+            "This is another repository than the one that init has pinned: look at --repo and at \
+             what is mounted there."
+        }
+        RepoError::OtherSuite { .. } => {
+            "repository.encryption in the configuration must say what the repository is; an \
+             encrypted one that has become clear is not the one that was made."
+        }
+        RepoError::OtherKey { .. } => {
+            "The key opens a repository that is not the pinned one: somebody has put another in \
+             its place, or repository.key_fingerprint is wrong."
+        }
+        RepoError::WrongKey { .. } => {
+            "`pgrecall key list`, run where a key works, shows the keys that open it."
+        }
+        RepoError::Newer { .. } => "Use the version of pgrecall that wrote it, or a newer one.",
+        RepoError::PacksMissing { .. } => {
+            "Run the backup again: it stores what is missing. `pgrecall verify` shows what else \
+             was lost."
+        }
+        RepoError::ChunkMissing { .. } => {
+            "`pgrecall verify` shows which backups need it; another backup may be whole."
+        }
+        _ => return None,
+    };
+    Some(sentence.to_owned())
+}
 
 /// A sentence for the kind, where one always holds.
 pub(crate) fn for_kind(kind: Kind) -> Option<&'static str> {

@@ -58,6 +58,9 @@ pub(crate) struct Common {
     /// The cluster's data directory
     #[arg(long, global = true, value_name = "DIR", help_heading = "Common options")]
     pub(crate) pgdata: Option<PathBuf>,
+    /// Which one, where several clusters were stored under the same name
+    #[arg(long, global = true, hide = true, value_name = "N", help_heading = "Common options")]
+    pub(crate) system_id: Option<u64>,
     /// The least severity to log: error, warn, info, debug, trace
     #[arg(long, global = true, value_name = "LEVEL", help_heading = "Common options")]
     pub(crate) log_level: Option<String>,
@@ -154,7 +157,7 @@ pub(crate) struct InitArgs {
     /// Whether the bucket goes into the path: auto, always, never
     #[arg(long, value_name = "WHEN")]
     pub(crate) s3_path_style: Option<String>,
-    /// PEM certificates to trust besides the system's
+    /// PEM certificates to trust in place of the system's
     #[arg(long, value_name = "FILE")]
     pub(crate) s3_ca_file: Option<PathBuf>,
     #[command(flatten)]

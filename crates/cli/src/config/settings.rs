@@ -62,6 +62,8 @@ pub(crate) enum PathStyle {
 pub(crate) struct Cluster {
     pub(crate) name: String,
     pub(crate) domain: String,
+    /// Whether the domain is the cluster's name because nobody said otherwise.
+    pub(crate) domain_is_default: bool,
     pub(crate) pgdata: Option<PathBuf>,
     pub(crate) server: Server,
     pub(crate) primary: Option<Primary>,
@@ -148,6 +150,8 @@ pub(crate) struct Settings {
     pub(crate) restore: Restore,
     pub(crate) wal: Wal,
     pub(crate) log: Log,
+    /// `--system-id`: which of several lineages under the cluster's name.
+    pub(crate) system_id: Option<u64>,
     /// The same values with their origins.
     pub(crate) resolved: Resolved,
 }
@@ -172,6 +176,7 @@ impl Settings {
                     _ => LogFormat::Text,
                 },
             },
+            system_id: None,
             resolved,
         };
         Ok(settings)
@@ -265,6 +270,7 @@ fn cluster(values: &Values<'_>) -> Outcome<Cluster> {
     let port = values.item("cluster.port").and_then(Value::number);
     Ok(Cluster {
         domain: values.text("cluster.domain").unwrap_or_else(|| name.clone()),
+        domain_is_default: values.text("cluster.domain").is_none(),
         pgdata: values.path("cluster.pgdata"),
         server: Server {
             host: values.text("cluster.host"),

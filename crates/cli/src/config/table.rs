@@ -251,12 +251,12 @@ pub(crate) static TABLE: &[Setting] = &[
     )
     .default("auto")
     .flag("--s3-path-style"),
-    repository("s3.ca_file", Kind::Path, "PEM certificates to trust besides the system's.")
+    repository("s3.ca_file", Kind::Path, "PEM certificates to trust in place of the system's.")
         .flag("--s3-ca-file")
         .example("/etc/pgrecall/s3-ca.pem"),
     repository(
         "s3.sse",
-        Kind::Choice(&["AES256", "aws:kms", "aws:kms:dsse"]),
+        Kind::Choice(&["AES256", "aws:kms"]),
         "Server-side encryption to ask for, on top of our own.",
     )
     .example("AES256"),
@@ -299,11 +299,11 @@ pub(crate) static TABLE: &[Setting] = &[
         Kind::Integer(1, 100),
         "How often a request is tried before it counts as failed.",
     )
-    .default("6"),
+    .default("100"),
     repository(
         "s3.retry_budget",
         Kind::Duration,
-        "How long one request may be repeated before it counts as failed.",
+        "How long a request may be repeated without a byte of progress before it counts as failed.",
     )
     .default("2min"),
     cluster("name", Kind::Text, "The cluster's name in the repository.")

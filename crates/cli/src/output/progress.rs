@@ -22,6 +22,8 @@ pub(crate) struct Progress {
 /// Takes progress; called often and from several threads.
 pub(crate) trait ProgressSink: Send + Sync {
     fn update(&self, progress: &Progress);
+    /// Something that a person should know now.
+    fn note(&self, text: &str);
     /// The operation has ended, well or not; nothing of the progress stays on the terminal.
     fn finish(&self);
 }
@@ -74,6 +76,10 @@ impl ProgressSink for Bar {
             None => self.bar.unset_length(),
         }
         self.bar.set_position(progress.done_bytes);
+    }
+
+    fn note(&self, text: &str) {
+        self.bar.suspend(|| tracing::info!("{text}"));
     }
 
     fn finish(&self) {
@@ -153,6 +159,10 @@ impl ProgressSink for Lines {
         if let Some(line) = self.line(progress, Instant::now()) {
             tracing::info!("{line}");
         }
+    }
+
+    fn note(&self, text: &str) {
+        tracing::info!("{text}");
     }
 
     fn finish(&self) {}

@@ -1,0 +1,168 @@
+//! The repository that the settings name, and what opens it.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use pgrecall_repo::format::root::RootSuite;
+use pgrecall_repo::id::RepositoryId;
+use pgrecall_repo::keys::{KeyFile, Unlock};
+use pgrecall_repo::random::SharedRandom;
+use pgrecall_repo::repository::{OpenOptions, Repository};
+use pgrecall_store::RootPolicy;
+use zeroize::Zeroizing;
+
+use super::cache::FolderCache;
+use super::store;
+use crate::config::secret::SecretSource;
+use crate::config::settings::{Encryption, Settings};
+use crate::failure::{Failure, Kind, Outcome};
+
+/// Whether copies of what never changes may stand in for requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caching {
+    /// For `wal push` and `wal fetch`, where every request counts.
+    Folder,
+    /// Everywhere else: a key that was removed is noticed at once.
+    Never,
+}
+
+/// Opens the store and the repository as the settings say.
+///
+/// # Errors
+/// Whatever keeps it from being opened; see [`options`].
+pub(crate) async fn open(settings: &Settings) -> Outcome<Repository> {
+    let options = options(settings, Caching::Never)?;
+    let store = store::open(settings, RootPolicy::MustExist).await?;
+    Ok(Repository::open(store, options).await?)
+}
+
+/// How the settings want the repository opened.
+///
+/// # Errors
+/// When the pinned id is malformed, or there is no key and no passphrase.
+pub(crate) fn options(settings: &Settings, caching: Caching) -> Outcome<OpenOptions> {
+    options_with(settings, unlock(settings)?, caching)
+}
+
+/// The same with a key of the caller's choice.
+///
+/// # Errors
+/// When the pinned id is malformed.
+pub(crate) fn options_with(
+    settings: &Settings,
+    unlock: Unlock,
+    caching: Caching,
+) -> Outcome<OpenOptions> {
+    let cache_dir = settings.repository.cache_dir.clone();
+    Ok(OpenOptions {
+        id: pinned_id(settings)?,
+        suite: suite(settings),
+        fingerprint: settings.repository.key_fingerprint.clone(),
+        unlock,
+        random: SharedRandom::system(),
+        cache: match caching {
+            Caching::Folder => Some(Arc::new(FolderCache::new(cache_dir))),
+            Caching::Never => None,
+        },
+    })
+}
+
+/// The crypto suite asked for.
+pub(crate) fn suite(settings: &Settings) -> RootSuite {
+    match settings.repository.encryption {
+        Encryption::Aes256Gcm => RootSuite::Aes256Gcm,
+        Encryption::Clear => RootSuite::None,
+    }
+}
+
+/// The pinned id, if there is one.
+///
+/// # Errors
+/// When it is malformed.
+pub(crate) fn pinned_id(settings: &Settings) -> Outcome<Option<RepositoryId>> {
+    let Some(text) = &settings.repository.id else { return Ok(None) };
+    let id = text.parse().map_err(|_| {
+        Failure::configuration(format!("repository.id is no repository's id: \"{text}\""))
+    })?;
+    Ok(Some(id))
+}
+
+/// The pinned id, which must be there: an acknowledged segment, or a proven absence, counts only
+/// in the very repository that is meant.
+///
+/// # Errors
+/// When no id is pinned.
+pub(crate) fn require_pinned_id(settings: &Settings) -> Outcome<RepositoryId> {
+    pinned_id(settings)?.ok_or_else(|| {
+        Failure::configuration("the configuration pins no repository.id").hint(
+            "Run pgrecall init, which writes it, or copy it from the configuration of another \
+             host.",
+        )
+    })
+}
+
+/// What opens the repository: this host's key file, else the passphrase.
+///
+/// # Errors
+/// When there is neither, or it cannot be read.
+pub(crate) fn unlock(settings: &Settings) -> Outcome<Unlock> {
+    let repository = &settings.repository;
+    if repository.encryption == Encryption::Clear {
+        return Ok(Unlock::Nothing);
+    }
+    let path = &repository.key_file;
+    match path.try_exists() {
+        Ok(false) => {}
+        // One that is there and cannot be looked at is no missing one: reading tells why.
+        Ok(true) | Err(_) => return key_file(path),
+    }
+    match &repository.passphrase {
+        Some(source) => passphrase(source),
+        None => Err(Failure::new(
+            Kind::Denied,
+            format!(
+                "nothing opens the repository: the key file {} does not exist, and no passphrase \
+                 is set",
+                path.display()
+            ),
+        )
+        .hint(
+            "Copy a key to that place, name another one by repository.key_file, or set \
+             PGRECALL_PASSPHRASE, repository.passphrase_file or repository.passphrase_command.",
+        )),
+    }
+}
+
+/// Reads a key file.
+///
+/// # Errors
+/// When it cannot be read, or is none.
+pub(crate) fn key_file(path: &Path) -> Outcome<Unlock> {
+    let reading = || format!("reading the key file {}", path.display());
+    let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| {
+        let failure = Failure::from_error(Kind::Denied, &error).during(reading());
+        match error.kind() {
+            std::io::ErrorKind::PermissionDenied => failure.hint(
+                "It must be readable by the user who runs this command: chown it to the owner of \
+                 the data directory, and keep its mode at 0600.",
+            ),
+            _ => failure,
+        }
+    })?;
+    let mode = std::fs::metadata(path).map(|found| found.permissions().mode()).unwrap_or(0);
+    if mode & 0o007 != 0 {
+        tracing::warn!("the key file {} is open to everybody; chmod 600 it", path.display());
+    }
+    let key = KeyFile::parse(&text).map_err(|error| Failure::from(error).during(reading()))?;
+    Ok(Unlock::KeyFile(key))
+}
+
+/// Fetches a passphrase.
+///
+/// # Errors
+/// When it cannot be had.
+pub(crate) fn passphrase(source: &SecretSource) -> Outcome<Unlock> {
+    let secret = source.obtain("passphrase")?;
+    Ok(Unlock::Passphrase(Zeroizing::new(secret.expose().to_owned())))
+}
