@@ -1,4 +1,5 @@
-//! Files that servers of each major wrote, with what their own programs said of them, read without any server.
+//! Files that servers of each major wrote, with what their own programs said of them, read without
+//! any server.
 
 use std::fs;
 use std::path::PathBuf;
