@@ -1,8 +1,9 @@
 //! Objects as files below one directory, on a local or a network file system.
 //!
-//! A put writes a file in `.tmp/`, syncs it, and gives it its final name by a hard link, which fails when the name is
-//! taken: so an object is whole or absent, and never overwritten. Nothing is acknowledged before file and folder are
-//! synced. Only regular files are objects; a symbolic link is never followed below the root.
+//! A put writes a file in `.tmp/`, syncs it, and gives it its final name by a hard link, which
+//! fails when the name is taken: so an object is whole or absent, and never overwritten. Nothing is
+//! acknowledged before file and folder are synced. Only regular files are objects; a symbolic link
+//! is never followed below the root.
 
 mod fault;
 mod file;
@@ -12,6 +13,7 @@ mod walk;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -47,6 +49,8 @@ pub struct DirectoryStore {
 struct Root {
     folder: OwnedFd,
     url: String,
+    /// Whether the temporary files of dead writers have been removed, which the first put does.
+    cleaned: AtomicBool,
 }
 
 /// How a folder is opened: never through a symbolic link in its last component.
@@ -62,8 +66,8 @@ impl DirectoryStore {
     /// Opens the root directory. The root itself may be a symbolic link.
     ///
     /// # Errors
-    /// `Unavailable` when it is not there, `Invalid` when it is no directory or the path is not absolute, `Denied`
-    /// when this user may not enter it.
+    /// `Unavailable` when it is not there, `Invalid` when it is no directory or the path is not
+    /// absolute, `Denied` when this user may not enter it.
     pub async fn open(path: impl Into<PathBuf>, policy: RootPolicy) -> Result<Self, StoreError> {
         let path = path.into();
         let url = format!("file://{}", path.display());
@@ -106,7 +110,7 @@ fn open_root(path: &Path, url: String, policy: RootPolicy) -> Result<Root, Store
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(folder) => Ok(Root { folder, url }),
+        Ok(folder) => Ok(Root { folder, url, cleaned: AtomicBool::new(false) }),
         Err(Errno::NOENT) => {
             let what = "the directory does not exist";
             Err(StoreError::new(ErrorKind::Unavailable, Act::Open, url, what)
@@ -269,8 +273,8 @@ impl Root {
 
 #[async_trait]
 impl Store for DirectoryStore {
-    /// A local failure does not go away by trying again at once, and after a failed sync the kernel may have dropped
-    /// the data: so one try, and the caller decides.
+    /// A local failure does not go away by trying again at once, and after a failed sync the kernel
+    /// may have dropped the data: so one try, and the caller decides.
     async fn put_if_absent(&self, key: &Key, body: Bytes) -> Put {
         self.put_once(key, body).await
     }

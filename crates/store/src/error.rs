@@ -67,7 +67,8 @@ struct Inner {
 }
 
 impl StoreError {
-    /// An error of that kind: what was done, to which object (a URL, or a URL and a key), and what came of it.
+    /// An error of that kind: what was done, to which object (a URL, or a URL and a key), and what
+    /// came of it.
     pub fn new(
         kind: ErrorKind,
         act: Act,

@@ -7,13 +7,15 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-/// The longest key in bytes. S3 allows 1024 for the key and the bucket's prefix together; the rest is the prefix's.
+/// The longest key in bytes. S3 allows 1024 for the key and the bucket's prefix together; the rest
+/// is the prefix's.
 pub const KEY_LEN_MAX: usize = 512;
 
 /// The longest component in bytes: NAME_MAX of Linux file systems.
 const COMPONENT_LEN_MAX: usize = 255;
 
-/// The name of an object: components of `[A-Za-z0-9._-]`, joined by `/`, none empty or starting with a dot.
+/// The name of an object: components of `[A-Za-z0-9._-]`, joined by `/`, none empty or starting
+/// with a dot.
 ///
 /// Names that start with a dot belong to the stores themselves (the directory store's `.tmp`).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

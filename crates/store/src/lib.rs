@@ -1,12 +1,13 @@
 //! Names to bytes: where a repository's objects live.
 //!
-//! [`Store`] is the only door. What it promises: an object appears whole or not at all, is never overwritten, and is
-//! seen by every get and list that starts after its put was answered. Above this crate nothing knows what kind of
-//! store it speaks to; no type of a vendor's library is public here.
+//! [`Store`] is the only door. What it promises: an object appears whole or not at all, is never
+//! overwritten, and is seen by every get and list that starts after its put was answered. Above
+//! this crate nothing knows what kind of store it speaks to; no type of a vendor's library is
+//! public here.
 //!
-//! Backends: a directory ([`DirectoryStore`], `file:///path`), S3 ([`S3Store`], `s3://bucket/prefix`) and memory
-//! ([`MemoryStore`], `memory:`, for tests). [`open`] turns a URL into one of them. [`probe()`] finds out whether a
-//! store keeps its promises.
+//! Backends: a directory ([`DirectoryStore`], `file:///path`), S3 ([`S3Store`],
+//! `s3://bucket/prefix`) and memory ([`MemoryStore`], `memory:`, for tests). [`open`] turns a URL
+//! into one of them. [`probe()`] finds out whether a store keeps its promises.
 
 mod directory;
 mod error;

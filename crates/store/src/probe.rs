@@ -1,5 +1,5 @@
-//! Finding out whether a store keeps its promises, rather than believing it: a race for one name over separate
-//! connections, and what get, list and delete say afterwards.
+//! Finding out whether a store keeps its promises, rather than believing it: a race for one name
+//! over separate connections, and what get, list and delete say afterwards.
 
 use std::fmt;
 use std::sync::Arc;
@@ -63,13 +63,14 @@ impl ProbeReport {
     }
 }
 
-/// Lets one put per store race for a fresh random name below `prefix`, in several rounds, and looks at what is there
-/// afterwards. The stores are the same store, each opened on its own so that the puts go over separate connections;
-/// 16 of them are enough. `random` fills a buffer with random bytes.
+/// Lets one put per store race for a fresh random name below `prefix`, in several rounds, and looks
+/// at what is there afterwards. The stores are the same store, each opened on its own so that the
+/// puts go over separate connections; 16 of them are enough. `random` fills a buffer with random
+/// bytes.
 ///
 /// # Errors
-/// `Invalid` with fewer than two stores; otherwise whatever kept the probe from being carried out. A broken promise is
-/// no error but a finding.
+/// `Invalid` with fewer than two stores; otherwise whatever kept the probe from being carried out.
+/// A broken promise is no error but a finding.
 pub async fn probe(
     stores: &[Arc<dyn Store>],
     prefix: &Prefix,
@@ -89,7 +90,8 @@ pub async fn probe(
         let key = prefix.key(&format!("probe-{name}"))?;
         let mut probing = Round { stores, prefix, key, round, findings: &mut report.findings };
         let outcome = probing.run().await;
-        // Also after a failure: an object left behind would be in the way of nobody, but it is litter.
+        // Also after a failure: an object left behind would be in the way of nobody, but it is
+        // litter.
         let cleaned = probing.clean_up().await;
         outcome?;
         cleaned?;
@@ -163,7 +165,8 @@ impl Round<'_> {
         }
         match (winners.as_slice(), unknown) {
             (&[winner], _) => Ok(Some(winner)),
-            // A loser may be told 409, which is no answer; that nobody won then may be the unknown one's doing.
+            // A loser may be told 409, which is no answer; that nobody won then may be the unknown
+            // one's doing.
             ([], Some(error)) if error.kind() != ErrorKind::Conflict => Err(error),
             ([], _) => {
                 self.found(Promise::OneWinner, "nobody was told that his put created the object");

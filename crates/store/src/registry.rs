@@ -20,8 +20,8 @@ pub struct StoreOptions {
     pub s3: S3Options,
 }
 
-/// Opens the store that a URL names: `file:///absolute/path` (the path as it is, without percent-encoding),
-/// `s3://bucket/folder`, or `memory:` (a fresh one each time).
+/// Opens the store that a URL names: `file:///absolute/path` (the path as it is, without
+/// percent-encoding), `s3://bucket/folder`, or `memory:` (a fresh one each time).
 ///
 /// # Errors
 /// `Invalid` for an unknown or malformed URL; else what the backend says.

@@ -1,5 +1,5 @@
-//! When to send again: backoff with full jitter, a number of attempts, and two budgets of time, one for the whole act
-//! and one for the time without a byte of progress.
+//! When to send again: backoff with full jitter, a number of attempts, and two budgets of time, one
+//! for the whole act and one for the time without a byte of progress.
 
 use std::fmt;
 use std::future::Future;
@@ -15,20 +15,23 @@ use crate::error::{ErrorKind, StoreError};
 pub struct RetryOptions {
     /// Requests in all, the first one included; at least one is sent.
     pub attempts_max: u32,
-    /// The longest pause before the second request; it doubles from there. Each pause is drawn between zero and that.
+    /// The longest pause before the second request; it doubles from there. Each pause is drawn
+    /// between zero and that.
     pub delay_first: Duration,
     /// What the longest pause never exceeds.
     pub delay_max: Duration,
     /// The time for the whole act.
     pub total_max: Duration,
-    /// The time without a byte of progress, over all requests of an act: bytes that are only sent again do not count.
+    /// The time without a byte of progress, over all requests of an act: bytes that are only sent
+    /// again do not count.
     pub idle_max: Duration,
     /// The time without a byte in either direction after which one request is given up.
     pub attempt_idle_max: Duration,
 }
 
 impl Default for RetryOptions {
-    /// 30 s without a byte of progress, 10 min in all; one request is given up after 15 s of silence.
+    /// 30 s without a byte of progress, 10 min in all; one request is given up after 15 s of
+    /// silence.
     fn default() -> Self {
         Self {
             attempts_max: 100,
@@ -41,7 +44,8 @@ impl Default for RetryOptions {
     }
 }
 
-/// What retrying asks of the outside world: a clock, sleep, and chance. Handed in, so that a run can be replayed.
+/// What retrying asks of the outside world: a clock, sleep, and chance. Handed in, so that a run
+/// can be replayed.
 pub trait Timing: fmt::Debug + Send + Sync + 'static {
     /// Time since some fixed moment; never goes back.
     fn now(&self) -> Duration;

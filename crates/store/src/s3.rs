@@ -1,7 +1,8 @@
 //! Objects in a bucket of Amazon S3, or of a server that speaks its protocol.
 //!
-//! The SDK's own retries are off; [`Retry`] does it for everything but `put_once`, which goes through a client that
-//! makes a new connection for each request, so that no layer below sends a second time either.
+//! The SDK's own retries are off; [`Retry`] does it for everything but `put_once`, which goes
+//! through a client that makes a new connection for each request, so that no layer below sends a
+//! second time either.
 
 mod body;
 mod client;
@@ -55,7 +56,8 @@ impl S3Store {
     /// Opens `s3://bucket/folder`. Nothing is asked of the server.
     ///
     /// # Errors
-    /// `Invalid` when the URL, the endpoint, the certificate file or the region is missing or malformed.
+    /// `Invalid` when the URL, the endpoint, the certificate file or the region is missing or
+    /// malformed.
     pub async fn open(
         url: &str,
         options: &S3Options,
@@ -161,7 +163,8 @@ impl S3Store {
             .map_err(|error| self.download_failure(Act::Get, key, error, limit_bytes))
     }
 
-    /// A part that is known to have at least one byte asked for; nothing when the object has none of them.
+    /// A part that is known to have at least one byte asked for; nothing when the object has none
+    /// of them.
     async fn get_part(
         &self,
         key: &Key,
@@ -218,8 +221,8 @@ impl S3Store {
         }
     }
 
-    /// One look at an object. A HEAD has no body, so its 404 does not say whether object or bucket is missing: the
-    /// bucket is asked for.
+    /// One look at an object. A HEAD has no body, so its 404 does not say whether object or bucket
+    /// is missing: the bucket is asked for.
     async fn head_once(&self, act: Act, key: &Key) -> Result<ObjectMeta, Failure> {
         let head = self.client.head_object().bucket(&self.bucket).key(self.name(key));
         let answer = match head.send().await {

@@ -11,23 +11,25 @@ use crate::key::{Key, Prefix};
 
 /// Where objects are kept. Objects are whole or absent, and never overwritten.
 ///
-/// Strong consistency is assumed (and tried by [`probe`](crate::probe())): a get or list that starts after a put was
-/// answered sees the object.
+/// Strong consistency is assumed (and tried by [`probe`](crate::probe())): a get or list that
+/// starts after a put was answered sees the object.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {
-    /// Puts an object unless one of that name exists. Sends the same bytes again (within the retry budget) until the
-    /// store says created or exists; HTTP 409 means again, not exists. Created *and* exists mean durable.
+    /// Puts an object unless one of that name exists. Sends the same bytes again (within the retry
+    /// budget) until the store says created or exists; HTTP 409 means again, not exists. Created
+    /// *and* exists mean durable.
     async fn put_if_absent(&self, key: &Key, body: Bytes) -> Put;
 
-    /// As [`put_if_absent`](Self::put_if_absent), but at most one request leaves this machine: nothing below sends
-    /// again either. Anything but created or exists is unknown, and a name whose put is unknown may still appear.
+    /// As [`put_if_absent`](Self::put_if_absent), but at most one request leaves this machine:
+    /// nothing below sends again either. Anything but created or exists is unknown, and a name
+    /// whose put is unknown may still appear.
     async fn put_once(&self, key: &Key, body: Bytes) -> Put;
 
     /// The whole object.
     ///
     /// # Errors
-    /// `NotFound` when there is no such object; `Corrupt` when it is larger than `limit_bytes` (found out before
-    /// memory is taken for it) or not whole.
+    /// `NotFound` when there is no such object; `Corrupt` when it is larger than `limit_bytes`
+    /// (found out before memory is taken for it) or not whole.
     async fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, StoreError>;
 
     /// A part of the object, short or empty when the object ends earlier.
@@ -42,8 +44,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// `NotFound` when there is no such object.
     async fn head(&self, key: &Key) -> Result<ObjectMeta, StoreError>;
 
-    /// Every object below `prefix`, at any depth, in byte order of the keys; a folder without objects gives an empty
-    /// stream. The stream ends at the first error.
+    /// Every object below `prefix`, at any depth, in byte order of the keys; a folder without
+    /// objects gives an empty stream. The stream ends at the first error.
     fn list<'a>(&'a self, prefix: &Prefix) -> BoxStream<'a, Result<Listed, StoreError>>;
 
     /// Removes the object; an absent one is fine.
@@ -111,8 +113,8 @@ pub struct Listed {
 }
 
 impl ByteRange {
-    /// Where the range lies in an object of that size: the first byte and the number of bytes that exist; nothing
-    /// when the range ends beyond 2^64.
+    /// Where the range lies in an object of that size: the first byte and the number of bytes that
+    /// exist; nothing when the range ends beyond 2^64.
     #[must_use]
     pub fn within(self, object_size: u64) -> Option<(u64, u64)> {
         match self {

@@ -1,4 +1,5 @@
-//! Every backend keeps the contract of a store, and passes the probe that `init` and `check` trust in.
+//! Every backend keeps the contract of a store, and passes the probe that `init` and `check` trust
+//! in.
 
 use std::sync::Arc;
 

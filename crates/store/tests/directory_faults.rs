@@ -1,5 +1,5 @@
-//! What the directory store makes of a disk that is full, a root that is not there or not writable, and things that
-//! are no regular files in the places of objects.
+//! What the directory store makes of a disk that is full, a root that is not there or not writable,
+//! and things that are no regular files in the places of objects.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -28,8 +28,8 @@ fn unknown(put: Put) -> StoreError {
     }
 }
 
-/// Runs one test of this file again, in a process prepared by a shell script. The test must notice that it is the
-/// inner one by the folder in `PGRECALL_TEST_INNER`.
+/// Runs one test of this file again, in a process prepared by a shell script. The test must notice
+/// that it is the inner one by the folder in `PGRECALL_TEST_INNER`.
 fn run_inside(test: &str, script: &str, folder: &Path) {
     let output = Command::new("sh")
         .args(["-c", &format!("{script} exec \"$@\""), "sh"])
@@ -50,7 +50,8 @@ fn inner_folder() -> Option<std::path::PathBuf> {
     std::env::var_os("PGRECALL_TEST_INNER").map(Into::into)
 }
 
-/// The full disk of an ordinary user: a limit on the size of files, whose signal is ignored so that write(2) tells.
+/// The full disk of an ordinary user: a limit on the size of files, whose signal is ignored so that
+/// write(2) tells.
 #[tokio::test]
 async fn a_write_that_does_not_fit_leaves_nothing_behind() {
     let Some(folder) = inner_folder() else {
@@ -68,7 +69,8 @@ async fn a_write_that_does_not_fit_leaves_nothing_behind() {
     assert!(matches!(store.put_once(&key("a/b"), "fits".into()).await, Put::Created));
 }
 
-/// A file system of 1 MiB, mounted in a name space of the test's own; an ordinary user gets one with a user name space.
+/// A file system of 1 MiB, mounted in a name space of the test's own; an ordinary user gets one
+/// with a user name space.
 #[tokio::test]
 async fn a_full_disk_is_told_and_holds_again_when_there_is_room() {
     let Some(folder) = inner_folder() else {

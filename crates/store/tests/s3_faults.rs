@@ -1,5 +1,5 @@
-//! What an S3 store makes of a server that fails: what is sent again, what is told, and that a put that may be sent
-//! once is sent once.
+//! What an S3 store makes of a server that fails: what is sent again, what is told, and that a put
+//! that may be sent once is sent once.
 
 use std::time::{Duration, Instant};
 
@@ -359,7 +359,8 @@ fn page(keys: &[&str], next: Option<&str>) -> Reply {
     let next = next.map(|token| format!("<NextContinuationToken>{token}</NextContinuationToken>"));
     let next = next.unwrap_or_default();
     let body = format!(
-        "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>{truncated}</IsTruncated>{next}{contents}</ListBucketResult>"
+        "<ListBucketResult><EncodingType>url</EncodingType>\
+         <IsTruncated>{truncated}</IsTruncated>{next}{contents}</ListBucketResult>"
     );
     Reply::Answer(Answer::new(200, body).with("Content-Type", "application/xml"))
 }
@@ -435,7 +436,8 @@ async fn a_listing_that_makes_no_sense_is_an_error() {
     let (_server, store) = scripted([page(&["folder/packs/b"], Some(""))]).await;
     assert_eq!(listed(&store).await.1.unwrap().kind(), ErrorKind::Unsupported);
 
-    // XML that breaks off, in an answer that is whole as far as HTTP can tell, is no shorter listing.
+    // XML that breaks off, in an answer that is whole as far as HTTP can tell, is no shorter
+    // listing.
     let start = "<ListBucketResult><IsTruncated>false</IsTruncated>";
     let one = "<Contents><Key>folder/packs/a</Key><Size>1</Size></Contents>";
     for half in [format!("{start}{one}"), start.to_owned(), format!("{start}<Contents><Key>f")] {

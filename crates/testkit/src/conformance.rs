@@ -1,6 +1,7 @@
 //! The contract of a store, as a suite that every backend has to pass.
 //!
-//! `PGRECALL_TEST_LISTED` sets how many objects the listing test puts (1100 by default, more than one page of S3).
+//! `PGRECALL_TEST_LISTED` sets how many objects the listing test puts (1100 by default, more than
+//! one page of S3).
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! A server that speaks just enough HTTP/1.1 to be taken for S3, and answers as told: errors, half a body, silence, a
-//! closed connection. It counts what arrives.
+//! A server that speaks just enough HTTP/1.1 to be taken for S3, and answers as told: errors, half
+//! a body, silence, a closed connection. It counts what arrives.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,7 +55,8 @@ impl Answer {
     #[must_use]
     pub fn error(status: u16, code: &str, message: &str) -> Self {
         let body = format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+             <Error><Code>{code}</Code><Message>{message}</Message></Error>"
         );
         Self::new(status, body).with("Content-Type", "application/xml")
     }
@@ -115,8 +116,8 @@ fn with<T>(state: &Shared, look: impl FnOnce(&mut State) -> T) -> T {
 }
 
 impl ScriptedS3 {
-    /// Starts a server that answers the first requests by the script, in the order in which they arrive, and all
-    /// further ones with HTTP 500.
+    /// Starts a server that answers the first requests by the script, in the order in which they
+    /// arrive, and all further ones with HTTP 500.
     ///
     /// # Panics
     /// When there is no port to be had.

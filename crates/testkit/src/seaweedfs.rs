@@ -1,5 +1,5 @@
-//! A real S3 server for tests: SeaweedFS on free ports of the loopback interface, its data in a folder of its own,
-//! gone with the value, or with the test process however it ends.
+//! A real S3 server for tests: SeaweedFS on free ports of the loopback interface, its data in a
+//! folder of its own, gone with the value, or with the test process however it ends.
 
 use std::fs;
 use std::io::Write;
@@ -27,8 +27,8 @@ pub struct SeaweedFs {
     running: Option<Running>,
 }
 
-/// The server's process, under a shell that ends it as soon as its own input ends: even a test that is killed leaves
-/// no server behind.
+/// The server's process, under a shell that ends it as soon as its own input ends: even a test that
+/// is killed leaves no server behind.
 #[derive(Debug)]
 struct Running {
     shell: Child,
@@ -47,7 +47,9 @@ impl SeaweedFs {
         let folder = tempfile::Builder::new().prefix("pgrecall-seaweedfs-").tempdir().unwrap();
         fs::create_dir(folder.path().join("data")).unwrap();
         let identities = format!(
-            r#"{{"identities":[{{"name":"test","credentials":[{{"accessKey":"{ACCESS_KEY_ID}","secretKey":"{SECRET_ACCESS_KEY}"}}],"actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
+            r#"{{"identities":[{{"name":"test",
+            "credentials":[{{"accessKey":"{ACCESS_KEY_ID}","secretKey":"{SECRET_ACCESS_KEY}"}}],
+            "actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
         );
         fs::write(folder.path().join("s3.json"), identities).unwrap();
         make_certificates(folder.path());
@@ -182,8 +184,8 @@ impl SeaweedFs {
         ]
     }
 
-    /// It is ready when the S3 gateway listens and has found its filer, which it logs no line about: the shell's list
-    /// of buckets goes through the same parts.
+    /// It is ready when the S3 gateway listens and has found its filer, which it logs no line
+    /// about: the shell's list of buckets goes through the same parts.
     fn wait_until_ready(&mut self) {
         let start = Instant::now();
         while !self.answers() {
@@ -243,9 +245,11 @@ fn program() -> PathBuf {
 fn make_certificates(folder: &Path) {
     fs::write(folder.join("server.ext"), "subjectAltName=IP:127.0.0.1").unwrap();
     let steps = [
-        "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=test-authority -keyout ca.key -out ca.pem",
+        "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=test-authority \
+         -keyout ca.key -out ca.pem",
         "req -newkey rsa:2048 -nodes -subj /CN=127.0.0.1 -keyout server.key -out server.csr",
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile server.ext -out server.pem",
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial \
+         -days 30 -extfile server.ext -out server.pem",
     ];
     for step in steps {
         let mut openssl = Command::new("openssl");

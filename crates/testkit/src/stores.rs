@@ -1,5 +1,6 @@
-//! Stores that misbehave on purpose, each around another store: a call fails, an answer is lost, a call takes long, a
-//! put arrives after its client gave up, what is read is damaged; and one that writes down every call.
+//! Stores that misbehave on purpose, each around another store: a call fails, an answer is lost, a
+//! call takes long, a put arrives after its client gave up, what is read is damaged; and one that
+//! writes down every call.
 //!
 //! They nest in any order: `FailNth` over `Record` records only what got through.
 

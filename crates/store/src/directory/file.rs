@@ -6,8 +6,8 @@ use bytes::Bytes;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-/// Opens a regular file and tells its size. A symbolic link is not followed (ELOOP), a fifo does not block, and what
-/// is no regular file is refused with ELOOP as well.
+/// Opens a regular file and tells its size. A symbolic link is not followed (ELOOP), a fifo does
+/// not block, and what is no regular file is refused with ELOOP as well.
 pub(super) fn open(folder: &OwnedFd, name: &str) -> Result<(OwnedFd, u64), Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(folder, name, flags, Mode::empty()) {
@@ -22,7 +22,8 @@ pub(super) fn open(folder: &OwnedFd, name: &str) -> Result<(OwnedFd, u64), Errno
     Ok((file, u64::try_from(stat.st_size).map_err(|_| Errno::IO)?))
 }
 
-/// `len` bytes from `offset`, fewer when the file ends earlier. The caller has bounded `len` by the file's size.
+/// `len` bytes from `offset`, fewer when the file ends earlier. The caller has bounded `len` by the
+/// file's size.
 pub(super) fn read(file: &OwnedFd, offset: u64, len: u64) -> Result<Bytes, Errno> {
     let len = usize::try_from(len).map_err(|_| Errno::NOMEM)?;
     let mut buffer = Vec::new();
@@ -54,8 +55,8 @@ pub(super) fn write(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Makes the names in a folder durable. File systems that cannot sync a folder say EINVAL or EBADF; PostgreSQL passes
-/// over these too (`fsync_fname_ext` in src/backend/storage/file/fd.c).
+/// Makes the names in a folder durable. File systems that cannot sync a folder say EINVAL or EBADF;
+/// PostgreSQL passes over these too (`fsync_fname_ext` in src/backend/storage/file/fd.c).
 pub(super) fn sync_folder(folder: &OwnedFd) -> Result<(), Errno> {
     match rustix::fs::fsync(folder) {
         Err(Errno::INVAL | Errno::BADF) => Ok(()),

@@ -1,8 +1,9 @@
 //! How a file gets its final name: whole, durable, and only if the name is free.
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::{Act, ErrorKind, StoreError, object_name};
@@ -28,7 +29,7 @@ pub(super) fn put(root: &Root, key: &Key, body: &[u8]) -> Result<Put, StoreError
         if exists_durably(root, key, &folder)? {
             return Ok(Put::Exists);
         }
-        let temp = Temp::create(root, key)?;
+        let Some(temp) = Temp::create(root, key)? else { continue };
         file::write(&temp.file, body).map_err(|errno| fail("write", errno))?;
         rustix::fs::fdatasync(&temp.file).map_err(|errno| fail("sync", errno))?;
         match temp.give_name(&folder, key.file_name()) {
@@ -37,7 +38,8 @@ pub(super) fn put(root: &Root, key: &Key, body: &[u8]) -> Result<Put, StoreError
                 file::sync_folder(&folder).map_err(|errno| fail("sync the folder", errno))?;
                 return Ok(Put::Created);
             }
-            // Somebody was faster; look at what he put. Or somebody cleaned up too eagerly: write it again.
+            // Somebody was faster; look at what he put. Or somebody cleaned up too eagerly: write
+            // it again.
             Err(Errno::EXIST | Errno::NOENT) => {}
             Err(Errno::XDEV) => {
                 let what = "the folder lies on another file system than the root's .tmp";
@@ -57,7 +59,8 @@ pub(super) fn put(root: &Root, key: &Key, body: &[u8]) -> Result<Put, StoreError
     Err(StoreError::new(ErrorKind::Conflict, Act::Put, object_name(&root.url, key), what))
 }
 
-/// Whether the object is there; if so, it and its name are durable afterwards: whoever put it may not have come so far.
+/// Whether the object is there; if so, it and its name are durable afterwards: whoever put it may
+/// not have come so far.
 fn exists_durably(root: &Root, key: &Key, folder: &OwnedFd) -> Result<bool, StoreError> {
     let fail = |doing: &str, errno| root.fault(Act::Put, key, doing, errno);
     match file::open(folder, key.file_name()) {
@@ -73,8 +76,8 @@ fn exists_durably(root: &Root, key: &Key, folder: &OwnedFd) -> Result<bool, Stor
 
 /// The folder of a key, made where it is missing; each folder made is durable in its parent.
 ///
-/// A folder that somebody else has just made is durable once it is synced itself, as every put does: the file systems
-/// with a journal commit a new folder together with its name.
+/// A folder that somebody else has just made is durable once it is synced itself, as every put
+/// does: the file systems with a journal commit a new folder together with its name.
 fn make_parent_of(root: &Root, key: &Key) -> Result<OwnedFd, StoreError> {
     let fail = |doing: &str, errno| root.fault(Act::Put, key, doing, errno);
     let mut folder = rustix::io::fcntl_dupfd_cloexec(&root.folder, 0)
@@ -106,7 +109,8 @@ fn make_folder(
         .map_err(|errno| fail("open the folder", errno))
 }
 
-/// A file in `.tmp/`, removed when dropped.
+/// A file in `.tmp/`, removed when dropped. Its writer holds a lock on it, so that what a dead
+/// writer has left behind can be told apart.
 struct Temp {
     folder: OwnedFd,
     name: String,
@@ -114,9 +118,13 @@ struct Temp {
 }
 
 impl Temp {
-    fn create(root: &Root, key: &Key) -> Result<Self, StoreError> {
+    /// A fresh one; nothing when somebody who cleans up was faster than our lock.
+    fn create(root: &Root, key: &Key) -> Result<Option<Self>, StoreError> {
         let fail = |errno| root.fault(Act::Put, key, "make a temporary file", errno);
         let folder = make_folder(root, key, &root.folder, TEMP_FOLDER)?;
+        if !root.cleaned.swap(true, Ordering::Relaxed) {
+            remove_left_behind(&folder);
+        }
         let name = random_name().map_err(|error| {
             let what = "no random bytes";
             StoreError::new(ErrorKind::Internal, Act::Put, &root.url, what).caused_by(error)
@@ -124,14 +132,17 @@ impl Temp {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&folder, &*name, flags, FILE_MODE).map_err(fail)?;
-        Ok(Self { folder, name, file })
+        match try_lock(&file) {
+            Ok(Lock::Theirs) => Ok(None),
+            _ => Ok(Some(Self { folder, name, file })),
+        }
     }
 
     /// Gives the file its final name unless it is taken (EEXIST).
     fn give_name(&self, folder: &OwnedFd, name: &str) -> Result<(), Errno> {
         match rustix::fs::linkat(&self.folder, &*self.name, folder, name, AtFlags::empty()) {
-            // Over NFS a link that worked may be answered EEXIST, when the first answer was lost; the file's number
-            // of names tells.
+            // Over NFS a link that worked may be answered EEXIST, when the first answer was lost;
+            // the file's number of names tells.
             Err(Errno::EXIST) => match rustix::fs::fstat(&self.file)?.st_nlink {
                 2.. => Ok(()),
                 _ => Err(Errno::EXIST),
@@ -147,11 +158,47 @@ impl Temp {
 
 impl Drop for Temp {
     fn drop(&mut self) {
-        // After a rename it is not there any more. What stays behind otherwise costs room, nothing else.
+        // After a rename it is not there any more. What stays behind otherwise costs room, nothing
+        // else.
         let _ = rustix::fs::unlinkat(&self.folder, &*self.name, AtFlags::empty());
     }
 }
 
 fn random_name() -> Result<String, getrandom::Error> {
     Ok(format!("{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?))
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Lock {
+    Ours,
+    Theirs,
+}
+
+/// Locks a file until it is closed.
+fn try_lock(file: &OwnedFd) -> Result<Lock, Errno> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Lock::Ours),
+        Err(Errno::WOULDBLOCK) => Ok(Lock::Theirs),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Removes the temporary files of writers that have died: nobody locks them. Only room is at stake,
+/// so what goes wrong is passed over, and a file system without locks is left alone. A live writer
+/// that has not come to its lock yet makes a new file.
+fn remove_left_behind(folder: &OwnedFd) {
+    let Ok(entries) = Dir::read_from(folder) else { return };
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let ours = name.to_bytes().len() == 32 && name.to_bytes().iter().all(u8::is_ascii_hexdigit);
+        if !ours {
+            continue;
+        }
+        if let Ok(file) = rustix::fs::openat(folder, name, flags, Mode::empty())
+            && try_lock(&file) == Ok(Lock::Ours)
+        {
+            let _ = rustix::fs::unlinkat(folder, name, AtFlags::empty());
+        }
+    }
 }

@@ -97,3 +97,19 @@ async fn a_removed_root_is_not_an_empty_one() {
     let put = store.put_once(&key("a/b"), Bytes::new()).await;
     assert!(matches!(put, Put::Unknown(error) if error.kind() == ErrorKind::Unavailable));
 }
+
+#[tokio::test]
+async fn what_dead_writers_left_is_removed_and_what_live_ones_write_is_not() {
+    let place = Place::new("left");
+    let temporary = place.0.join(".tmp");
+    fs::create_dir(&temporary).unwrap();
+    let [dead, live, foreign] = ["00", "11", "xy"].map(|two| temporary.join(two.repeat(16)));
+    for file in [&dead, &live, &foreign] {
+        fs::write(file, b"half").unwrap();
+    }
+    let writing = fs::File::open(&live).unwrap();
+    writing.lock().unwrap();
+    let store = place.open().await;
+    assert!(matches!(store.put_once(&key("a"), Bytes::new()).await, Put::Created));
+    assert!(!dead.exists() && live.exists() && foreign.exists());
+}

@@ -1,4 +1,5 @@
-//! Listing: a depth-first walk in byte order of the keys, one folder's names in memory at a time (and its ancestors').
+//! Listing: a depth-first walk in byte order of the keys, one folder's names in memory at a time
+//! (and its ancestors').
 
 use std::os::fd::OwnedFd;
 
@@ -20,7 +21,8 @@ struct Level {
     folder: OwnedFd,
     /// The folder's key with its closing slash; empty for the root.
     path: String,
-    /// What is left of it, last first. A folder carries its slash, since that is how keys below it sort.
+    /// What is left of it, last first. A folder carries its slash, since that is how keys below it
+    /// sort.
     names: Vec<String>,
 }
 
@@ -125,7 +127,8 @@ impl<'a> Walk<'a> {
         fault::from_errno(Act::List, object_name(&self.root.url, path), doing, errno)
     }
 
-    /// An object that hides behind a link or a fifo must not look absent: what it refers to would look dead.
+    /// An object that hides behind a link or a fifo must not look absent: what it refers to would
+    /// look dead.
     fn not_plain(&self, path: &str) -> StoreError {
         let what = "neither a regular file nor a folder";
         let object = object_name(&self.root.url, path);

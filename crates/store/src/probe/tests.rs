@@ -120,7 +120,8 @@ async fn each_lie_is_found() {
         assert!(report.findings.iter().any(|f| f.promise == promise), "{lie:?}: {report:?}");
     }
     let (report, _) = probe_liar(Lie::MissingIsDenied).await;
-    // What follows stumbles over the 403 as well; the first finding is what counts, when it is told.
+    // What follows stumbles over the 403 as well; the first finding is what counts, when it is
+    // told.
     match report {
         Ok(report) => assert_eq!(report.findings[0].promise, Promise::MissingIsNotFound),
         Err(error) => assert_eq!(error.kind(), ErrorKind::Denied),

@@ -1,4 +1,5 @@
-//! Building the SDK's clients: credentials, region, certificates; everything that could send by itself is off.
+//! Building the SDK's clients: credentials, region, certificates; everything that could send by
+//! itself is off.
 
 use std::path::Path;
 
@@ -47,16 +48,16 @@ enum Connections {
 }
 
 impl Parts {
-    /// Reads settings, environment and files; speaks to nobody, except to the EC2 metadata service when nothing else
-    /// names a region.
+    /// Reads settings, environment and files; speaks to nobody, except to the EC2 metadata service
+    /// when nothing else names a region.
     pub(super) async fn gather(url: &str, options: &S3Options) -> Result<Self, StoreError> {
         let endpoint = endpoint(url, options)?;
         let transport = match &endpoint {
             Some(endpoint) if endpoint.starts_with("http://") => Transport::Plain,
             _ => Transport::Tls(tls_context(url, options)?),
         };
-        // Credentials are fetched over TLS with the system's certificates, whatever the store's endpoint is; this
-        // client reads them when it is first used.
+        // Credentials are fetched over TLS with the system's certificates, whatever the store's
+        // endpoint is; this client reads them when it is first used.
         let asking = ProviderConfig::without_region()
             .with_http_client(tls_client(TlsContext::default(), Connections::Kept));
         let region = region(url, options, endpoint.as_deref(), &asking).await?;
@@ -78,7 +79,8 @@ impl Parts {
             .timeout_config(timeouts)
             // Our own watch over progress looks at whole acts, over several requests.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            // Servers other than Amazon's choke on the trailers that the SDK's own checksums come in.
+            // Servers other than Amazon's choke on the trailers that the SDK's own checksums come
+            // in.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
         config.set_endpoint_url(endpoint);
@@ -91,9 +93,9 @@ impl Parts {
         Client::from_conf(self.config.clone())
     }
 
-    /// A client that makes a connection for each request. The HTTP layer sends a request again by itself when a kept
-    /// connection turns out to be closed (`retry_canceled_requests` of hyper-util, which the SDK leaves on), never one
-    /// that went out on a fresh connection.
+    /// A client that makes a connection for each request. The HTTP layer sends a request again by
+    /// itself when a kept connection turns out to be closed (`retry_canceled_requests` of
+    /// hyper-util, which the SDK leaves on), never one that went out on a fresh connection.
     pub(super) fn client_once(&self) -> Client {
         let http = client(&self.transport, Connections::Fresh);
         Client::from_conf(self.config.to_builder().http_client(http).build())
@@ -205,7 +207,8 @@ fn tls_context(url: &str, options: &S3Options) -> Result<TlsContext, StoreError>
     })
 }
 
-/// The bytes of a PEM file that holds certificates. The SDK panics on one that it cannot read, hence the look.
+/// The bytes of a PEM file that holds certificates. The SDK panics on one that it cannot read,
+/// hence the look.
 fn read_certificates(url: &str, file: &Path) -> Result<Vec<u8>, StoreError> {
     let invalid = |what: String| StoreError::new(ErrorKind::Invalid, Act::Open, url, what);
     let pem = std::fs::read(file).map_err(|error| {

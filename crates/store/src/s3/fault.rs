@@ -77,8 +77,8 @@ impl Answer {
         Self { status, code, message, region, fate }
     }
 
-    /// Whether the server says that the object is not there. A 404 of anything but S3, or a missing bucket, is no
-    /// such answer.
+    /// Whether the server says that the object is not there. A 404 of anything but S3, or a missing
+    /// bucket, is no such answer.
     pub(super) fn says_no_such_object(&self) -> bool {
         self.status == Some(404) && matches!(self.code.as_str(), "NoSuchKey" | "NoSuchVersion")
     }
@@ -154,13 +154,13 @@ impl Meaning {
     }
 }
 
-const HINT_CREDENTIALS: &str = "Give keys by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the \
-     configuration; and see that the user who runs this can read them.";
+const HINT_CREDENTIALS: &str = "Give keys by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, \
+     or the configuration; and see that the user who runs this can read them.";
 const HINT_CERTIFICATE: &str =
     "Name the certificate authority's PEM file in the repository's settings.";
 const HINT_REGION: &str = "Set the repository's region to the bucket's.";
-const HINT_DENIED: &str = "Without the right to list the bucket S3 answers 403 for names that do not exist: the \
-     credentials need ListBucket, GetObject, PutObject and DeleteObject.";
+const HINT_DENIED: &str = "Without the right to list the bucket S3 answers 403 for names that do \
+     not exist: the credentials need ListBucket, GetObject, PutObject and DeleteObject.";
 
 fn by_code(code: &str) -> Option<Meaning> {
     let stop = |kind, what: &str, hint| Some(Meaning::stop(kind, what, hint));

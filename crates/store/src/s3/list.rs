@@ -1,7 +1,7 @@
 //! Listing a bucket page by page (ListObjectsV2), in byte order of the keys.
 //!
-//! S3 sends that order by itself. SeaweedFS orders as a file system does, folder by folder, so that `a/x` comes before
-//! `a-b`; what it lists is put in order here, one folder in memory at a time.
+//! S3 sends that order by itself. SeaweedFS orders as a file system does, folder by folder, so that
+//! `a/x` comes before `a-b`; what it lists is put in order here, one folder in memory at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,7 +42,8 @@ impl Order {
     }
 }
 
-/// Looks at who answers, and whether the answer has its end: the SDK takes XML that breaks off for a shorter listing.
+/// Looks at who answers, and whether the answer has its end: the SDK takes XML that breaks off for
+/// a shorter listing.
 #[derive(Debug)]
 struct Look {
     order: Arc<Order>,
@@ -145,7 +146,8 @@ fn flat<'a>(
     .boxed()
 }
 
-/// Callers merge listings and stop early: an order that is not that of the bytes would make them miss objects.
+/// Callers merge listings and stop early: an order that is not that of the bytes would make them
+/// miss objects.
 fn ordered(
     store: &S3Store,
     page: Page,
@@ -250,7 +252,8 @@ fn read(store: &S3Store, below: &str, output: &ListObjectsV2Output) -> Result<Pa
     let mut page = Page::default();
     for object in output.contents() {
         let name = decoded(object.key().unwrap_or_default());
-        // What does not have a name of ours is not ours, such as the empty "folders" that some tools make.
+        // What does not have a name of ours is not ours, such as the empty "folders" that some
+        // tools make.
         let Some(Ok(key)) = name.strip_prefix(store.folder.as_str()).map(Key::parse) else {
             continue;
         };

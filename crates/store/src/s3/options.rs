@@ -7,10 +7,12 @@ use std::time::Duration;
 /// How to reach an S3 store, and how objects are to be put there.
 #[derive(Debug, Clone)]
 pub struct S3Options {
-    /// The server, as `https://host:port`; without it `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, else Amazon's own.
+    /// The server, as `https://host:port`; without it `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`,
+    /// else Amazon's own.
     pub endpoint: Option<String>,
-    /// The region; without it `AWS_REGION`, `AWS_DEFAULT_REGION`, the profile's, and, without an endpoint, the one of
-    /// the EC2 instance; with an endpoint `us-east-1`, which most other servers take.
+    /// The region; without it `AWS_REGION`, `AWS_DEFAULT_REGION`, the profile's, and, without an
+    /// endpoint, the one of the EC2 instance; with an endpoint `us-east-1`, which most other
+    /// servers take.
     pub region: Option<String>,
     /// Where the bucket's name goes.
     pub addressing: Addressing,
@@ -62,8 +64,8 @@ pub enum Addressing {
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum S3Credentials {
-    /// The standard chain: environment, profile files (`credential_process` and SSO too), web identity, container,
-    /// EC2 instance. Nothing is asked before the first request.
+    /// The standard chain: environment, profile files (`credential_process` and SSO too), web
+    /// identity, container, EC2 instance. Nothing is asked before the first request.
     Chain {
         /// The profile; without it `AWS_PROFILE`, else `default`.
         profile: Option<String>,
@@ -103,7 +105,8 @@ pub enum ServerSideEncryption {
 /// The checksum header that goes with a put, beside the SHA-256 that signs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UploadChecksum {
-    /// `x-amz-checksum-crc32c`: cheap, kept by the server with the object, and what a bucket with object lock asks for.
+    /// `x-amz-checksum-crc32c`: cheap, kept by the server with the object, and what a bucket with
+    /// object lock asks for.
     #[default]
     Crc32c,
     /// None, for a server that refuses the header.
@@ -113,8 +116,9 @@ pub enum UploadChecksum {
 /// How objects are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Listing {
-    /// All at once, a thousand to a request, which S3 sends in byte order of the keys; folder by folder where the
-    /// server is known for another order (SeaweedFS, which puts `a/x` before `a-b`).
+    /// All at once, a thousand to a request, which S3 sends in byte order of the keys; folder by
+    /// folder where the server is known for another order (SeaweedFS, which puts `a/x` before
+    /// `a-b`).
     #[default]
     Auto,
     /// A request for each folder: in order whatever the server does, and slower.

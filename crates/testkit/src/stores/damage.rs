@@ -38,7 +38,8 @@ pub enum Damage {
     },
 }
 
-/// A store whose chosen objects are damaged, for get, range, head and list alike; what is stored stays whole.
+/// A store whose chosen objects are damaged, for get, range, head and list alike; what is stored
+/// stays whole.
 #[derive(Debug)]
 pub struct Damaged {
     inner: Arc<dyn Store>,

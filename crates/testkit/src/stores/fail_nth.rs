@@ -14,7 +14,8 @@ use super::hooked::{Call, Hook, Hooked};
 pub enum Lasting {
     /// The Nth call alone fails.
     Once,
-    /// The Nth call and all after it fail, as when the machine has lost the store, or the process has died.
+    /// The Nth call and all after it fail, as when the machine has lost the store, or the process
+    /// has died.
     ForEver,
 }
 
@@ -29,7 +30,8 @@ pub struct FailNth {
 }
 
 impl FailNth {
-    /// Fails the Nth (from 1) of the chosen calls with an error of that kind; 0 never fails, and counts.
+    /// Fails the Nth (from 1) of the chosen calls with an error of that kind; 0 never fails, and
+    /// counts.
     pub fn over(
         inner: Arc<dyn Store>,
         calls: Calls,

@@ -40,8 +40,8 @@ pub trait Hook: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
-    /// After the store has answered (for a listing: at its end), with the bytes it returned; an error replaces the
-    /// answer.
+    /// After the store has answered (for a listing: at its end), with the bytes it returned; an
+    /// error replaces the answer.
     async fn after(&self, call: &Call, received_bytes: u64) -> Result<(), StoreError> {
         let _ = (call, received_bytes);
         Ok(())

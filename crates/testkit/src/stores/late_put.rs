@@ -11,7 +11,8 @@ use pgrecall_store::{
 
 use super::calls::{CallKind, Calls};
 
-/// Holds back the first so many of the chosen puts, tells their clients "unknown", and delivers them on demand.
+/// Holds back the first so many of the chosen puts, tells their clients "unknown", and delivers
+/// them on demand.
 #[derive(Debug)]
 pub struct LatePut {
     inner: Arc<dyn Store>,
@@ -37,7 +38,8 @@ impl LatePut {
         self.with(|state| state.held.iter().map(|(key, _)| key.clone()).collect())
     }
 
-    /// Lets all that is on its way arrive, in that order; tells what the store answered, to nobody in particular.
+    /// Lets all that is on its way arrive, in that order; tells what the store answered, to nobody
+    /// in particular.
     pub async fn deliver_all(&self) -> Vec<(Key, Put)> {
         let held = self.with(|state| std::mem::take(&mut state.held));
         let mut answers = Vec::new();
