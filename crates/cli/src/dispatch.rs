@@ -10,6 +10,7 @@ use crate::config::settings::{Settings, StandbyOnError};
 use crate::contract::Contract;
 use crate::failure::{Failure, Kind, Outcome};
 use crate::logging;
+use crate::setup::owner;
 
 /// Runs the command and gives its exit code. `contract` changes when the settings say that a
 /// standby is to stop on errors.
@@ -27,9 +28,38 @@ pub(crate) fn run(cli: Cli, contract: &Cell<Contract>) -> Outcome<u8> {
         contract.set(Contract::Fetch);
     }
     crate::plant_panic("late");
+    if for_the_owner(&cli.command) {
+        let pgdata = settings.cluster.as_ref().and_then(|cluster| cluster.pgdata.as_deref());
+        owner::go_on_as_owner(pgdata)?;
+    }
     match &cli.command {
+        Command::Init(args) => commands::init::run(&settings, args).map(|()| 0),
+        Command::Key(command) => commands::key::run(&settings, command).map(|()| 0),
         Command::Config(args) => commands::config::run(&settings, args).map(|()| 0),
         _ => Err(not_wired(&cli.command)),
+    }
+}
+
+/// Commands that write into the repository or speak to the server, and so belong to the user who
+/// owns the data directory. The others only read, write where the caller says, or, as `init` and
+/// `key` do, hand over what they have made.
+fn for_the_owner(command: &Command) -> bool {
+    match command {
+        Command::Wal(WalCommand::Push(_) | WalCommand::Resolve(_))
+        | Command::ArchivePush(_)
+        | Command::Check(_)
+        | Command::Backup(_)
+        | Command::Verify(_) => true,
+        Command::Wal(WalCommand::Fetch(_))
+        | Command::ArchiveGet(_)
+        | Command::List(_)
+        | Command::Plan(_)
+        | Command::Key(_)
+        | Command::Init(_)
+        | Command::Restore(_)
+        | Command::Config(_)
+        | Command::Completions(_)
+        | Command::Man(_) => false,
     }
 }
 

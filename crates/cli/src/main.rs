@@ -14,6 +14,7 @@ mod logging;
 mod moment;
 mod output;
 mod report;
+mod setup;
 
 use std::cell::Cell;
 use std::ffi::OsString;

@@ -86,15 +86,7 @@ pub(crate) struct RemoveArgs {
 
 /// Begin a new epoch of the domain's keys; old objects stay as they are
 #[derive(Args, Debug)]
-#[command(after_long_help = "\
-Examples:
-  pgrecall key rotate
-  pgrecall key rotate --ids      (the next backup is a full one then)")]
 pub(crate) struct RotateArgs {
-    /// Make a new key for chunk ids too: nothing stored before is found again, so the next backup
-    /// stores everything
-    #[arg(long)]
-    pub(crate) ids: bool,
     #[command(flatten)]
     pub(crate) unlock: UnlockArgs,
     #[command(flatten)]

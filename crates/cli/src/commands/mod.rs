@@ -2,4 +2,6 @@
 
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod init;
+pub(crate) mod key;
 pub(crate) mod man;

@@ -64,6 +64,8 @@ pub(crate) struct Request {
 pub(crate) struct Surroundings {
     pub(crate) variables: BTreeMap<String, OsString>,
     pub(crate) directory: PathBuf,
+    /// Root's own file is the whole host's.
+    pub(crate) is_root: bool,
 }
 
 impl Surroundings {
@@ -75,7 +77,7 @@ impl Surroundings {
             .filter_map(|(name, value)| name.into_string().ok().map(|name| (name, value)))
             .filter(|(_, value)| !value.is_empty())
             .collect();
-        Ok(Self { variables, directory })
+        Ok(Self { variables, directory, is_root: rustix::process::geteuid().is_root() })
     }
 
     fn text(&self, name: &str) -> Outcome<Option<String>> {
@@ -164,6 +166,7 @@ fn locate(request: &Request, around: &Surroundings) -> Outcome<(PathBuf, bool)> 
         .map(|folder| folder.join("pgrecall/pgrecall.toml"));
     match user {
         Some(path) if path.exists() => Ok((path, true)),
+        Some(path) if !around.is_root => Ok((path, false)),
         _ => Ok((system, false)),
     }
 }

@@ -411,7 +411,7 @@ mod tests {
             Request { config: Some(path), flags: Vec::new(), cluster: ClusterNeed::IfClear };
         let variables: BTreeMap<_, _> =
             variables.iter().map(|(name, value)| ((*name).to_owned(), value.into())).collect();
-        let around = Surroundings { variables, directory: PathBuf::from("/") };
+        let around = Surroundings { variables, directory: PathBuf::from("/"), is_root: true };
         Settings::from_resolved(resolve(&request, &around)?)
     }
 

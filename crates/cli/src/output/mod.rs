@@ -2,5 +2,6 @@
 
 pub(crate) mod human;
 pub(crate) mod progress;
+pub(crate) mod prompt;
 pub(crate) mod stdout;
 pub(crate) mod table;

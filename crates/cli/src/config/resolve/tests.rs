@@ -44,7 +44,11 @@ impl Case {
             flags: self.flags,
             cluster: self.cluster,
         };
-        let around = Surroundings { variables: self.variables, directory: directory.to_owned() };
+        let around = Surroundings {
+            variables: self.variables,
+            directory: directory.to_owned(),
+            is_root: true,
+        };
         resolve(&request, &around)
     }
 
@@ -172,7 +176,8 @@ fn a_named_file_must_exist() {
         flags: Vec::new(),
         cluster: ClusterNeed::IfClear,
     };
-    let around = Surroundings { variables: BTreeMap::new(), directory: PathBuf::from("/") };
+    let around =
+        Surroundings { variables: BTreeMap::new(), directory: PathBuf::from("/"), is_root: true };
     let error = resolve(&request, &around).err().map(|failure| failure.to_string());
     assert!(error.unwrap_or_default().contains("named by --config does not exist"));
 }

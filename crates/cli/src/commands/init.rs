@@ -1,0 +1,346 @@
+//! `pgrecall init`: makes a repository or joins one, gives this host a key, makes the cluster
+//! known, writes the configuration, and says what comes next.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pgrecall_engine::cluster::ClusterStore;
+use pgrecall_repo::RepoError;
+use pgrecall_repo::format::document::{Promise, StoreRecord};
+use pgrecall_repo::format::header::Kind as ObjectKind;
+use pgrecall_repo::keys::{KeyFile, Unlock};
+use pgrecall_repo::names;
+use pgrecall_repo::random::SharedRandom;
+use pgrecall_repo::repository::{Created, KeyNote, Repository};
+use pgrecall_store::{Prefix, ProbeReport, RootPolicy, Store};
+
+use crate::args::InitArgs;
+use crate::config::settings::{Encryption, Settings};
+use crate::context::repository::Caching;
+use crate::context::{cluster, host, repository, runtime, store};
+use crate::failure::{Failure, Kind, Outcome};
+use crate::output::prompt;
+use crate::output::stdout::{self, Colour, Paint};
+use crate::setup::config_file::{self, Pinned, Written};
+use crate::setup::owner::Owner;
+use crate::setup::{advice, key_file, place};
+
+/// Racing connections of the probe, and its rounds.
+const PROBE_CONNECTIONS: usize = 16;
+const PROBE_ROUNDS: u32 = 3;
+
+pub(crate) fn run(settings: &Settings, args: &InitArgs) -> Outcome<()> {
+    let pgdata = cluster::pgdata(settings)?;
+    let owner = Owner::other_than_root(&pgdata);
+    let done = runtime::run(set_up(settings, args, &pgdata, owner))?;
+    tell(settings, &done, &pgdata)
+}
+
+/// What became of it.
+struct Done {
+    repository_id: String,
+    how: How,
+    system_identifier: u64,
+    lives: usize,
+    config: Written,
+}
+
+/// How the repository was come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Made,
+    Joined,
+    /// This host's key opened it before.
+    Known,
+}
+
+async fn set_up(
+    settings: &Settings,
+    args: &InitArgs,
+    pgdata: &Path,
+    owner: Option<Owner>,
+) -> Outcome<Done> {
+    let control = cluster::control_file(pgdata)?;
+    let folder = place::folder(settings.repository_url()?);
+    if let Some(folder) = &folder {
+        place::make(folder, owner)?;
+    }
+    let store = store::open(settings, RootPolicy::MustExist).await?;
+    let report = probe(settings).await?;
+    key_file::make_folder_of(&settings.resolved.file)?;
+    let (repository, how) = make_or_join(settings, args, store, owner).await?;
+    record(&repository, &report).await?;
+    let names = cluster::cluster_names(settings)?;
+    let facts = pgrecall_engine::cluster::ClusterFacts::of(&control);
+    ClusterStore::register(&repository, &names.domain, &names.cluster, facts).await?;
+    let (_, log) = repository.key_log().await?;
+    if let (Some(folder), Some(owner)) = (&folder, owner) {
+        owner.give_all_of_root(folder)?;
+    }
+    let pinned =
+        Pinned { id: repository.root().id.to_string(), key_fingerprint: repository.fingerprint() };
+    Ok(Done {
+        config: config_file::write(settings, &pinned, owner)?,
+        repository_id: pinned.id,
+        how,
+        system_identifier: control.system_identifier,
+        lives: log.living.len(),
+    })
+}
+
+/// Tries what the store promises. One that lets two writers win would lose WAL: no repository is
+/// made there.
+async fn probe(settings: &Settings) -> Outcome<ProbeReport> {
+    let mut stores = Vec::with_capacity(PROBE_CONNECTIONS);
+    for _ in 0..PROBE_CONNECTIONS {
+        stores.push(store::open(settings, RootPolicy::MustExist).await?);
+    }
+    let random = SharedRandom::system();
+    let prefix = Prefix::parse(names::store_log().prefix().as_str())
+        .map_err(|error| Failure::from_error(Kind::Internal, &error))?;
+    let mut fill = |buffer: &mut [u8]| random.fill(buffer);
+    let report = pgrecall_store::probe(&stores, &prefix, PROBE_ROUNDS, &mut fill).await?;
+    if report.is_sound() {
+        return Ok(report);
+    }
+    let url = settings.repository_url()?;
+    let mut failure = Failure::new(
+        Kind::Unsupported,
+        format!("the store at {url} does not keep what a repository needs: nothing was made there"),
+    );
+    failure.chain.extend(report.findings.first().map(ToString::to_string));
+    Err(failure.hint(
+        "Use another store, or a newer version of its server: with this one two hosts, or two \
+         tries of one, could overwrite each other's WAL.",
+    ))
+}
+
+/// Notes in the repository that the store was probed.
+async fn record(repository: &Repository, report: &ProbeReport) -> Outcome<()> {
+    let log = names::store_log();
+    let sealed = repository.sealed();
+    let newest = sealed.newest::<StoreRecord>(ObjectKind::StoreRecord, &log).await?;
+    let number = match newest {
+        Some((_, StoreRecord { put_if_absent: Promise::Kept, .. })) => return Ok(()),
+        Some((number, _)) => number + 1,
+        None => 0,
+    };
+    let note = format!(
+        "probed by {} at {}: {} rounds of {} racing puts",
+        host::name(),
+        host::now(),
+        report.rounds,
+        report.racers
+    );
+    let record = StoreRecord { put_if_absent: Promise::Kept, note };
+    // When another host was first, its record says the same.
+    sealed.put(ObjectKind::StoreRecord, &log.entry(number), &record).await?;
+    Ok(())
+}
+
+async fn make_or_join(
+    settings: &Settings,
+    args: &InitArgs,
+    store: Arc<dyn Store>,
+    owner: Option<Owner>,
+) -> Outcome<(Repository, How)> {
+    let probing = repository::options_with(settings, Unlock::Nothing, Caching::Never)?;
+    match Repository::read_root(&store, &probing).await {
+        Ok(_) => return join(settings, args, store, owner).await,
+        Err(RepoError::NoRepository { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if let Some(id) = probing.id {
+        let url = settings.repository_url()?;
+        return Err(Failure::new(
+            Kind::NotFound,
+            format!("the configuration pins the repository {id}, and there is none at {url}"),
+        )
+        .hint("Is the disk mounted? To make a new one there, take id and key_fingerprint out of the file."));
+    }
+    let own = own_key(settings, owner)?;
+    let options = repository::options_with(settings, own.unlock(), Caching::Never)?;
+    match Repository::create(Arc::clone(&store), options, &note()).await? {
+        Created::New(repository) => Ok((*repository, How::Made)),
+        // Another host was faster; its repository is the one.
+        Created::Taken(_) => join(settings, args, store, owner).await,
+    }
+}
+
+/// This host's key.
+enum OwnKey {
+    /// In the clear there is none.
+    None,
+    /// It was there before.
+    Old(KeyFile),
+    /// It was made just now.
+    New(KeyFile),
+}
+
+impl OwnKey {
+    fn unlock(&self) -> Unlock {
+        match self {
+            Self::None => Unlock::Nothing,
+            Self::Old(key) | Self::New(key) => Unlock::KeyFile(key.clone()),
+        }
+    }
+}
+
+/// Reads this host's key, or makes one. It is durable before anything is sealed for it, so that no
+/// repository can be left without a key.
+fn own_key(settings: &Settings, owner: Option<Owner>) -> Outcome<OwnKey> {
+    if settings.repository.encryption == Encryption::Clear {
+        return Ok(OwnKey::None);
+    }
+    let path = &settings.repository.key_file;
+    if path.try_exists().unwrap_or(true) {
+        let Unlock::KeyFile(key) = repository::key_file(path)? else {
+            return Err(Failure::new(Kind::Internal, "a key file that is none"));
+        };
+        return Ok(OwnKey::Old(key));
+    }
+    let key = KeyFile::random(&SharedRandom::system());
+    key_file::make_folder_of(path)?;
+    key_file::write(path, &key, owner)?;
+    Ok(OwnKey::New(key))
+}
+
+fn note() -> KeyNote {
+    KeyNote { label: host::name(), now: host::now() }
+}
+
+/// Opens a repository that is there and gives this host a key of its own.
+async fn join(
+    settings: &Settings,
+    args: &InitArgs,
+    store: Arc<dyn Store>,
+    owner: Option<Owner>,
+) -> Outcome<(Repository, How)> {
+    if settings.repository.encryption == Encryption::Clear {
+        let options = repository::options_with(settings, Unlock::Nothing, Caching::Never)?;
+        return Ok((Repository::open(store, options).await?, How::Joined));
+    }
+    let path = &settings.repository.key_file;
+    if args.unlock.is_none() && path.try_exists().unwrap_or(true) {
+        let unlock = repository::key_file(path)?;
+        let options = repository::options_with(settings, unlock, Caching::Never)?;
+        let opened = Repository::open(store, options).await.map_err(|error| {
+            Failure::from(error).hint(format!(
+                "A key lies in {} already. To join by another key, give --unlock FILE; to keep \
+                 both, name another place by --key-file.",
+                path.display()
+            ))
+        })?;
+        return Ok((opened, How::Known));
+    }
+    let unlock = others_key(settings, args)?;
+    let options = repository::options_with(settings, unlock, Caching::Never)?;
+    let repository = Repository::open(store, options).await?;
+    match own_key(settings, owner)? {
+        OwnKey::Old(key) if repository.opened_by() == Some(key.id) => Ok((repository, How::Known)),
+        own => {
+            repository.add_key(&own.unlock(), &note()).await?;
+            Ok((repository, How::Joined))
+        }
+    }
+}
+
+fn others_key(settings: &Settings, args: &InitArgs) -> Outcome<Unlock> {
+    if let Some(path) = &args.unlock {
+        return repository::key_file(path);
+    }
+    if let Some(source) = &settings.repository.passphrase {
+        return repository::passphrase(source);
+    }
+    let url = settings.repository_url()?;
+    if prompt::is_possible() {
+        let secret = prompt::secret(&format!("Passphrase of the repository at {url}: "))?;
+        return Ok(Unlock::Passphrase(secret.expose().to_owned().into()));
+    }
+    Err(Failure::new(Kind::Denied, format!("a repository stands at {url} already")).hint(
+        "To join it with a key of this host's own, open it: --unlock FILE with another host's \
+         key, or PGRECALL_PASSPHRASE.",
+    ))
+}
+
+fn tell(settings: &Settings, done: &Done, pgdata: &Path) -> Outcome<()> {
+    let colour = Colour::of_stdout();
+    let url = settings.repository_url()?;
+    let heading = |text: &str| colour.paint(Paint::Heading, text);
+    let did = match done.how {
+        How::Made => "made",
+        How::Joined => "joined",
+        How::Known => "known to this host already",
+    };
+    let cluster = settings.cluster()?;
+    let mut text = format!(
+        "{} {url} ({did}; id {})\n{} {} (system identifier {}, {})\n",
+        heading("Repository:"),
+        done.repository_id,
+        heading("Cluster:   "),
+        cluster.name,
+        done.system_identifier,
+        pgdata.display(),
+    );
+    let config = settings.resolved.file.display();
+    match &done.config {
+        Written::New => text.push_str(&format!("{} {config} (written)\n", heading("Settings:  "))),
+        Written::Unchanged => {
+            text.push_str(&format!("{} {config} (nothing to add)\n", heading("Settings:  ")));
+        }
+        Written::ToAdd(lines) => text.push_str(&format!(
+            "{} {config} is there and was not touched.\n{}\n\n{lines}\n",
+            heading("Settings:  "),
+            colour.paint(
+                Paint::Warning,
+                "Put this into it (into its own section, where there is one):"
+            ),
+        )),
+    }
+    text.push('\n');
+    text.push_str(&advice::next_steps(&program()?, &settings.resolved));
+    text.push('\n');
+    text.push_str(&warnings(settings, done, pgdata, colour));
+    stdout::print(&text)
+}
+
+/// What has to be said loudly.
+fn warnings(settings: &Settings, done: &Done, pgdata: &Path, colour: Colour) -> String {
+    let repository = &settings.repository;
+    let mut text = String::new();
+    if repository.encryption == Encryption::Clear {
+        text.push_str(&colour.paint(
+            Paint::Bad,
+            "NOT ENCRYPTED. Whoever can read the store can read the whole database, passwords in it \
+             included, and\ncan change a backup unseen.\n",
+        ));
+    } else if done.lives <= 1 {
+        text.push_str(&colour.paint(Paint::Warning, &advice::about_the_key(&repository.key_file)));
+    } else {
+        text.push_str(&format!(
+            "This host's key is {}; {} keys open the repository (pgrecall key list).\n",
+            repository.key_file.display(),
+            done.lives
+        ));
+    }
+    let url = repository.url.as_deref().unwrap_or_default();
+    let folder: Option<PathBuf> = place::folder(url);
+    if folder.is_some_and(|folder| place::on_one_disk(&folder, pgdata)) {
+        let warning = "\nThe repository lies on the same disk as the data directory: when that disk dies, both are gone.\n";
+        text.push_str(&colour.paint(Paint::Warning, warning));
+    }
+    if url.starts_with("s3:") && repository.s3.access_key_id.is_none() {
+        text.push_str(
+            "\nS3 credentials are not in the configuration. PostgreSQL calls the archive_command with \
+             its own environment:\nmake sure that its user finds them there (~/.aws/credentials, or \
+             an instance role).\n",
+        );
+    }
+    text
+}
+
+fn program() -> Outcome<PathBuf> {
+    std::env::current_exe().map_err(|error| {
+        Failure::from_error(Kind::Internal, &error).during("looking for this very program")
+    })
+}

@@ -1,0 +1,299 @@
+//! `pgrecall key`: who can open the repository, and new epochs of a domain's keys.
+
+use std::path::Path;
+
+use pgrecall_repo::format::document::LivingKey;
+use pgrecall_repo::id::KeyId;
+use pgrecall_repo::keys::{KeyFile, Unlock};
+use pgrecall_repo::random::SharedRandom;
+use pgrecall_repo::repository::{KeyNote, Repository};
+use pgrecall_store::RootPolicy;
+use serde::Serialize;
+
+use crate::args::key::{
+    AddArgs, KeyCommand, ListArgs, NewKeyArgs, RemoveArgs, RotateArgs, UnlockArgs,
+};
+use crate::config::secret::{Secret, SecretSource};
+use crate::config::settings::{Encryption, Settings};
+use crate::context::repository::Caching;
+use crate::context::{cluster, host, repository, runtime, store};
+use crate::failure::{Failure, Kind, Outcome};
+use crate::output::prompt;
+use crate::output::stdout::{self, Colour, Paint};
+use crate::output::table::{Align, Cell, Table};
+use crate::setup::owner::Owner;
+use crate::setup::{key_file, place};
+
+pub(crate) fn run(settings: &Settings, command: &KeyCommand) -> Outcome<()> {
+    if settings.repository.encryption == Encryption::Clear {
+        let message = "the repository is in the clear: it has no keys";
+        return Err(Failure::new(Kind::Invalid, message));
+    }
+    let done = runtime::run(async {
+        match command {
+            KeyCommand::Add(args) => add(settings, args).await,
+            KeyCommand::List(args) => list(settings, args).await,
+            KeyCommand::Remove(args) => remove(settings, args).await,
+            KeyCommand::Rotate(args) => rotate(settings, args).await,
+        }
+    });
+    hand_over(settings)?;
+    done
+}
+
+/// What root has written into a directory store becomes its owner's.
+fn hand_over(settings: &Settings) -> Outcome<()> {
+    let Some(folder) = place::folder(settings.repository_url()?) else { return Ok(()) };
+    let Some(owner) = Owner::other_than_root(&folder) else { return Ok(()) };
+    owner.give_all_of_root(&folder.join("keys"))?;
+    match &settings.cluster {
+        Some(cluster) => {
+            owner.give_all_of_root(&folder.join("domains").join(&cluster.domain).join("keys"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The key to open with: `--unlock`, else what the settings say.
+fn unlock(settings: &Settings, args: &UnlockArgs) -> Outcome<Unlock> {
+    match &args.unlock {
+        Some(path) => repository::key_file(path),
+        None => repository::unlock(settings),
+    }
+}
+
+async fn open(settings: &Settings, unlock: Unlock) -> Outcome<Repository> {
+    let options = repository::options_with(settings, unlock, Caching::Never)?;
+    let store = store::open(settings, RootPolicy::MustExist).await?;
+    Ok(Repository::open(store, options).await?)
+}
+
+/// One key, as programs see it.
+#[derive(Serialize)]
+struct Row {
+    id: String,
+    method: String,
+    label: String,
+    added: String,
+    /// Whether it is the key that this command opened the repository with.
+    in_use: bool,
+}
+
+#[derive(Serialize)]
+struct Listing {
+    repository: String,
+    keys: Vec<Row>,
+}
+
+async fn list(settings: &Settings, args: &ListArgs) -> Outcome<()> {
+    let repository = open(settings, unlock(settings, &args.unlock)?).await?;
+    let (_, log) = repository.key_log().await?;
+    let row = |key: &LivingKey| Row {
+        id: key.id.to_string(),
+        method: key.method.clone(),
+        label: key.label.clone(),
+        added: key.added.clone(),
+        in_use: repository.opened_by() == Some(key.id),
+    };
+    let keys: Vec<Row> = log.living.iter().map(row).collect();
+    if args.output.json {
+        return stdout::print_json(&Listing { repository: repository.root().id.to_string(), keys });
+    }
+    let mut table = Table::new(&[
+        ("KEY", Align::Left),
+        ("KIND", Align::Left),
+        ("LABEL", Align::Left),
+        ("ADDED", Align::Left),
+        ("", Align::Left),
+    ]);
+    let alone = keys.len() == 1;
+    for key in keys {
+        let used = if key.in_use { Cell::painted("used now", Paint::Good) } else { "".into() };
+        table.row([key.id.into(), key.method.into(), key.label.into(), key.added.into(), used]);
+    }
+    let mut text = table.render(Colour::of_stdout());
+    if alone {
+        let warning = "\nThis is the only key. If it is lost nobody can restore: keep a copy of it elsewhere, or add \
+                       another (pgrecall key add).\n";
+        text.push_str(&Colour::of_stdout().paint(Paint::Warning, warning));
+    }
+    stdout::print(&text)
+}
+
+/// A key that was added, as programs see it.
+#[derive(Serialize)]
+struct Added {
+    id: String,
+}
+
+async fn add(settings: &Settings, args: &AddArgs) -> Outcome<()> {
+    let repository = open(settings, unlock(settings, &args.unlock)?).await?;
+    let new = new_key(&args.new)?;
+    let label = args.label.clone().unwrap_or_else(|| match new {
+        New::File(_) => host::name(),
+        New::Passphrase(_) => "passphrase".to_owned(),
+    });
+    let note = KeyNote { label, now: host::now() };
+    let id = match (&new, &args.new.new_key_file) {
+        (New::File(key), Some(path)) => add_key_file(&repository, key, path, &note).await?,
+        _ => repository.add_key(&new.unlock(), &note).await?,
+    };
+    if args.output.json {
+        return stdout::print_json(&Added { id: id.to_string() });
+    }
+    let mut text = format!("added key {id}\n");
+    if let Some(path) = &args.new.new_key_file {
+        text.push_str(&format!(
+            "It lies in {}. Take it to where it is to be kept, and remove it here.\n",
+            path.display()
+        ));
+    }
+    stdout::print(&text)
+}
+
+/// The file first, so that the repository never knows a key which nobody has.
+async fn add_key_file(
+    repository: &Repository,
+    key: &KeyFile,
+    path: &Path,
+    note: &KeyNote,
+) -> Outcome<KeyId> {
+    key_file::write(path, key, None)?;
+    match repository.add_key(&Unlock::KeyFile(key.clone()), note).await {
+        Ok(id) => Ok(id),
+        Err(error) => {
+            let failure = Failure::from(error);
+            if failure.kind == Kind::Unavailable {
+                return Err(failure.hint(format!(
+                    "Whether {} opens the repository is not known: see pgrecall key list, and \
+                     remove the file if its key is not there.",
+                    path.display()
+                )));
+            }
+            let _ = std::fs::remove_file(path);
+            Err(failure)
+        }
+    }
+}
+
+enum New {
+    File(KeyFile),
+    Passphrase(Secret),
+}
+
+impl New {
+    fn unlock(&self) -> Unlock {
+        match self {
+            Self::File(key) => Unlock::KeyFile(key.clone()),
+            Self::Passphrase(secret) => Unlock::Passphrase(secret.expose().to_owned().into()),
+        }
+    }
+}
+
+/// A passphrase below this length is refused: whoever has a copy of the repository can try at
+/// leisure.
+const PASSPHRASE_LEN_MIN: usize = 12;
+
+fn new_key(args: &NewKeyArgs) -> Outcome<New> {
+    if args.new_key_file.is_some() {
+        return Ok(New::File(KeyFile::random(&SharedRandom::system())));
+    }
+    let secret = match &args.new_passphrase_file {
+        Some(path) => SecretSource::File(path.clone()).obtain("new passphrase")?,
+        None => typed_twice()?,
+    };
+    if secret.expose().chars().count() < PASSPHRASE_LEN_MIN {
+        let message = format!("a passphrase has at least {PASSPHRASE_LEN_MIN} characters");
+        return Err(Failure::new(Kind::Usage, message)
+            .hint("Four or five words that do not belong together are long and easy to keep."));
+    }
+    Ok(New::Passphrase(secret))
+}
+
+fn typed_twice() -> Outcome<Secret> {
+    let first = prompt::secret("New passphrase: ")?;
+    let second = prompt::secret("The same again: ")?;
+    if first.expose() != second.expose() {
+        return Err(Failure::new(Kind::Usage, "the two passphrases differ; nothing was done"));
+    }
+    Ok(first)
+}
+
+async fn remove(settings: &Settings, args: &RemoveArgs) -> Outcome<()> {
+    let unlock = unlock(settings, &args.unlock)?;
+    let repository = open(settings, unlock.clone()).await?;
+    let (_, log) = repository.key_log().await?;
+    let key = meant(&log.living, &args.id)?;
+    let question = format!("Remove key {} ({}, {})?", key.id, key.method, key.label);
+    prompt::confirm(&question, args.confirm.yes)?;
+    repository.remove_key(key.id, &unlock).await?;
+    if args.output.json {
+        return stdout::print_json(&Added { id: key.id.to_string() });
+    }
+    stdout::print(&format!(
+        "removed key {}\nWhoever had it may have kept what it opened: if it fell into wrong hands, \
+         run pgrecall key rotate for each cluster,\nand change the credentials of the store.\n",
+        key.id
+    ))
+}
+
+/// The key whose id begins so.
+fn meant<'a>(living: &'a [LivingKey], beginning: &str) -> Outcome<&'a LivingKey> {
+    let fits: Vec<&LivingKey> =
+        living.iter().filter(|key| key.id.to_string().starts_with(beginning)).collect();
+    match fits.as_slice() {
+        [only] if !beginning.is_empty() => Ok(only),
+        [] => Err(Failure::new(Kind::NotFound, format!("no key's id begins with {beginning}"))
+            .hint("`pgrecall key list` shows them.")),
+        _ => Err(Failure::new(
+            Kind::Usage,
+            format!("{} keys begin with \"{beginning}\"", fits.len()),
+        )),
+    }
+}
+
+/// A new epoch, as programs see it.
+#[derive(Serialize)]
+struct Rotated {
+    domain: String,
+    epoch: u32,
+}
+
+async fn rotate(settings: &Settings, args: &RotateArgs) -> Outcome<()> {
+    let names = cluster::cluster_names(settings)?;
+    let repository = open(settings, unlock(settings, &args.unlock)?).await?;
+    repository.existing_domain(&names.domain).await?;
+    let question = format!("Begin a new epoch of the keys of domain {}?", names.domain);
+    prompt::confirm(&question, args.confirm.yes)?;
+    let epoch = repository.rotate(&names.domain).await?;
+    if args.output.json {
+        return stdout::print_json(&Rotated { domain: names.domain.to_string(), epoch });
+    }
+    stdout::print(&format!(
+        "domain {} is in epoch {epoch} of its keys now; what was stored before stays as it is, and \
+         readable\n",
+        names.domain
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_meant_by_a_beginning_that_fits_one() {
+        let key = |byte: u8| LivingKey {
+            id: KeyId::from_bytes([byte; 16]),
+            label: String::new(),
+            method: "key file".to_owned(),
+            added: String::new(),
+        };
+        let living = [key(0), key(255)];
+        let full = living[1].id.to_string();
+        let found = |text: &str| meant(&living, text).map(|key| key.id).map_err(|f| f.kind);
+        assert_eq!(found(&full), Ok(living[1].id));
+        assert_eq!(found(&full[..4]), Ok(living[1].id));
+        assert_eq!(found("zz-no"), Err(Kind::NotFound));
+        assert_eq!(found(""), Err(Kind::Usage));
+    }
+}
