@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use pgrecall_engine::EngineError;
+use pgrecall_pgserver::ServerError;
 use pgrecall_repo::{ErrorKind, RepoError};
 use pgrecall_store::StoreError;
 
@@ -125,6 +126,24 @@ impl From<RepoError> for Failure {
     fn from(error: RepoError) -> Self {
         let mut failure = Self::from_error(error.kind().into(), &error);
         failure.hints.extend(hint::for_repo(&error));
+        failure
+    }
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        use pgrecall_pgserver::ErrorKind as Server;
+        let kind = match error.kind() {
+            Server::NotFound => Kind::NotFound,
+            Server::Conflict => Kind::Conflict,
+            Server::Unsupported => Kind::Unsupported,
+            Server::Unavailable => Kind::Unavailable,
+            Server::Denied => Kind::Denied,
+            Server::Invalid => Kind::Invalid,
+            Server::Internal => Kind::Internal,
+        };
+        let mut failure = Self::from_error(kind, &error);
+        failure.hints.extend(error.hint());
         failure
     }
 }

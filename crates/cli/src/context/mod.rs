@@ -9,5 +9,6 @@ pub(crate) mod cluster;
 pub(crate) mod host;
 pub(crate) mod repository;
 pub(crate) mod runtime;
+pub(crate) mod server;
 pub(crate) mod store;
 pub(crate) mod telling;
