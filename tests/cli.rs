@@ -6,5 +6,7 @@ mod completions;
 mod config;
 #[path = "cli/exit.rs"]
 mod exit;
+#[path = "cli/init.rs"]
+mod init;
 #[path = "cli/program.rs"]
 mod program;
