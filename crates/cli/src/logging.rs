@@ -34,7 +34,7 @@ pub(crate) fn start(log: &Log) {
     // What libraries say of their own inner life is of interest only when somebody looks for it.
     let directives = match log.level.as_str() {
         level @ ("debug" | "trace" | "error") => level.to_owned(),
-        level => format!("warn,pgrecall={level}"),
+        level => format!("error,pgrecall={level}"),
     };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(directives))

@@ -66,9 +66,13 @@ async fn set_up(
         place::make(folder, owner)?;
     }
     let store = store::open(settings, RootPolicy::MustExist).await?;
+    let stands = stands_there(settings, &store).await?;
     let report = probe(settings).await?;
     key_file::make_folder_of(&settings.resolved.file)?;
-    let (repository, how) = make_or_join(settings, args, store, owner).await?;
+    let (repository, how) = match stands {
+        Stands::Yes => join(settings, args, store, owner).await?,
+        Stands::No => make(settings, args, store, owner).await?,
+    };
     record(&repository, &report).await?;
     let names = cluster::cluster_names(settings)?;
     let facts = pgrecall_engine::cluster::ClusterFacts::of(&control);
@@ -91,6 +95,7 @@ async fn set_up(
 /// Tries what the store promises. One that lets two writers win would lose WAL: no repository is
 /// made there.
 async fn probe(settings: &Settings) -> Outcome<ProbeReport> {
+    tracing::info!("trying whether the store keeps what a repository needs");
     let mut stores = Vec::with_capacity(PROBE_CONNECTIONS);
     for _ in 0..PROBE_CONNECTIONS {
         stores.push(store::open(settings, RootPolicy::MustExist).await?);
@@ -138,26 +143,34 @@ async fn record(repository: &Repository, report: &ProbeReport) -> Outcome<()> {
     Ok(())
 }
 
-async fn make_or_join(
+/// Whether a repository stands there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    Yes,
+    No,
+}
+
+async fn stands_there(settings: &Settings, store: &Arc<dyn Store>) -> Outcome<Stands> {
+    let options = repository::options_with(settings, Unlock::Nothing, Caching::Never)?;
+    match Repository::read_root(store, &options).await {
+        Ok(_) => return Ok(Stands::Yes),
+        Err(RepoError::NoRepository { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let Some(id) = options.id else { return Ok(Stands::No) };
+    let url = settings.repository_url()?;
+    let message = format!("the configuration pins the repository {id}, and there is none at {url}");
+    Err(Failure::new(Kind::NotFound, message).hint(
+        "Is the disk mounted? To make a new one there, take id and key_fingerprint out of the file.",
+    ))
+}
+
+async fn make(
     settings: &Settings,
     args: &InitArgs,
     store: Arc<dyn Store>,
     owner: Option<Owner>,
 ) -> Outcome<(Repository, How)> {
-    let probing = repository::options_with(settings, Unlock::Nothing, Caching::Never)?;
-    match Repository::read_root(&store, &probing).await {
-        Ok(_) => return join(settings, args, store, owner).await,
-        Err(RepoError::NoRepository { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
-    if let Some(id) = probing.id {
-        let url = settings.repository_url()?;
-        return Err(Failure::new(
-            Kind::NotFound,
-            format!("the configuration pins the repository {id}, and there is none at {url}"),
-        )
-        .hint("Is the disk mounted? To make a new one there, take id and key_fingerprint out of the file."));
-    }
     let own = own_key(settings, owner)?;
     let options = repository::options_with(settings, own.unlock(), Caching::Never)?;
     match Repository::create(Arc::clone(&store), options, &note()).await? {
