@@ -1,0 +1,105 @@
+//! What the planner sees of the stored WAL: which segments there are, what their trailers say, and
+//! the records of the few segments that have to be looked into.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+
+use pgrecall_pgformat::segment_summary::SegmentSummary;
+use pgrecall_pgformat::timeline::History;
+use pgrecall_pgformat::xact::TransactionEnd;
+use pgrecall_pgformat::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineId, Timestamp};
+
+use crate::error::EngineError;
+
+/// Names of what is stored.
+#[derive(Debug, Clone)]
+pub struct StoredWal {
+    /// The size of the segments.
+    pub segment_size: SegmentSize,
+    /// Whole segments of each timeline.
+    pub segments: BTreeMap<TimelineId, BTreeSet<SegmentNumber>>,
+    /// Last segments of timelines that were left.
+    pub partials: BTreeSet<SegmentName>,
+    /// Ancestries, as their history files tell them.
+    pub histories: BTreeMap<TimelineId, History>,
+}
+
+impl StoredWal {
+    /// Nothing.
+    #[must_use]
+    pub const fn empty(segment_size: SegmentSize) -> Self {
+        Self {
+            segment_size,
+            segments: BTreeMap::new(),
+            partials: BTreeSet::new(),
+            histories: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a whole segment is stored under this very name.
+    #[must_use]
+    pub fn has(&self, name: SegmentName) -> bool {
+        self.segments.get(&name.timeline).is_some_and(|numbers| numbers.contains(&name.number))
+    }
+
+    /// A timeline's ancestry; without a history file it has none (`readTimeLineHistory`).
+    #[must_use]
+    pub fn history(&self, timeline: TimelineId) -> History {
+        self.histories
+            .get(&timeline)
+            .cloned()
+            .unwrap_or_else(|| History::without_ancestors(timeline))
+    }
+}
+
+/// A record, as far as a recovery target cares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalRecord {
+    /// Where it starts.
+    pub lsn: Lsn,
+    /// The position after it.
+    pub end_lsn: Lsn,
+    /// What it is.
+    pub mark: Mark,
+}
+
+/// What a record is to a recovery target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mark {
+    /// The end of a transaction.
+    Transaction(TransactionEnd),
+    /// A restore point.
+    RestorePoint {
+        /// When it was made.
+        time: Timestamp,
+        /// Its name.
+        name: Box<str>,
+    },
+    /// Anything else.
+    Other,
+}
+
+/// Where the planner reads WAL.
+pub trait WalView: Sync {
+    /// What is stored.
+    fn stored(&self) -> &StoredWal;
+
+    /// What the trailers of these segments say, in their order.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    fn summaries(
+        &self,
+        names: &[SegmentName],
+    ) -> impl Future<Output = Result<Vec<Arc<SegmentSummary>>, EngineError>> + Send;
+
+    /// All records that start and end in a segment, in order.
+    ///
+    /// # Errors
+    /// When the segment cannot be read.
+    fn records(
+        &self,
+        name: SegmentName,
+    ) -> impl Future<Output = Result<Vec<WalRecord>, EngineError>> + Send;
+}
