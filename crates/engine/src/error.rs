@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use pgrecall_repo::ErrorKind;
+use pgrecall_pgserver::ServerError;
 use pgrecall_repo::RepoError;
 use thiserror::Error;
 
@@ -14,6 +15,9 @@ pub enum EngineError {
     /// The repository or its store failed; its own account says how.
     #[error(transparent)]
     Repo(#[from] RepoError),
+    /// The server failed; its own account says how.
+    #[error(transparent)]
+    Server(#[from] ServerError),
     /// A file of the database host.
     #[error("cannot {act} {path}")]
     File {
@@ -54,6 +58,7 @@ impl EngineError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Repo(error) => error.kind(),
+            Self::Server(error) => server_kind(error),
             Self::File { source, .. } => file_kind(source),
             Self::Postgres { .. } => ErrorKind::Corrupt,
             Self::Cancelled => ErrorKind::Unavailable,
@@ -66,6 +71,7 @@ impl EngineError {
     pub fn hints(&self) -> Vec<String> {
         match self {
             Self::Refused { hints, .. } => hints.clone(),
+            Self::Server(error) => error.hint().into_iter().collect(),
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 vec!["Free space there, then run the same command again.".into()]
             }
@@ -99,5 +105,18 @@ fn file_kind(source: &io::Error) -> ErrorKind {
         io::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
         _ => ErrorKind::Unavailable,
+    }
+}
+
+fn server_kind(error: &ServerError) -> ErrorKind {
+    use pgrecall_pgserver::ErrorKind as Server;
+    match error.kind() {
+        Server::NotFound => ErrorKind::NotFound,
+        Server::Conflict => ErrorKind::Conflict,
+        Server::Unsupported => ErrorKind::Unsupported,
+        Server::Unavailable => ErrorKind::Unavailable,
+        Server::Denied => ErrorKind::Denied,
+        Server::Invalid => ErrorKind::Invalid,
+        Server::Internal => ErrorKind::Internal,
     }
 }

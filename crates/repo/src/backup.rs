@@ -175,6 +175,18 @@ impl BackupSession {
         true
     }
 
+    /// Reads a metadata chunk of an earlier backup and refers to it; nothing when it may not be
+    /// referred to.
+    ///
+    /// # Errors
+    /// When the store fails, or the chunk is damaged.
+    pub async fn read_meta(&self, chunk: &ChunkId) -> Result<Option<Vec<u8>>, RepoError> {
+        let Some(location) = self.table.meta(chunk).filter(|_| self.refer(chunk)) else {
+            return Ok(None);
+        };
+        chunks::read(&self.sealed, &self.at.domain, chunk, location).await.map(Some)
+    }
+
     /// Puts a pack (B5), and an index object when enough packs wait for one (B6).
     ///
     /// # Errors

@@ -41,6 +41,19 @@ pub struct Location {
     pub check: u64,
 }
 
+impl Location {
+    fn of(pack: &std::sync::Arc<IndexPack>, entry: &IndexEntry) -> Self {
+        Self {
+            pack: pack.clone(),
+            frame: entry.frame,
+            offset: entry.offset,
+            sealed_len: entry.sealed_len,
+            plain_len: entry.plain_len,
+            check: entry.check,
+        }
+    }
+}
+
 /// Puts an index object for confirmed packs (step B6).
 ///
 /// # Errors
@@ -299,14 +312,7 @@ impl Index {
         let mut found = HashMap::with_capacity(wanted.len());
         self.each(sealed, |pack, entry| {
             if wanted.contains(&entry.chunk) {
-                found.entry(entry.chunk).or_insert_with(|| Location {
-                    pack: pack.clone(),
-                    frame: entry.frame,
-                    offset: entry.offset,
-                    sealed_len: entry.sealed_len,
-                    plain_len: entry.plain_len,
-                    check: entry.check,
-                });
+                found.entry(entry.chunk).or_insert_with(|| Location::of(pack, entry));
             }
         })
         .await?;
@@ -337,6 +343,8 @@ pub struct ChunkTable {
     /// Sorted by id.
     rows: Vec<([u8; 16], u32)>,
     packs: Vec<(PackId, u64)>,
+    /// Where the metadata is: an incremental backup reads maps and hashes of the one before.
+    meta: HashMap<ChunkId, Location>,
 }
 
 impl ChunkTable {
@@ -354,6 +362,9 @@ impl ChunkTable {
                     u32::try_from(table.packs.len() - 1).unwrap_or(u32::MAX)
                 });
                 table.rows.push((short(&entry.chunk), number));
+                if pack.kind == Kind::MetaPack {
+                    table.meta.insert(entry.chunk, Location::of(pack, entry));
+                }
             })
             .await?;
         table.rows.sort_unstable();
@@ -368,6 +379,12 @@ impl ChunkTable {
         let wanted = short(chunk);
         let at = self.rows.binary_search_by_key(&wanted, |row| row.0).ok()?;
         self.rows.get(at).map(|row| row.1)
+    }
+
+    /// Where a metadata chunk is.
+    #[must_use]
+    pub fn meta(&self, chunk: &ChunkId) -> Option<&Location> {
+        self.meta.get(chunk)
     }
 
     /// A pack by its number, with its size.

@@ -1,0 +1,147 @@
+//! Waiting until the WAL that a backup needs is in the repository.
+
+use std::time::Duration;
+
+use pgrecall_pgformat::timeline::History;
+use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, SegmentNumber, TimelineId};
+use pgrecall_pgserver::Server;
+
+use crate::cancel::Cancel;
+use crate::clock::Clock;
+use crate::cluster::ClusterStore;
+use crate::details::Position;
+use crate::error::{EngineError, ErrorKind};
+use crate::wal_place;
+
+/// The segments from start to stop, each with the timeline that it is archived under: that of the
+/// last byte in it that is needed.
+#[must_use]
+pub fn needed(
+    cluster: &ClusterStore,
+    start: Position,
+    stop: Position,
+    history: &History,
+) -> Vec<SegmentName> {
+    let size = cluster.facts.wal_segment_size;
+    let first = SegmentNumber::containing(start.lsn, size);
+    let last = SegmentNumber::ending_at(stop.lsn, size).max(first);
+    let mut names = Vec::new();
+    let mut number = first;
+    while number <= last {
+        let end = number.end(size).min(stop.lsn);
+        let timeline = history.owner_of(Lsn(end.0.saturating_sub(1)));
+        names.push(SegmentName { timeline, number });
+        number = number.next();
+    }
+    names
+}
+
+/// What waiting takes.
+pub struct Waiting<'a> {
+    /// The cluster.
+    pub cluster: &'a ClusterStore,
+    /// Asked about its archiver when nothing comes.
+    pub server: &'a Server,
+    /// How long without a new segment.
+    pub patience: Duration,
+    /// Tells how long that is.
+    pub clock: &'a Clock,
+    /// Ends the wait.
+    pub cancel: &'a Cancel,
+}
+
+impl Waiting<'_> {
+    /// Waits for all of these segments.
+    ///
+    /// # Errors
+    /// `Incomplete` when one does not come, with what the archiver says about it.
+    pub async fn wait(&self, segments: &[SegmentName]) -> Result<(), EngineError> {
+        let size = self.cluster.facts.wal_segment_size;
+        for segment in segments {
+            let name = ArchiveName::Segment(*segment);
+            let object = wal_place::object(&self.cluster.at, name, size)?;
+            let began = self.clock.elapsed();
+            let mut pause = Duration::from_millis(20);
+            loop {
+                match self.cluster.sealed.store().head(&object).await {
+                    Ok(_) => break,
+                    Err(error) if error.kind() == pgrecall_store::ErrorKind::NotFound => {}
+                    Err(error) => return Err(pgrecall_repo::RepoError::from(error).into()),
+                }
+                self.cancel.check()?;
+                if self.clock.elapsed().saturating_sub(began) >= self.patience {
+                    return Err(self.timed_out(&segment.file_name(size)).await);
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+        }
+        Ok(())
+    }
+
+    async fn timed_out(&self, segment: &str) -> EngineError {
+        let mut message = format!(
+            "WAL segment {segment} did not arrive within {} s: without it the backup could not be \
+             made consistent, so it is not committed",
+            self.patience.as_secs()
+        );
+        let mut hints = Vec::new();
+        if let Ok(status) = self.server.archiver_status().await {
+            match (&status.last_failed, &status.last_archived) {
+                (Some(failed), archived)
+                    if archived.as_ref().is_none_or(|archived| archived.time < failed.time) =>
+                {
+                    message.push_str(&format!(
+                        "; the server's last try to archive, of {}, failed ({} failures so far)",
+                        failed.name, status.failed_count
+                    ));
+                    hints.push(
+                        "The server's log has what archive_command printed; `pgrecall check` \
+                         tries the whole path."
+                            .to_owned(),
+                    );
+                }
+                (_, Some(archived)) => {
+                    message.push_str(&format!("; the last one archived was {}", archived.name));
+                    hints.push(
+                        "If WAL is written faster than it is archived, wait longer \
+                         (--wal-timeout); what was copied is in the repository, and the next try \
+                         is quick."
+                            .to_owned(),
+                    );
+                }
+                (_, None) => {
+                    message.push_str("; the server has archived nothing since it started");
+                    hints.push(
+                        "Set archive_mode = on and archive_command to `pgrecall wal push %p` (see \
+                         `pgrecall check`), and restart the server."
+                            .to_owned(),
+                    );
+                }
+            }
+        }
+        EngineError::Refused { kind: ErrorKind::Incomplete, message, hints }
+    }
+}
+
+/// The history of a timeline: from the server's `pg_wal`, or none for the first.
+///
+/// # Errors
+/// When the file is there and does not parse.
+pub fn history(
+    pgdata: &std::path::Path,
+    timeline: TimelineId,
+) -> Result<History, EngineError> {
+    let name = format!("{timeline}.history");
+    let path = pgdata.join("pg_wal").join(&name);
+    match std::fs::read(&path) {
+        Ok(bytes) => History::parse(timeline, &bytes).map_err(|source| EngineError::Postgres {
+            path: path.display().to_string(),
+            source,
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(History::without_ancestors(timeline))
+        }
+        Err(error) => Err(EngineError::file("read", path, error)),
+    }
+}
