@@ -160,7 +160,7 @@ impl RunningBackup {
     async fn why_not_stopped(&self, error: ServerError) -> ServerError {
         let ServerError::Refused { act, source } = error else { return error };
         let suspect =
-            source.code == NOT_IN_PREREQUISITE_STATE && self.state == RecoveryState::Standby;
+            &*source.code == NOT_IN_PREREQUISITE_STATE && self.state == RecoveryState::Standby;
         if suspect && self.server.recovery_state().await.ok() == Some(RecoveryState::Primary) {
             return ServerError::PromotedDuringBackup { source };
         }

@@ -191,13 +191,13 @@ pub enum ServerError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerMessage {
     /// The five characters of SQLSTATE.
-    pub code: String,
+    pub code: Box<str>,
     /// The primary message, in the server's language.
-    pub message: String,
+    pub message: Box<str>,
     /// The detail.
-    pub detail: Option<String>,
+    pub detail: Option<Box<str>>,
     /// The server's own hint.
-    pub hint: Option<String>,
+    pub hint: Option<Box<str>>,
 }
 
 impl ServerError {
@@ -242,7 +242,7 @@ impl ServerError {
                     .to_owned(),
             ),
             Self::PromotedDuringBackup { .. } => Some("Start the backup again.".to_owned()),
-            Self::Refused { source, .. } => source.hint.clone(),
+            Self::Refused { source, .. } => source.hint.as_deref().map(str::to_owned),
             _ => None,
         }
     }
@@ -259,7 +259,7 @@ impl ServerError {
             }
             return Self::ConnectionLost { act, source: Some(cause_of(error)) };
         };
-        match source.code.as_str() {
+        match &*source.code {
             "42501" => Self::Denied { act, grant: grant(), source: Some(source) },
             // Class 57 is operator intervention: the server or this session is being ended.
             code if code.starts_with("57P") || code.starts_with("08") => {
@@ -275,15 +275,15 @@ impl ServerMessage {
     pub(crate) fn of(error: &tokio_postgres::Error) -> Option<Self> {
         let said = error.as_db_error()?;
         Some(Self {
-            code: said.code().code().to_owned(),
-            message: said.message().to_owned(),
-            detail: said.detail().map(str::to_owned),
-            hint: said.hint().map(str::to_owned),
+            code: said.code().code().into(),
+            message: said.message().into(),
+            detail: said.detail().map(Into::into),
+            hint: said.hint().map(Into::into),
         })
     }
 
     pub(crate) fn is(&self, state: &SqlState) -> bool {
-        self.code == state.code()
+        &*self.code == state.code()
     }
 }
 

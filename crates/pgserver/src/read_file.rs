@@ -113,7 +113,7 @@ impl Server {
 
 fn not_there(error: ServerError, path: &str) -> ServerError {
     match error {
-        ServerError::Refused { source, .. } if source.code == UNDEFINED_FILE => {
+        ServerError::Refused { source, .. } if &*source.code == UNDEFINED_FILE => {
             ServerError::NoFile { path: path.to_owned(), source }
         }
         other => other,

@@ -105,7 +105,7 @@ impl CommitLog {
         self.list(&mut lines, "missing", missing.map(|(id, row)| (*id, format!("{row:?}"))));
         let known =
             |id: &RowId| expected.must_have.contains_key(id) || expected.undetermined.contains(id);
-        let surplus = found.iter().filter(|(id, _)| !known(*id));
+        let surplus = found.iter().filter(|(id, _)| !known(id));
         self.list(&mut lines, "unexpected", surplus.map(|(id, row)| (*id, format!("{row:?}"))));
         let other = expected.must_have.iter().filter_map(|(id, row)| {
             let wanted = Found { row: *row, payload: Payload::Intact };

@@ -106,16 +106,16 @@ impl WalRecords {
             return;
         };
         self.starts.push(record.start);
-        if record.rmgr == "XLOG" {
-            if let Some(name) = record.description.strip_prefix("RESTORE_POINT ") {
-                self.restore_points.push((name.trim_end().to_owned(), record.start));
-            }
+        if record.rmgr == "XLOG"
+            && let Some(name) = record.description.strip_prefix("RESTORE_POINT ")
+        {
+            self.restore_points.push((name.trim_end().to_owned(), record.start));
         }
-        if record.rmgr == "Transaction" {
-            if let Some(xact) = record.xact() {
-                self.xacts.push(xact);
-                self.by_xid.entry(xact.xid).or_default().push(xact);
-            }
+        if record.rmgr == "Transaction"
+            && let Some(xact) = record.xact()
+        {
+            self.xacts.push(xact);
+            self.by_xid.entry(xact.xid).or_default().push(xact);
         }
     }
 }

@@ -66,10 +66,7 @@ impl Cluster {
         let home = PostgresHome::find(options.major);
         let cluster = Self::around(home, None, options.listen);
         let mut initdb = cluster.tool("initdb");
-        initdb
-            .arg("-D")
-            .arg(&cluster.data_dir)
-            .args(options.initdb_command_args());
+        initdb.arg("-D").arg(&cluster.data_dir).args(options.initdb_command_args());
         run(initdb);
         cluster.append_to("postgresql.conf", &options.configuration());
         cluster
@@ -86,15 +83,7 @@ impl Cluster {
         let scratch = Scratch::new();
         let data_dir = data_dir.unwrap_or_else(|| scratch.path().join("data"));
         let (overrides, postmaster) = (Mutex::new(Vec::new()), Mutex::new(None));
-        Self {
-            home,
-            scratch,
-            data_dir,
-            port: free_port(),
-            listen,
-            overrides,
-            postmaster,
-        }
+        Self { home, scratch, data_dir, port: free_port(), listen, overrides, postmaster }
     }
 
     /// The installation it runs on.
@@ -129,11 +118,7 @@ impl Cluster {
 
     /// A libpq connection string for the superuser over the socket, without a database.
     pub fn conninfo(&self) -> String {
-        format!(
-            "host={} port={} user=postgres",
-            self.socket_dir().display(),
-            self.port
-        )
+        format!("host={} port={} user=postgres", self.socket_dir().display(), self.port)
     }
 
     /// A setting for the next starts, on the command line: it beats the files and leaves no trace
@@ -194,33 +179,18 @@ impl Cluster {
     /// Starts the server without waiting; [`Cluster::wait_ready`] or [`Cluster::wait_exit`] follow.
     pub fn spawn(&self) {
         let mut slot = lock(&self.postmaster);
-        let running = slot
-            .as_mut()
-            .is_some_and(|server| server.exit_status().is_none());
-        assert!(
-            !running,
-            "the server in {} runs already",
-            self.data_dir.display()
-        );
+        let running = slot.as_mut().is_some_and(|server| server.exit_status().is_none());
+        assert!(!running, "the server in {} runs already", self.data_dir.display());
         let listen = match self.listen {
             Listen::SocketOnly => "",
             Listen::Loopback => "127.0.0.1",
         };
         let mut command = self.tool("postgres");
-        command
-            .arg("-D")
-            .arg(&self.data_dir)
-            .arg("-p")
-            .arg(self.port.to_string());
+        command.arg("-D").arg(&self.data_dir).arg("-p").arg(self.port.to_string());
         let sockets = self.socket_dir().display().to_string();
-        let fixed = [
-            ("unix_socket_directories", sockets.as_str()),
-            ("listen_addresses", listen),
-        ];
+        let fixed = [("unix_socket_directories", sockets.as_str()), ("listen_addresses", listen)];
         let overrides = lock(&self.overrides);
-        let own = overrides
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()));
+        let own = overrides.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         for (name, value) in fixed.into_iter().chain(own) {
             command.arg("-c").arg(format!("{name}={value}"));
         }
@@ -244,24 +214,17 @@ impl Cluster {
 
     /// The status of a server that has ended; `None` while it runs or when none was started.
     pub fn exit_status(&self) -> Option<ExitStatus> {
-        lock(&self.postmaster)
-            .as_mut()
-            .and_then(Postmaster::exit_status)
+        lock(&self.postmaster).as_mut().and_then(Postmaster::exit_status)
     }
 
     /// Whether a server started here still runs.
     pub fn is_running(&self) -> bool {
-        lock(&self.postmaster)
-            .as_mut()
-            .is_some_and(|server| server.exit_status().is_none())
+        lock(&self.postmaster).as_mut().is_some_and(|server| server.exit_status().is_none())
     }
 
     /// The postmaster's process id.
     pub fn postmaster_pid(&self) -> u32 {
-        lock(&self.postmaster)
-            .as_ref()
-            .expect("the server was started")
-            .id()
+        lock(&self.postmaster).as_ref().expect("the server was started").id()
     }
 
     /// Ends the server.
@@ -279,11 +242,7 @@ impl Cluster {
         }
         *slot = None;
         drop(slot);
-        assert!(
-            ended.is_some(),
-            "{how:?} did not end the server:\n{}",
-            last_lines(&self.log())
-        );
+        assert!(ended.is_some(), "{how:?} did not end the server:\n{}", last_lines(&self.log()));
     }
 
     /// Stops (fast) and starts it.
@@ -294,12 +253,7 @@ impl Cluster {
 
     /// Promotes a standby and waits until it is a primary.
     pub fn promote(&self) {
-        assert_eq!(
-            self.psql("SELECT pg_promote(true, 60)"),
-            "t",
-            "{}",
-            last_lines(&self.log())
-        );
+        assert_eq!(self.psql("SELECT pg_promote(true, 60)"), "t", "{}", last_lines(&self.log()));
     }
 
     /// Reads the configuration again.
@@ -310,17 +264,13 @@ impl Cluster {
     /// Waits until recovery is paused at its target.
     pub fn wait_until_paused(&self) {
         let sql = "SELECT pg_get_wal_replay_pause_state()";
-        self.wait_until("recovery is paused", || {
-            self.try_psql(sql).as_deref() == Ok("paused")
-        });
+        self.wait_until("recovery is paused", || self.try_psql(sql).as_deref() == Ok("paused"));
     }
 
     /// Waits until the server is no longer in recovery.
     pub fn wait_until_recovered(&self) {
         let sql = "SELECT pg_is_in_recovery()";
-        self.wait_until("recovery has ended", || {
-            self.try_psql(sql).as_deref() == Ok("f")
-        });
+        self.wait_until("recovery has ended", || self.try_psql(sql).as_deref() == Ok("f"));
     }
 
     /// Waits until `holds`, which must come true while the server runs; panics with the log when
@@ -367,21 +317,13 @@ impl Cluster {
         command.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-f", "-", "-d", database]);
         let output = output_with_input(command, sql);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-        if output.status.success() {
-            Ok(text(&output.stdout))
-        } else {
-            Err(text(&output.stderr))
-        }
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
     /// How to reach it as the superuser with tokio-postgres.
     pub fn client_config(&self) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
-        config
-            .host_path(self.socket_dir())
-            .port(self.port)
-            .user("postgres")
-            .dbname("postgres");
+        config.host_path(self.socket_dir()).port(self.port).user("postgres").dbname("postgres");
         config
     }
 
@@ -415,9 +357,7 @@ impl Cluster {
         let mut lines = text.lines();
         let own = lines.next().and_then(|line| line.trim().parse().ok());
         own == Some(self.postmaster_pid())
-            && lines
-                .nth(STATUS_LINE - 2)
-                .is_some_and(|status| status.trim() == "ready")
+            && lines.nth(STATUS_LINE - 2).is_some_and(|status| status.trim() == "ready")
     }
 
     fn log_path(&self) -> PathBuf {
@@ -435,10 +375,7 @@ impl Drop for Cluster {
         }
         if std::thread::panicking() {
             let log = last_lines(&self.log());
-            #[expect(
-                clippy::print_stderr,
-                reason = "a failed test shows what its server said"
-            )]
+            #[expect(clippy::print_stderr, reason = "a failed test shows what its server said")]
             {
                 eprintln!("server log of {}:\n{log}", self.data_dir.display());
             }
@@ -448,9 +385,7 @@ impl Drop for Cluster {
 
 /// Runs a command that has to work and returns its standard output.
 pub(crate) fn run(mut command: Command) -> String {
-    let output = command
-        .output()
-        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     assert!(
         output.status.success(),
         "{command:?}: {}\n{}{}",
@@ -462,13 +397,8 @@ pub(crate) fn run(mut command: Command) -> String {
 }
 
 fn output_with_input(mut command: Command, input: &str) -> Output {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let mut stdin = child.stdin.take().expect("stdin is piped");
     std::thread::scope(|scope| {
         // A thread of its own, or a long script and a long answer would wait for each other. The
@@ -476,9 +406,7 @@ fn output_with_input(mut command: Command, input: &str) -> Output {
         scope.spawn(move || {
             let _ = stdin.write_all(input.as_bytes());
         });
-        child
-            .wait_with_output()
-            .unwrap_or_else(|e| panic!("{command:?}: {e}"))
+        child.wait_with_output().unwrap_or_else(|e| panic!("{command:?}: {e}"))
     })
 }
 

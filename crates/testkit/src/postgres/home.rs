@@ -38,11 +38,7 @@ impl PostgresHome {
     /// The path of a program, e.g. `pg_controldata`.
     pub fn program(&self, name: &str) -> PathBuf {
         let path = self.root.join("bin").join(name);
-        assert!(
-            path.is_file(),
-            "PostgreSQL {} has no program {name}",
-            self.major
-        );
+        assert!(path.is_file(), "PostgreSQL {} has no program {name}", self.major);
         path
     }
 
@@ -88,12 +84,10 @@ fn servers_folder() -> PathBuf {
     if rustix::process::geteuid().is_root() {
         return PathBuf::from("/var/lib/pgrecall-test");
     }
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| {
-            let home = std::env::var_os("HOME")?;
-            Some(Path::new(&home).join(".cache"))
-        });
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| {
+        let home = std::env::var_os("HOME")?;
+        Some(Path::new(&home).join(".cache"))
+    });
     cache.expect("HOME is not set").join("pgrecall-test")
 }
 

@@ -70,8 +70,7 @@ impl ClusterOptions {
     /// Adds the lines that archive WAL through `command`.
     #[must_use]
     pub fn archive_command(self, command: &str) -> Self {
-        self.setting("archive_mode", "on")
-            .setting("archive_command", command)
+        self.setting("archive_mode", "on").setting("archive_command", command)
     }
 
     /// Sets the size of a WAL segment, in MiB.
@@ -110,15 +109,10 @@ impl ClusterOptions {
     }
 
     pub(super) fn initdb_command_args(&self) -> Vec<String> {
-        let mut args: Vec<String> = [
-            "--username=postgres",
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--no-locale",
-            "--no-sync",
-        ]
-        .map(str::to_owned)
-        .into();
+        let mut args: Vec<String> =
+            ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"]
+                .map(str::to_owned)
+                .into();
         args.push(format!("--wal-segsize={}", self.wal_segment_size_mib));
         match self.checksums {
             Checksums::On => args.push("--data-checksums".to_owned()),
@@ -149,10 +143,7 @@ impl ClusterOptions {
             ("log_timezone", "UTC"),
             ("timezone", "UTC"),
         ];
-        let own = self
-            .settings
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()));
+        let own = self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let mut text = String::from("\n# settings of the test\n");
         for (name, value) in defaults.into_iter().chain(own) {
             text.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));

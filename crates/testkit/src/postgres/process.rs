@@ -25,9 +25,7 @@ impl Postmaster {
                 .unwrap_or_else(|e| panic!("{}: {e}", log.display()))
         };
         command.stdin(Stdio::null()).stdout(open()).stderr(open());
-        let child = command
-            .spawn()
-            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         Self { child, exit: None }
     }
 
@@ -38,10 +36,7 @@ impl Postmaster {
     /// The exit status, if it has ended.
     pub(super) fn exit_status(&mut self) -> Option<ExitStatus> {
         if self.exit.is_none() {
-            self.exit = self
-                .child
-                .try_wait()
-                .unwrap_or_else(|e| panic!("wait: {e}"));
+            self.exit = self.child.try_wait().unwrap_or_else(|e| panic!("wait: {e}"));
         }
         self.exit
     }
@@ -72,8 +67,7 @@ impl Postmaster {
     pub(super) fn kill(&mut self) {
         let children = children_of(self.child.id());
         self.signal(Signal::KILL);
-        self.wait(Duration::from_secs(10))
-            .expect("a killed postmaster ends");
+        self.wait(Duration::from_secs(10)).expect("a killed postmaster ends");
         let end = Instant::now() + Duration::from_secs(10);
         for child in children {
             while test_kill_process(pid(child)).is_ok() && is_server(child) {
@@ -104,19 +98,12 @@ fn children_of(parent: u32) -> Vec<u32> {
 fn parent_of(id: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     // The second field is the name in brackets, which may hold blanks and brackets.
-    stat.rsplit_once(')')?
-        .1
-        .split_whitespace()
-        .nth(1)?
-        .parse()
-        .ok()
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Whether the process is still PostgreSQL's, and not a zombie or a later owner of the id.
 fn is_server(id: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    let zombie = stat
-        .rsplit_once(')')
-        .is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
+    let zombie = stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
     stat.contains("(postgres)") && !zombie
 }

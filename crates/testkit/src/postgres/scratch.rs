@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::user::ServerUser;
 
@@ -66,9 +67,7 @@ impl Scratch {
         if *ServerUser::current() == ServerUser::Own || program.ancestors().all(open) {
             return program.to_owned();
         }
-        let name = program
-            .file_name()
-            .unwrap_or_else(|| panic!("{}", program.display()));
+        let name = program.file_name().unwrap_or_else(|| panic!("{}", program.display()));
         let copy = self.path.join(name);
         std::fs::copy(program, &copy).unwrap_or_else(|e| panic!("{}: {e}", copy.display()));
         std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755))
@@ -88,10 +87,15 @@ impl Drop for Scratch {
         if std::env::var_os("PGRECALL_KEEP").is_some_and(|keep| keep == "1") {
             return;
         }
-        if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            if !std::thread::panicking() && error.kind() != std::io::ErrorKind::NotFound {
-                panic!("remove {}: {error}", self.path.display());
+        // What a server had started, such as an archive_command, may outlive it by a moment and
+        // still write here.
+        for _ in 0..50 {
+            match std::fs::remove_dir_all(&self.path) {
+                Ok(()) => return,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
             }
         }
+        assert!(std::thread::panicking(), "{} cannot be removed", self.path.display());
     }
 }

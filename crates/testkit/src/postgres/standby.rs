@@ -25,24 +25,14 @@ impl Cluster {
     /// Runs `pg_basebackup` into `target`, which must not exist, with WAL streamed alongside.
     pub fn base_backup(&self, target: &Path, more_args: &[&str]) {
         let mut command = self.client_tool("pg_basebackup");
-        command
-            .args([
-                "--checkpoint=fast",
-                "--wal-method=stream",
-                "--no-sync",
-                "-D",
-            ])
-            .arg(target);
+        command.args(["--checkpoint=fast", "--wal-method=stream", "--no-sync", "-D"]).arg(target);
         command.args(more_args);
         run(command);
     }
 
     /// Copies the data directory of a stopped cluster to a folder of its scratch directory.
     pub fn copy_stopped(&self, name: &str) -> PathBuf {
-        assert!(
-            !self.is_running(),
-            "a running server's directory cannot be copied"
-        );
+        assert!(!self.is_running(), "a running server's directory cannot be copied");
         let copy = self.scratch.path().join(name);
         let mut command = as_server_user(Command::new("cp"));
         command.arg("-a").arg(&self.data_dir).arg(&copy);

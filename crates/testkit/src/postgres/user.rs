@@ -52,12 +52,7 @@ impl ServerUser {
 pub fn as_server_user(mut command: Command) -> Command {
     clear_environment(&mut command);
     if let ServerUser::Other { name, uid, gid } = ServerUser::current() {
-        command
-            .gid(*gid)
-            .uid(*uid)
-            .env("USER", name)
-            .env("LOGNAME", name)
-            .env("HOME", "/tmp");
+        command.gid(*gid).uid(*uid).env("USER", name).env("LOGNAME", name).env("HOME", "/tmp");
     }
     if command.get_current_dir().is_none() {
         command.current_dir("/");
@@ -68,10 +63,7 @@ pub fn as_server_user(mut command: Command) -> Command {
 /// Takes libpq's variables out of the environment, those set on `command` itself apart, and fixes
 /// what changes the programs' output: locale and time zone.
 fn clear_environment(command: &mut Command) {
-    let own: Vec<OsString> = command
-        .get_envs()
-        .map(|(name, _)| name.to_owned())
-        .collect();
+    let own: Vec<OsString> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         let is_libpq = text.starts_with("PG") && !text.starts_with("PGRECALL");
@@ -91,30 +83,17 @@ fn look_up(name: &str) -> Option<ServerUser> {
         let out = Command::new("id").args([flag, name]).output().ok()?;
         String::from_utf8(out.stdout).ok()?.trim().parse().ok()
     };
-    Some(ServerUser::Other {
-        name: name.to_owned(),
-        uid: id("-u")?,
-        gid: id("-g")?,
-    })
+    Some(ServerUser::Other { name: name.to_owned(), uid: id("-u")?, gid: id("-g")? })
 }
 
 fn create() -> Option<ServerUser> {
     let made = Command::new("useradd")
-        .args([
-            "--system",
-            "--user-group",
-            "--no-create-home",
-            "--shell",
-            "/bin/sh",
-        ])
+        .args(["--system", "--user-group", "--no-create-home", "--shell", "/bin/sh"])
         .arg("pgrecall-test")
         .output()
         .unwrap_or_else(|e| panic!("useradd: {e}"));
     // Another test process may have been first: the look-up decides, not the exit code.
     look_up("pgrecall-test").or_else(|| {
-        panic!(
-            "useradd pgrecall-test: {}",
-            String::from_utf8_lossy(&made.stderr)
-        );
+        panic!("useradd pgrecall-test: {}", String::from_utf8_lossy(&made.stderr));
     })
 }
