@@ -34,6 +34,7 @@ pub(crate) fn run(cli: Cli, contract: &Cell<Contract>) -> Outcome<u8> {
     }
     match &cli.command {
         Command::Init(args) => commands::init::run(&settings, args).map(|()| 0),
+        Command::Backup(args) => commands::backup::run(&settings, args).map(|()| 0),
         Command::Key(command) => commands::key::run(&settings, command).map(|()| 0),
         Command::Config(args) => commands::config::run(&settings, args).map(|()| 0),
         _ => Err(not_wired(&cli.command)),

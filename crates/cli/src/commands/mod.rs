@@ -1,5 +1,6 @@
 //! One file per command: settings and arguments in, engine calls, output.
 
+pub(crate) mod backup;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod init;

@@ -1,0 +1,170 @@
+//! `pgrecall backup`: takes one and tells what it did; damage in the source is told loudly.
+
+use std::fmt::Write as _;
+
+use pgrecall_engine::backup::{self, BackupReport, BackupRequest};
+use pgrecall_engine::clock::Clock;
+use pgrecall_engine::details::{BackupDetails, DamagedFile, Method, Position, TakenFrom};
+use pgrecall_pgserver::Checkpoint;
+use pgrecall_repo::codec::Level;
+use serde::Serialize;
+
+use crate::args::BackupArgs;
+use crate::config::settings::{self, Settings};
+use crate::context::telling::Telling;
+use crate::context::{cluster, host, repository, runtime, server};
+use crate::failure::Outcome;
+use crate::output::human;
+use crate::output::stdout::{self, Colour, Paint};
+use crate::setup::config_file;
+
+pub(crate) fn run(settings: &Settings, args: &BackupArgs) -> Outcome<()> {
+    let report = runtime::run_long(async |cancel| {
+        let telling = Telling::new();
+        let repository = repository::open(settings).await?;
+        let request = BackupRequest {
+            cluster: cluster::registered(settings, &repository).await?,
+            pgdata: cluster::pgdata(settings)?,
+            server: server::options(settings)?,
+            primary: server::primary_options(settings)?,
+            checkpoint: match settings.backup.checkpoint {
+                settings::Checkpoint::Fast => Checkpoint::Fast,
+                settings::Checkpoint::Spread => Checkpoint::Spread,
+            },
+            threads: settings.backup.threads,
+            level: Level(settings.backup.compression_level),
+            wal_timeout: settings.backup.wal_timeout,
+            host: host::name(),
+            process: std::process::id(),
+            clock: Clock::system(),
+            cancel,
+            progress: telling.progress(),
+        };
+        Ok(backup::run(&request).await?)
+    })?;
+    if args.output.json {
+        return stdout::print_json(&Told::of(&report));
+    }
+    stdout::print(&summary(settings, &report, Colour::of_stdout()))
+}
+
+/// A backup, as programs see it.
+#[derive(Serialize)]
+struct Told<'a> {
+    backup: String,
+    began: &'a str,
+    ended: &'a str,
+    elapsed_ms: u128,
+    from: TakenFrom,
+    method: Method,
+    reference: Option<String>,
+    start: Position,
+    stop: Position,
+    files: u64,
+    bytes: u64,
+    read_bytes: u64,
+    new_bytes: u64,
+    stored_bytes: u64,
+    damage: &'a [DamagedFile],
+}
+
+impl<'a> Told<'a> {
+    fn of(report: &'a BackupReport) -> Self {
+        let details = &report.details;
+        Self {
+            backup: report.id.to_string(),
+            began: &details.began,
+            ended: &details.ended,
+            elapsed_ms: report.elapsed.as_millis(),
+            from: details.from,
+            method: details.method,
+            reference: details.reference.map(|id| id.to_string()),
+            start: details.start,
+            stop: details.stop,
+            files: details.stats.files,
+            bytes: details.stats.bytes,
+            read_bytes: details.stats.read_bytes,
+            new_bytes: details.stats.new_bytes,
+            stored_bytes: details.stats.stored_bytes,
+            damage: &details.damage,
+        }
+    }
+}
+
+fn summary(settings: &Settings, report: &BackupReport, colour: Colour) -> String {
+    let details = &report.details;
+    let stats = &details.stats;
+    let mut text = format!(
+        "{} {} in {}\n",
+        colour.paint(Paint::Good, "backup complete:"),
+        report.id,
+        human::duration(report.elapsed),
+    );
+    let _ = writeln!(
+        text,
+        "  cluster   {} in {} files; {} read",
+        human::size(stats.bytes),
+        stats.files,
+        human::size(stats.read_bytes),
+    );
+    let _ = writeln!(text, "  stored    {}", stored(details));
+    let _ = writeln!(
+        text,
+        "  WAL       needed from {} to {} on timeline {}; all of it is in the repository",
+        details.start.lsn, details.stop.lsn, details.stop.timeline,
+    );
+    text.push_str(&damage(&details.damage, colour));
+    let flags = config_file::finding_flags(&settings.resolved).join(" ");
+    let gap = if flags.is_empty() { "" } else { " " };
+    let _ = writeln!(
+        text,
+        "`pgrecall{gap}{flags} list` shows all backups, `pgrecall{gap}{flags} plan` how far they reach."
+    );
+    text
+}
+
+/// `12.0 MiB new, 4.1 MiB compressed (2.9 to 1)`
+fn stored(details: &BackupDetails) -> String {
+    let stats = &details.stats;
+    let mut text =
+        format!("{} new, {} stored", human::size(stats.new_bytes), human::size(stats.stored_bytes));
+    if let Some(tenths) = (stats.new_bytes * 10).checked_div(stats.stored_bytes)
+        && tenths > 10
+    {
+        let _ = write!(text, " ({}.{} to 1)", tenths / 10, tenths % 10);
+    }
+    if let Some(reference) = details.reference {
+        let _ = write!(text, "; the rest is shared with {reference} and others");
+    }
+    text
+}
+
+fn damage(damage: &[DamagedFile], colour: Colour) -> String {
+    if damage.is_empty() {
+        return String::new();
+    }
+    let blocks: u64 = damage.iter().map(|file| file.count).sum();
+    let mut text = colour.paint(
+        Paint::Bad,
+        &format!(
+            "DAMAGED PAGES IN THE DATABASE: {blocks} in {} files. They are stored as they are; an \
+             older backup may hold them whole.",
+            damage.len()
+        ),
+    );
+    text.push('\n');
+    for file in damage.iter().take(20) {
+        let shown: Vec<String> = file.blocks.iter().take(8).map(u32::to_string).collect();
+        let more = if file.count > shown.len() as u64 { ", …" } else { "" };
+        let _ =
+            writeln!(text, "  {}: {} blocks ({}{more})", file.path, file.count, shown.join(", "));
+    }
+    if damage.len() > 20 {
+        let _ = writeln!(text, "  and {} files more (see --json)", damage.len() - 20);
+    }
+    text.push_str(
+        "Look at the server's disks and memory first; pg_amcheck and the backups before this one \
+         tell what is lost.\n",
+    );
+    text
+}
