@@ -147,3 +147,53 @@ impl BackupDetails {
         serde_json::to_value(self).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Details of a backup that never was.
+    pub(crate) fn details() -> BackupDetails {
+        let position = Position { timeline: TimelineId(1), lsn: Lsn(0x0200_0028) };
+        BackupDetails {
+            began: "2026-11-22T00:00:00Z".into(),
+            ended: "2026-11-22T00:01:00Z".into(),
+            host: "db1".into(),
+            major: Major::V17,
+            server_version: 170_011,
+            catalog_version: 202_406_281,
+            from: TakenFrom::Primary,
+            start: position,
+            checkpoint_lsn: Lsn(0x0200_0080),
+            stop: Position { lsn: Lsn(0x0200_0180), ..position },
+            backup_label: String::new(),
+            tablespace_map: String::new(),
+            tablespaces: vec![],
+            pg_wal_link: None,
+            page_size_bytes: 8192,
+            wal_segment_size: SegmentSize::from_bytes(16 << 20).unwrap(),
+            relation_segment_pages: 131_072,
+            data_checksums: DataChecksums::On { version: 1 },
+            chunk_bytes: 256 << 10,
+            method: Method::Full,
+            reference: None,
+            damage: vec![],
+            stats: BackupStats::default(),
+            saw_backups: vec![],
+        }
+    }
+
+    #[test]
+    fn details_survive_the_manifest() {
+        let manifest = Manifest {
+            backup: BackupId::from_bytes([1; 16]),
+            cluster: "main".into(),
+            lineage: "7".into(),
+            tables: vec![],
+            entries: 0,
+            bytes: 0,
+            details: details().to_value(),
+        };
+        assert_eq!(BackupDetails::of(&manifest).unwrap(), details());
+    }
+}

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use pgrecall_repo::ErrorKind;
 use pgrecall_pgserver::ServerError;
+pub use pgrecall_repo::ErrorKind;
 use pgrecall_repo::RepoError;
 use thiserror::Error;
 

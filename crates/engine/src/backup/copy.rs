@@ -156,9 +156,8 @@ impl Copier {
         let units = units_of(entries);
         let next = AtomicUsize::new(0);
         let failed = Mutex::new(None);
-        let results: Mutex<Vec<Vec<Option<PieceResult>>>> = Mutex::new(
-            entries.iter().map(|e| (0..pieces_of(e)).map(|_| None).collect()).collect(),
-        );
+        let results: Mutex<Vec<Vec<Option<PieceResult>>>> =
+            Mutex::new(entries.iter().map(|e| (0..pieces_of(e)).map(|_| None).collect()).collect());
         std::thread::scope(|scope| {
             for _ in 0..self.options.threads.max(1) {
                 scope.spawn(|| {
@@ -602,3 +601,6 @@ impl PieceCopy {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use pgrecall_repo::format::map::{
-    Extent, FileMap, HashChunk, HashSource, MapChunk, Source,
-};
+use pgrecall_repo::format::map::{Extent, FileMap, HashChunk, HashSource, MapChunk, Source};
 use pgrecall_repo::id::ChunkId;
 
 /// Pages of a piece up to which their hashes stand in the map itself.
@@ -102,10 +100,9 @@ impl MapBuilder {
         };
         let joins = match (last.source, extent.source) {
             (Source::Zeros, Source::Zeros) => true,
-            (
-                Source::Chunk { chunk: a, offset: at },
-                Source::Chunk { chunk: b, offset: next },
-            ) => a == b && u64::from(at) + last.len == u64::from(next),
+            (Source::Chunk { chunk: a, offset: at }, Source::Chunk { chunk: b, offset: next }) => {
+                a == b && u64::from(at) + last.len == u64::from(next)
+            }
             _ => false,
         };
         if joins {

@@ -68,10 +68,7 @@ fn refusal(cluster: &ClusterStore, live: &LiveIntent) -> EngineError {
             cluster.at.cluster, intent.backup, intent.host, intent.process, intent.began
         ),
     )
-    .hint(format!(
-        "If that host is gone for good, end it: pgrecall backup --end {}",
-        intent.backup
-    ))
+    .hint(format!("If that host is gone for good, end it: pgrecall backup --end {}", intent.backup))
 }
 
 fn is_alive(process: u32) -> bool {

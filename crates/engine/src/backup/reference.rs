@@ -144,9 +144,8 @@ fn lay_out(map: &FileMap, hashes: &[Vec<u8>], usable: &[bool]) -> Vec<OldPage> {
         let aligned = u64::from(offset) % page_size == 0;
         for page in 0..count {
             let at = u64::from(offset) + page * page_size;
-            let hash = known
-                .filter(|_| aligned)
-                .and_then(|known| hash_of(known, at / page_size, hashes));
+            let hash =
+                known.filter(|_| aligned).and_then(|known| hash_of(known, at / page_size, hashes));
             pages.push(match (hash, u32::try_from(at)) {
                 (Some(hash), Ok(offset)) => OldPage::At { chunk, offset, hash },
                 _ => OldPage::Unknown,

@@ -33,7 +33,7 @@ use crate::cancel::Cancel;
 use crate::clock::Clock;
 use crate::cluster::ClusterStore;
 use crate::details::{
-    BackupDetails, BackupStats, DamagedFile, Method, Position, TakenFrom, Tablespace,
+    BackupDetails, BackupStats, DamagedFile, Method, Position, Tablespace, TakenFrom,
 };
 use crate::error::{EngineError, ErrorKind};
 use crate::progress::Progress;

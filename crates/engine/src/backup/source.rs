@@ -230,12 +230,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn empty(
-        &mut self,
-        path: Vec<u8>,
-        found: Found,
-        within: &[&str],
-    ) -> Result<(), EngineError> {
+    fn empty(&mut self, path: Vec<u8>, found: Found, within: &[&str]) -> Result<(), EngineError> {
         if path == b"pg_wal" {
             self.listing.pg_wal_link = found.link;
         }

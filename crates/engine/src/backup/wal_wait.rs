@@ -128,17 +128,12 @@ impl Waiting<'_> {
 ///
 /// # Errors
 /// When the file is there and does not parse.
-pub fn history(
-    pgdata: &std::path::Path,
-    timeline: TimelineId,
-) -> Result<History, EngineError> {
+pub fn history(pgdata: &std::path::Path, timeline: TimelineId) -> Result<History, EngineError> {
     let name = format!("{timeline}.history");
     let path = pgdata.join("pg_wal").join(&name);
     match std::fs::read(&path) {
-        Ok(bytes) => History::parse(timeline, &bytes).map_err(|source| EngineError::Postgres {
-            path: path.display().to_string(),
-            source,
-        }),
+        Ok(bytes) => History::parse(timeline, &bytes)
+            .map_err(|source| EngineError::Postgres { path: path.display().to_string(), source }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Ok(History::without_ancestors(timeline))
         }

@@ -1,0 +1,368 @@
+//! What is copied comes back byte for byte: whole, patched, torn, grown, cut, damaged.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::sync::Mutex;
+
+use pgrecall_repo::backup::BackupNote;
+use pgrecall_repo::format::document::Manifest;
+use pgrecall_repo::format::map::Source as MapSource;
+use pgrecall_repo::format::root::RootSuite;
+use pgrecall_repo::format::table::{Entry, EntryKind, RelativePath};
+use pgrecall_repo::index::{Index, Purpose};
+use pgrecall_repo::keys::Unlock;
+use pgrecall_repo::names::ClusterRef;
+use pgrecall_repo::random::SharedRandom;
+use pgrecall_repo::repository::{Created, KeyNote, OpenOptions, Repository};
+use pgrecall_repo::sealed_store::SealedStore;
+use pgrecall_repo::{chunks, manifests};
+use pgrecall_store::MemoryStore;
+
+use super::*;
+use crate::backup::source::Listing;
+use crate::backup::table_writer;
+use crate::details::tests::details;
+
+const PAGE: usize = 8192;
+
+/// How a file misbehaves while it is read.
+#[derive(Clone, Copy, PartialEq)]
+enum Mood {
+    Calm,
+    /// The first read of each offset gives the second half of every page as it was before.
+    TornOnce,
+}
+
+struct FakeSource {
+    files: BTreeMap<String, Vec<u8>>,
+    mood: Mood,
+}
+
+struct FakeFile {
+    bytes: Vec<u8>,
+    mood: Mood,
+    seen: Mutex<HashSet<u64>>,
+}
+
+impl SourceFile for FakeFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let start = usize::try_from(offset).unwrap().min(self.bytes.len());
+        let len = buffer.len().min(self.bytes.len() - start);
+        buffer[..len].copy_from_slice(&self.bytes[start..start + len]);
+        let first = self.seen.lock().unwrap().insert(offset);
+        if self.mood == Mood::TornOnce && first && len > PAGE {
+            for page in buffer[..len].chunks_exact_mut(PAGE) {
+                page[PAGE / 2..].fill(0xee);
+            }
+        }
+        Ok(len)
+    }
+}
+
+impl Source for FakeSource {
+    fn list(&self) -> Result<Listing, EngineError> {
+        let entries = self
+            .files
+            .iter()
+            .map(|(path, bytes)| SourceEntry {
+                path: path.clone().into_bytes(),
+                mode: 0o600,
+                uid: 1,
+                gid: 1,
+                mtime_us: 0,
+                kind: SourceKind::File { len: bytes.len() as u64 },
+            })
+            .collect();
+        Ok(Listing { entries, ..Listing::default() })
+    }
+
+    fn open(&self, entry: &SourceEntry) -> Result<Option<Box<dyn SourceFile>>, EngineError> {
+        let path = String::from_utf8(entry.path.clone()).unwrap();
+        Ok(self.files.get(&path).map(|bytes| {
+            let (bytes, seen) = (bytes.clone(), Mutex::default());
+            Box::new(FakeFile { bytes, mood: self.mood, seen }) as Box<dyn SourceFile>
+        }))
+    }
+
+    fn control_file(&self) -> Result<Vec<u8>, EngineError> {
+        Ok(Vec::new())
+    }
+}
+
+fn at() -> ClusterRef {
+    ClusterRef {
+        domain: "main".parse().unwrap(),
+        cluster: "main".parse().unwrap(),
+        lineage: "7".into(),
+    }
+}
+
+async fn domain() -> SealedStore {
+    let options = OpenOptions {
+        id: None,
+        suite: RootSuite::None,
+        fingerprint: None,
+        unlock: Unlock::Nothing,
+        random: SharedRandom::system(),
+        cache: None,
+    };
+    let note = KeyNote { label: "test".into(), now: "now".into() };
+    let store = Arc::new(MemoryStore::new());
+    match Repository::create(store, options, &note).await.unwrap() {
+        Created::New(repository) => repository.domain(&at().domain).await.unwrap(),
+        Created::Taken(_) => panic!("an empty store holds no repository"),
+    }
+}
+
+/// A page with a right checksum and an old LSN.
+fn page(block: u32, fill: u8) -> Vec<u8> {
+    let mut page = vec![0_u8; PAGE];
+    page[12..14].copy_from_slice(&24_u16.to_le_bytes()); // pd_lower
+    page[14..16].copy_from_slice(&2048_u16.to_le_bytes()); // pd_upper
+    page[16..18].copy_from_slice(&8192_u16.to_le_bytes()); // pd_special
+    page[18..20].copy_from_slice(&0x2004_u16.to_le_bytes()); // size and version
+    for (at, byte) in page[2048..].iter_mut().enumerate() {
+        *byte = fill.wrapping_add((at % 7) as u8);
+    }
+    let checksum = pgrecall_pgformat::page_check::page_checksum(&page, block).unwrap();
+    page[8..10].copy_from_slice(&checksum.to_le_bytes());
+    page
+}
+
+fn relation(pages: u32, fill: u8) -> Vec<u8> {
+    (0..pages).flat_map(|block| page(block, fill.wrapping_add(block as u8))).collect()
+}
+
+fn options() -> CopyOptions {
+    CopyOptions {
+        threads: 3,
+        level: Level::default(),
+        chunk_bytes: 256 << 10,
+        page_size: 8192,
+        relation_segment_pages: 131_072,
+        checksums: PageChecksums::On,
+        start_lsn: Lsn(1 << 40),
+    }
+}
+
+struct Taken {
+    manifest: Manifest,
+    damage: Vec<DamagedFile>,
+    new_bytes: u64,
+}
+
+/// Backs the source up, with the backup before as the reference.
+async fn back_up(sealed: &SealedStore, source: FakeSource, before: Option<&Manifest>) -> Taken {
+    let note = BackupNote { host: "h".into(), process: 1, began: "now".into() };
+    let session = BackupSession::begin(sealed.clone(), at(), &note).await.unwrap();
+    let session = Arc::new(session);
+    let reference = match before {
+        Some(manifest) => Some(Reference::read(&session, manifest).await.unwrap()),
+        None => None,
+    };
+    let listing = source.list().unwrap();
+    let (copier, putting) = Copier::start(
+        session.clone(),
+        Arc::new(source),
+        reference,
+        options(),
+        Cancel::new(),
+        Progress::silent(),
+    );
+    let keys = sealed.keys().clone();
+    let (tables, damage, new_bytes) = tokio::task::spawn_blocking(move || {
+        let files = copier.copy(&listing.entries).unwrap();
+        let damage: Vec<_> = files.iter().filter_map(|file| file.damage.clone()).collect();
+        let entries: Vec<Entry> = listing
+            .entries
+            .iter()
+            .zip(files)
+            .filter_map(|(entry, file)| {
+                Some(Entry {
+                    path: RelativePath::new(&entry.path).unwrap(),
+                    mode: 0,
+                    uid: 0,
+                    gid: 0,
+                    mtime_us: 0,
+                    kind: EntryKind::File(file.pieces?),
+                })
+            })
+            .collect();
+        let new_bytes = copier.counters.new.load(Ordering::Relaxed);
+        let tables = table_writer::write(&copier, &keys, &entries).unwrap();
+        copier.flush_meta().unwrap();
+        (tables, damage, new_bytes)
+    })
+    .await
+    .unwrap();
+    putting.await.unwrap().unwrap();
+    let manifest = Manifest {
+        backup: session.id(),
+        cluster: "main".into(),
+        lineage: at().lineage,
+        tables,
+        entries: 0,
+        bytes: 0,
+        details: details().to_value(),
+    };
+    session.commit(&manifest).await.unwrap();
+    Taken { manifest, damage, new_bytes }
+}
+
+/// Every file of a backup, put together from its maps.
+async fn restored(sealed: &SealedStore, manifest: &Manifest) -> BTreeMap<String, Vec<u8>> {
+    let domain = &at().domain;
+    let index = Index::open(sealed, domain, Purpose::Read).await.unwrap();
+    let mut entries = Vec::new();
+    manifests::each_table::<EngineError>(sealed, domain, &index, manifest, |part| {
+        entries.extend(part);
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let mut files = BTreeMap::new();
+    for entry in entries {
+        let mut bytes = Vec::new();
+        for piece in entry.pieces() {
+            let map = match &piece.map {
+                PieceMap::Zeros => {
+                    bytes.resize(bytes.len() + usize::try_from(piece.len).unwrap(), 0);
+                    continue;
+                }
+                PieceMap::Inline(map) => map.clone(),
+                PieceMap::Chunk { id, .. } => {
+                    let wanted = HashSet::from([*id]);
+                    let mut read =
+                        chunks::read_many(sealed, domain, &index, &wanted).await.unwrap();
+                    read.remove(id).unwrap()
+                }
+            };
+            let map = FileMap::decode(&map).unwrap();
+            assert_eq!(map.len(), piece.len);
+            let wanted = map.chunks.iter().map(|chunk| chunk.id).collect();
+            let read = chunks::read_many(sealed, domain, &index, &wanted).await.unwrap();
+            for extent in &map.extents {
+                let len = usize::try_from(extent.len).unwrap();
+                match extent.source {
+                    MapSource::Zeros => bytes.resize(bytes.len() + len, 0),
+                    MapSource::Chunk { chunk, offset } => {
+                        let plain = &read[&map.chunks[chunk as usize].id];
+                        bytes.extend_from_slice(&plain[offset as usize..offset as usize + len]);
+                    }
+                }
+            }
+        }
+        files.insert(entry.path.to_string(), bytes);
+    }
+    files
+}
+
+fn calm(files: &BTreeMap<String, Vec<u8>>) -> FakeSource {
+    FakeSource { files: files.clone(), mood: Mood::Calm }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backups_of_a_changing_directory_come_back_byte_for_byte() {
+    let sealed = domain().await;
+    let mut files = BTreeMap::from([
+        ("PG_VERSION".to_owned(), b"17\n".to_vec()),
+        ("base/5/16384".to_owned(), relation(9000, 1)),
+        ("base/5/16385".to_owned(), relation(3, 2)),
+        ("base/5/16386".to_owned(), Vec::new()),
+        ("base/5/16387".to_owned(), vec![0; 100 * PAGE]),
+        ("pg_xact/0000".to_owned(), vec![0x55; 300_000]),
+    ]);
+    let first = back_up(&sealed, calm(&files), None).await;
+    assert_eq!(restored(&sealed, &first.manifest).await, files);
+    let again = back_up(&sealed, calm(&files), Some(&first.manifest)).await;
+    assert!(again.new_bytes < 10_000, "{} new bytes for nothing new", again.new_bytes);
+
+    // Every kind of change: scattered pages, growth, a cut, zeros written over, a partial page.
+    let big = files.get_mut("base/5/16384").unwrap();
+    for block in (0..9000_u32).step_by(97) {
+        let at = block as usize * PAGE;
+        big[at..at + PAGE].copy_from_slice(&page(block, 200));
+    }
+    big.extend_from_slice(&page(9000, 3));
+    big.extend_from_slice(&[1, 2, 3]);
+    files.get_mut("base/5/16385").unwrap().truncate(PAGE);
+    files.insert("base/5/16386".into(), relation(2, 9));
+    files.get_mut("base/5/16387").unwrap()[50 * PAGE..51 * PAGE].copy_from_slice(&page(50, 1));
+    files.remove("pg_xact/0000");
+    let second = back_up(&sealed, calm(&files), Some(&again.manifest)).await;
+    assert_eq!(restored(&sealed, &second.manifest).await, files);
+    let changed = (9000 / 97 + 10) * PAGE as u64;
+    assert!(second.new_bytes < changed * 2 + 200_000, "{} new bytes", second.new_bytes);
+
+    // And back to what it was: the old backup's chunks are still there.
+    let third = back_up(&sealed, calm(&files), Some(&first.manifest)).await;
+    assert_eq!(restored(&sealed, &third.manifest).await, files);
+    assert_eq!(restored(&sealed, &first.manifest).await.len(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_patches_end_in_a_piece_written_afresh() {
+    let sealed = domain().await;
+    let mut files = BTreeMap::from([("base/5/1".to_owned(), relation(512, 0))]);
+    let mut last = back_up(&sealed, calm(&files), None).await.manifest;
+    let mut fresh = 0;
+    for round in 0..40_u32 {
+        let file = files.get_mut("base/5/1").unwrap();
+        for block in [round * 7 % 512, round * 13 % 512] {
+            let at = block as usize * PAGE;
+            file[at..at + PAGE].copy_from_slice(&page(block, round as u8 ^ 0x5a));
+        }
+        let taken = back_up(&sealed, calm(&files), Some(&last)).await;
+        assert_eq!(restored(&sealed, &taken.manifest).await, files, "round {round}");
+        fresh += u32::from(taken.new_bytes > 1 << 20);
+        last = taken.manifest;
+    }
+    assert!(fresh > 0, "no piece was ever written afresh");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_page_is_read_again_and_this_backup_and_the_next_come_back_clean() {
+    let sealed = domain().await;
+    let files = BTreeMap::from([("base/5/1".to_owned(), relation(64, 0))]);
+    let torn = FakeSource { files: files.clone(), mood: Mood::TornOnce };
+    let first = back_up(&sealed, torn, None).await;
+    assert!(first.damage.is_empty(), "{:?}", first.damage);
+    assert_eq!(restored(&sealed, &first.manifest).await, files);
+    let second = back_up(&sealed, calm(&files), Some(&first.manifest)).await;
+    assert_eq!(restored(&sealed, &second.manifest).await, files);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_named_by_file_and_block_and_kept_as_it_is() {
+    let sealed = domain().await;
+    let mut bytes = relation(64, 0);
+    bytes[5 * PAGE + 4000] ^= 1;
+    bytes[9 * PAGE + 4000] ^= 1;
+    let files = BTreeMap::from([("base/5/7.1".to_owned(), Vec::new()), ("base/5/7".into(), bytes)]);
+    let taken = back_up(&sealed, calm(&files), None).await;
+    assert_eq!(taken.damage.len(), 1);
+    assert_eq!(taken.damage[0].path, "base/5/7");
+    assert_eq!(taken.damage[0].blocks, vec![5, 9]);
+    assert_eq!(restored(&sealed, &taken.manifest).await, files);
+}
+
+#[test]
+fn a_piece_cut_short_before_others_is_filled_with_zeros() {
+    let entry = SourceEntry {
+        path: b"base/5/1".to_vec(),
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        mtime_us: 0,
+        kind: SourceKind::File { len: 3 * PIECE_BYTES },
+    };
+    let piece = |len| {
+        let map = Some((len, PieceMap::Zeros));
+        Some(PieceResult { map, damage: vec![] })
+    };
+    let nothing = Some(PieceResult { map: None, damage: vec![] });
+    let results = vec![piece(8192), nothing, piece(100)];
+    let pieces = joined(&entry, results).pieces.unwrap();
+    let lens: Vec<_> = pieces.iter().map(|piece| piece.len).collect();
+    assert_eq!(lens.iter().sum::<u64>(), 2 * PIECE_BYTES + 100);
+}
