@@ -1,0 +1,180 @@
+//! How the archive commands reach the repository: with as few requests as can be.
+
+use std::sync::Arc;
+
+use pgrecall_repo::RepoError;
+use pgrecall_repo::format::root::Root;
+use pgrecall_repo::names::{self, ClusterRef, Name};
+use pgrecall_repo::repository::{Cache, OpenOptions, Repository};
+use pgrecall_repo::sealed_store::SealedStore;
+use pgrecall_store::Store;
+
+use super::cache::{HostCache, Reading};
+use super::patience::{Patience, Watch};
+use crate::cluster::{ClusterFacts, ClusterStore, cluster_ref};
+use crate::error::{EngineError, ErrorKind};
+
+/// The repository, what opens it, and the cluster meant in it.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// What opens the repository; without a cache.
+    pub options: OpenOptions,
+    /// Copies of what never changes.
+    pub cache: Option<HostCache>,
+    /// The cluster's name.
+    pub cluster: Name,
+    /// The domain it belongs to.
+    pub domain: Name,
+    /// How long to wait.
+    pub patience: Patience,
+}
+
+/// What says that a cluster was registered; its content is for people who look into the folder.
+const REGISTERED: &[u8] = b"registered\n";
+
+impl Access {
+    pub(super) fn watch(&self) -> Watch {
+        Watch::of(&self.store.url())
+    }
+
+    /// Where the lineage's objects live.
+    #[must_use]
+    pub fn at(&self, system_identifier: u64) -> ClusterRef {
+        cluster_ref(&self.domain, &self.cluster, system_identifier)
+    }
+
+    /// The cluster for a push. The root object is read from the store in any case and its id
+    /// compared with the pinned one: what has just been unmounted is not a repository.
+    ///
+    /// # Errors
+    /// When the repository is not the pinned one, cannot be opened, or the store fails.
+    pub(super) async fn for_push(&self, facts: ClusterFacts) -> Result<ClusterStore, EngineError> {
+        let step = (self.watch(), "opening the repository", 0);
+        if let Some(cache) = self.usable_cache() {
+            let quick = self.patience.for_step(step, self.push_by_copies(&cache, &facts)).await;
+            match quick {
+                Ok(Some(cluster)) => return Ok(cluster),
+                Ok(None) => {}
+                Err(error) if !copies_may_be_wrong(&error) => return Err(error),
+                Err(error) => tracing::debug!("reading everything anew: {error}"),
+            }
+        }
+        self.patience.for_step(step, self.push_anew(facts)).await
+    }
+
+    async fn push_by_copies(
+        &self,
+        cache: &HostCache,
+        facts: &ClusterFacts,
+    ) -> Result<Option<ClusterStore>, EngineError> {
+        let repository =
+            Repository::open(self.store.clone(), self.options(Some(cache.clone()))).await?;
+        let at = self.at(facts.system_identifier);
+        let identity = names::cluster_object(&at, "identity")?;
+        if cache.get(repository.root().id, identity.as_str()).is_none() {
+            return Ok(None);
+        }
+        let sealed = repository.existing_domain(&self.domain).await?;
+        Ok(Some(ClusterStore { sealed, at, facts: facts.clone() }))
+    }
+
+    async fn push_anew(&self, facts: ClusterFacts) -> Result<ClusterStore, EngineError> {
+        let repository = self.open_anew().await?;
+        let cluster =
+            ClusterStore::register(&repository, &self.domain, &self.cluster, facts).await?;
+        if let Some(cache) = &self.cache {
+            let identity = names::cluster_object(&cluster.at, "identity")?;
+            cache.put(repository.root().id, identity.as_str(), REGISTERED);
+        }
+        self.mark_fresh(&repository);
+        Ok(cluster)
+    }
+
+    /// The domain's keys for a fetch, from copies alone where they are fresh: what they open is
+    /// authentic, so nothing need be asked of the store before the file itself.
+    ///
+    /// # Errors
+    /// As [`for_push`](Self::for_push).
+    pub(super) async fn for_fetch(&self, reading: Reading) -> Result<SealedStore, EngineError> {
+        let step = (self.watch(), "opening the repository", 0);
+        if reading == Reading::Copies
+            && let Some(cache) = self.usable_cache()
+        {
+            match self.patience.for_step(step, self.fetch_by_copies(&cache)).await {
+                Ok(Some(sealed)) => return Ok(sealed),
+                Ok(None) => {}
+                Err(error) => tracing::debug!("reading everything anew: {error}"),
+            }
+        }
+        let anew = async {
+            let repository = self.open_anew().await?;
+            let sealed = repository.existing_domain(&self.domain).await?;
+            self.mark_fresh(&repository);
+            Ok(sealed)
+        };
+        self.patience.for_step(step, anew).await
+    }
+
+    async fn fetch_by_copies(&self, cache: &HostCache) -> Result<Option<SealedStore>, EngineError> {
+        let Some(id) = self.options.id else { return Ok(None) };
+        let copy = cache.get(id, names::root().as_str());
+        let root = copy.and_then(|bytes| Some((Root::decode(&bytes).ok()?, bytes)));
+        let Some((root, bytes)) = root else { return Ok(None) };
+        if root.id != id || root.suite != self.options.suite {
+            return Ok(None);
+        }
+        let options = self.options(Some(cache.clone()));
+        let repository =
+            Repository::open_with_root(self.store.clone(), options, root, bytes).await?;
+        Ok(Some(repository.existing_domain(&self.domain).await?))
+    }
+
+    /// Opens the repository with everything read from it, and makes new copies. That a removed key
+    /// opens nothing is looked at here, which a repository with a cache leaves out.
+    async fn open_anew(&self) -> Result<Repository, EngineError> {
+        let cache = self.cache.as_ref().map(|cache| cache.reading(Reading::Anew));
+        let repository = Repository::open(self.store.clone(), self.options(cache)).await?;
+        if self.cache.is_some()
+            && let Some(key) = repository.opened_by()
+        {
+            let (number, log) = repository.key_log().await?;
+            if !log.living.iter().any(|living| living.id == key) {
+                let message = format!(
+                    "the key {key} was removed from the repository (entry {number} of the key log)"
+                );
+                return Err(EngineError::refused(ErrorKind::Denied, message)
+                    .hint("Add a key for this host with `pgrecall key add`."));
+            }
+        }
+        Ok(repository)
+    }
+
+    fn mark_fresh(&self, repository: &Repository) {
+        if let Some(cache) = &self.cache {
+            cache.put(repository.root().id, names::root().as_str(), &repository.root().encode());
+        }
+    }
+
+    fn usable_cache(&self) -> Option<HostCache> {
+        let cache = self.cache.as_ref()?;
+        cache.is_fresh(self.options.id?).then(|| cache.reading(Reading::Copies))
+    }
+
+    fn options(&self, cache: Option<HostCache>) -> OpenOptions {
+        let cache = cache.map(|cache| Arc::new(cache) as Arc<dyn Cache>);
+        OpenOptions { cache, ..self.options.clone() }
+    }
+}
+
+/// Whether an error may come from copies that are out of date or spoilt.
+pub(super) fn copies_may_be_wrong(error: &EngineError) -> bool {
+    if let EngineError::Repo(RepoError::Store(_)) | EngineError::File { .. } = error {
+        return false;
+    }
+    matches!(
+        error.kind(),
+        ErrorKind::Denied | ErrorKind::Corrupt | ErrorKind::Unsupported | ErrorKind::Invalid
+    )
+}

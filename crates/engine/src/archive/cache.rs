@@ -1,0 +1,138 @@
+//! Copies on this host of small objects that never change: the root, wrapped keys, the mark that a
+//! cluster is registered. With them a push costs two requests and a fetch one.
+//!
+//! They are kept as stored, wrapped or sealed, and are worth nothing without the key. What *can*
+//! change is which objects there are: a new epoch of keys, a key removed. So copies are used for an
+//! hour, and then everything is read again. A cache that cannot be used is no error.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pgrecall_repo::id::RepositoryId;
+use pgrecall_repo::names;
+use pgrecall_repo::repository::Cache;
+use pgrecall_store::Key;
+
+/// How long copies are used before everything is read again.
+pub const FRESH_FOR: Duration = Duration::from_secs(3600);
+
+/// No copy is longer: wrapped keys and roots are a few hundred bytes.
+const COPY_BYTES_MAX: u64 = 1 << 20;
+
+/// Whether copies are used, or only written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// They are used.
+    Copies,
+    /// Everything is read from the repository; new copies are made.
+    Anew,
+}
+
+/// A folder of copies, one folder below it for each repository.
+#[derive(Debug, Clone)]
+pub struct HostCache {
+    folder: PathBuf,
+    reading: Reading,
+}
+
+impl HostCache {
+    /// The cache in this folder, which is made when it is first written to.
+    #[must_use]
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder, reading: Reading::Copies }
+    }
+
+    /// The same cache, read or only written.
+    #[must_use]
+    pub fn reading(&self, reading: Reading) -> Self {
+        Self { folder: self.folder.clone(), reading }
+    }
+
+    /// Whether everything was read from the repository within [`FRESH_FOR`].
+    #[must_use]
+    pub fn is_fresh(&self, repository: RepositoryId) -> bool {
+        let root = self.path(repository, names::root().as_str());
+        let written = root.and_then(|path| fs::metadata(path).ok()?.modified().ok());
+        // A time in the future gives an error: as good as none.
+        written.is_some_and(|written| written.elapsed().is_ok_and(|age| age < FRESH_FOR))
+    }
+
+    fn path(&self, repository: RepositoryId, name: &str) -> Option<PathBuf> {
+        // A name that parses has no `..`, no empty part, and no leading slash.
+        Key::parse(name).ok()?;
+        Some(self.folder.join(repository.to_string()).join(name))
+    }
+}
+
+impl Cache for HostCache {
+    fn get(&self, repository: RepositoryId, name: &str) -> Option<Vec<u8>> {
+        if self.reading == Reading::Anew {
+            return None;
+        }
+        let path = self.path(repository, name)?;
+        let size = fs::metadata(&path).ok()?.len();
+        if size > COPY_BYTES_MAX { None } else { fs::read(path).ok() }
+    }
+
+    fn put(&self, repository: RepositoryId, name: &str, object: &[u8]) {
+        let Some(path) = self.path(repository, name) else { return };
+        if let Err(error) = write(&path, object) {
+            let path = path.display();
+            tracing::debug!("the copy {path} was not kept: {error}");
+        }
+    }
+}
+
+/// Whole or not at all: another process may read it at any time. It need not survive a crash.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}", std::process::id()));
+    let beside = PathBuf::from(beside);
+    let mut file =
+        File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    let written = file.write_all(bytes).and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn copies_are_private_whole_and_never_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = HostCache::new(folder.path().join("a/b"));
+        let id = RepositoryId::from_bytes([7; 16]);
+        assert!(!cache.is_fresh(id));
+        assert_eq!(cache.get(id, "keys/x"), None);
+        cache.put(id, "keys/x", b"wrap");
+        cache.put(id, "pgrecall.json", b"root");
+        assert_eq!(cache.get(id, "keys/x").unwrap(), b"wrap");
+        assert_eq!(cache.get(RepositoryId::from_bytes([8; 16]), "keys/x"), None);
+        assert!(cache.is_fresh(id));
+        assert_eq!(cache.reading(Reading::Anew).get(id, "keys/x"), None);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let kept = folder.path().join("a/b").join(id.to_string()).join("keys/x");
+        assert_eq!(mode(&kept), 0o600);
+        assert_eq!(mode(kept.parent().unwrap()), 0o700);
+        let names = fs::read_dir(kept.parent().unwrap()).unwrap().count();
+        assert_eq!(names, 1, "nothing is left beside the copy");
+        for name in ["../x", "/x", "a//b", ""] {
+            cache.put(id, name, b"x");
+            assert_eq!(cache.get(id, name), None, "{name}");
+        }
+        let blocked = HostCache::new(kept);
+        blocked.put(id, "keys/x", b"wrap");
+        assert_eq!(blocked.get(id, "keys/x"), None);
+    }
+}

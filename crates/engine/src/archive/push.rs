@@ -1,0 +1,303 @@
+//! Storing a WAL file: exactly once, durably, and only if it is what its name says.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pgrecall_pgformat::ArchiveName;
+use pgrecall_pgformat::segment_summary::SegmentSummary;
+use pgrecall_repo::RepoError;
+use pgrecall_repo::archive::{self, Pushed};
+use pgrecall_repo::id::Digest;
+use pgrecall_repo::object;
+use pgrecall_store::Key;
+
+use super::access::Access;
+use super::pack::{self, Compression, Packed};
+use super::trailer::{self, Trailer};
+use super::{check, resolve};
+use crate::clock::Clock;
+use crate::cluster::{ClusterFacts, ClusterStore};
+use crate::error::{EngineError, ErrorKind};
+use crate::wal_place;
+
+/// A file to store.
+#[derive(Debug, Clone)]
+pub struct PushRequest {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The cluster whose data directory it comes from.
+    pub facts: ClusterFacts,
+    /// This host's name, for people.
+    pub host: String,
+    /// How to compress.
+    pub compression: Compression,
+    /// Tells the time.
+    pub clock: Clock,
+}
+
+/// How a push ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PushResult {
+    /// This push stored the file.
+    Created,
+    /// The same content was stored before.
+    AlreadyThere,
+    /// This content lost a collision that a person settled; it is kept under its digest.
+    Settled,
+}
+
+/// What a push did. The file is durable in the repository.
+#[derive(Debug, Clone)]
+pub struct PushOutcome {
+    /// How it ended.
+    pub result: PushResult,
+    /// The file's name.
+    pub name: String,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Bytes of the object; what the put sent, or would have sent.
+    pub stored_bytes: u64,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: u64,
+    /// What is wrong with the WAL itself, to be told loudly: it is archived all the same.
+    pub damage: Vec<String>,
+    /// What a segment holds.
+    pub summary: Option<SegmentSummary>,
+}
+
+/// Stores a segment, `.partial`, `.history` or `.backup` file.
+///
+/// # Errors
+/// `Invalid` when the file is not what its name says; `Conflict` when its name is taken by other
+/// content; whatever else keeps it from being durable.
+pub async fn push(access: &Access, request: PushRequest) -> Result<PushOutcome, EngineError> {
+    let what = format!("archiving {}", request.path.display());
+    access.patience.for_all(&what, push_without_limit(access, request)).await
+}
+
+async fn push_without_limit(
+    access: &Access,
+    request: PushRequest,
+) -> Result<PushOutcome, EngineError> {
+    let began = request.clock.elapsed();
+    let size = request.facts.wal_segment_size;
+    let name = name_of(&request)?;
+    // Opening the repository is under way from the first moment, reading and compressing meanwhile.
+    let (opening, facts) = (access.clone(), request.facts.clone());
+    let opening = AbortOnDrop(tokio::spawn(async move { opening.for_push(facts).await }));
+    let bytes = read(&request, name).await?;
+    let packing = start_packing(name, &bytes, &request);
+    let cluster = opening.ended().await?;
+    let digest = pack::digest(cluster.sealed.keys().clone(), bytes.clone());
+    let (packed, digest) = futures::try_join!(packing, digest)?;
+    let file = Prepared { name, file: name.file_name(size), bytes, packed, digest };
+    let damage = match &file.packed.summary {
+        Some(summary) => check::after_walk(name, &file.file, summary)?,
+        None => Vec::new(),
+    };
+    let key = wal_place::object(&cluster.at, name, size)?;
+    let object = file.seal(&cluster, &key, &request)?;
+    let stored_bytes = object.len() as u64;
+    let result = put(access, &cluster, &key, &file, object, &request).await?;
+    Ok(PushOutcome {
+        result,
+        bytes: file.bytes.len() as u64,
+        name: file.file,
+        stored_bytes,
+        elapsed_ms: millis(request.clock.elapsed().saturating_sub(began)),
+        damage,
+        summary: file.packed.summary,
+    })
+}
+
+/// A file that was read, checked and compressed.
+pub(super) struct Prepared {
+    pub(super) name: ArchiveName,
+    pub(super) file: String,
+    pub(super) bytes: Arc<Vec<u8>>,
+    pub(super) packed: Packed,
+    pub(super) digest: Digest,
+}
+
+impl Prepared {
+    pub(super) fn trailer(&self, request: &PushRequest) -> Trailer {
+        Trailer {
+            version: trailer::VERSION,
+            kind: kind_of(self.name),
+            name: self.file.clone(),
+            plain_bytes: self.bytes.len() as u64,
+            summary: self.packed.summary.clone(),
+            host: request.host.clone(),
+            pushed: request.clock.now_text(),
+        }
+    }
+
+    /// The object under this name: seals are bound to names.
+    pub(super) fn seal(
+        &self,
+        cluster: &ClusterStore,
+        key: &Key,
+        request: &PushRequest,
+    ) -> Result<bytes::Bytes, EngineError> {
+        let trailer = self.trailer(request);
+        let (keys, random) = (cluster.sealed.keys(), cluster.sealed.random());
+        let frames = &self.packed.frames;
+        Ok(object::seal_archive(keys, key, self.digest, frames, &trailer.encode(), random)?)
+    }
+}
+
+/// Reads, checks and compresses a file for a cluster that is open already.
+pub(super) async fn prepare(
+    cluster: &ClusterStore,
+    request: &PushRequest,
+    name: ArchiveName,
+) -> Result<Prepared, EngineError> {
+    let bytes = read(request, name).await?;
+    let packed = start_packing(name, &bytes, request);
+    let digest = pack::digest(cluster.sealed.keys().clone(), bytes.clone());
+    let (packed, digest) = futures::try_join!(packed, digest)?;
+    let file = name.file_name(request.facts.wal_segment_size);
+    Ok(Prepared { name, file, bytes, packed, digest })
+}
+
+/// Reads the file and checks what can be told at once.
+async fn read(request: &PushRequest, name: ArchiveName) -> Result<Arc<Vec<u8>>, EngineError> {
+    let (path, facts) = (request.path.clone(), request.facts.clone());
+    pack::off_thread(move || {
+        let bytes = pack::read_file(&path, check::limit_bytes(name, &facts))?;
+        check::before_walk(name, &bytes, &facts)?;
+        Ok(Arc::new(bytes))
+    })
+    .await
+}
+
+fn start_packing(
+    name: ArchiveName,
+    bytes: &Arc<Vec<u8>>,
+    request: &PushRequest,
+) -> impl Future<Output = Result<Packed, EngineError>> + use<> {
+    let segment = match name {
+        ArchiveName::Segment(segment) | ArchiveName::Partial(segment) => {
+            Some((segment, request.facts.wal_segment_size))
+        }
+        ArchiveName::History(_) | ArchiveName::BackupHistory { .. } => None,
+    };
+    let (bytes, compression) = (bytes.clone(), request.compression);
+    // Started here, not when it is first awaited: opening the repository goes on meanwhile.
+    let started = tokio::task::spawn_blocking(move || pack::pack(&bytes, segment, compression));
+    async move {
+        started.await.map_err(|error| {
+            let message = format!("a thread of the archive died: {error}");
+            EngineError::refused(ErrorKind::Internal, message)
+        })
+    }
+}
+
+fn name_of(request: &PushRequest) -> Result<ArchiveName, EngineError> {
+    let file = request.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    ArchiveName::parse(file, request.facts.wal_segment_size).map_err(|source| {
+        EngineError::Postgres { path: request.path.display().to_string(), source }
+    })
+}
+
+async fn put(
+    access: &Access,
+    cluster: &ClusterStore,
+    key: &Key,
+    file: &Prepared,
+    object: bytes::Bytes,
+    request: &PushRequest,
+) -> Result<PushResult, EngineError> {
+    let step = (access.watch(), "storing the file", object.len() as u64);
+    let once = async || {
+        let pushed = archive::push(&cluster.sealed, key, file.digest, object.clone());
+        access.patience.for_step(step, async { Ok(pushed.await?) }).await
+    };
+    let pushed = match once().await {
+        // An answer got lost: the same bytes again, and the store knows them.
+        Err(EngineError::Repo(RepoError::Unknown { source, .. })) => {
+            tracing::warn!("{source}: storing it once more");
+            once().await?
+        }
+        other => other?,
+    };
+    match pushed {
+        Pushed::Created => Ok(PushResult::Created),
+        Pushed::AlreadyThere => Ok(PushResult::AlreadyThere),
+        Pushed::Collision { stored } => {
+            if resolve::is_settled(cluster, key, file.digest).await? {
+                return Ok(PushResult::Settled);
+            }
+            Err(collision(cluster, key, file, stored, request).await)
+        }
+    }
+}
+
+/// Names both contents: their digests, hosts and timelines.
+async fn collision(
+    cluster: &ClusterStore,
+    key: &Key,
+    file: &Prepared,
+    stored: Digest,
+    request: &PushRequest,
+) -> EngineError {
+    let there = match trailer::read(&cluster.sealed, key).await {
+        Ok(there) => format!(
+            "pushed by {} at {}, {}",
+            there.trailer.host,
+            there.trailer.pushed,
+            there.trailer.timelines()
+        ),
+        Err(error) => format!("its trailer does not read: {error}"),
+    };
+    let message = format!(
+        "{} is stored already with OTHER CONTENT: stored {} ({there}); this one {} (host {}, {})",
+        file.file,
+        resolve::short(&stored),
+        resolve::short(&file.digest),
+        request.host,
+        file.trailer(request).timelines()
+    );
+    EngineError::refused(ErrorKind::Conflict, message)
+        .hint(
+            "Two servers write one timeline: find out which one is the true primary, and stop the \
+             other.",
+        )
+        .hint(format!(
+            "Then settle it: pgrecall wal resolve {} --file {} shows both contents.",
+            file.file,
+            request.path.display()
+        ))
+}
+
+fn kind_of(name: ArchiveName) -> pgrecall_pgformat::segment::ArchiveNameKind {
+    use pgrecall_pgformat::segment::ArchiveNameKind as Kind;
+    match name {
+        ArchiveName::Segment(_) => Kind::Segment,
+        ArchiveName::Partial(_) => Kind::Partial,
+        ArchiveName::History(_) => Kind::History,
+        ArchiveName::BackupHistory { .. } => Kind::BackupHistory,
+    }
+}
+
+pub(super) fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A task that does not outlive who waits for it.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<Result<T, EngineError>>);
+
+impl<T> AbortOnDrop<T> {
+    async fn ended(mut self) -> Result<T, EngineError> {
+        (&mut self.0).await.unwrap_or_else(|error| {
+            let message = format!("the task that opens the repository died: {error}");
+            Err(EngineError::refused(ErrorKind::Internal, message))
+        })
+    }
+}
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,383 @@
+//! Settling a collision: two contents of one WAL file, of which a person says which one holds.
+//!
+//! Both are stored under names with their digests, then the settlement is written down as
+//! `<file>.resolved`. Last, `<file>` itself is made to hold the chosen content. Between its removal
+//! and its new put there is nothing under the name: a fetch then follows the settlement.
+
+use pgrecall_pgformat::ArchiveName;
+use pgrecall_repo::archive::{self, Pushed};
+use pgrecall_repo::format::document::Resolution;
+use pgrecall_repo::format::header::Kind;
+use pgrecall_repo::id::Digest;
+use pgrecall_repo::object::{self, Payload, frames_of};
+use pgrecall_repo::sealed_store::{SealedStore, Stored};
+use pgrecall_store::Key;
+
+use super::access::Access;
+use super::check;
+use super::pack::Compression;
+use super::push::{self, Prepared, PushRequest};
+use super::trailer::{self, StoredFile, Trailer};
+use crate::cluster::ClusterStore;
+use crate::error::{EngineError, ErrorKind};
+use crate::wal_place;
+
+/// Hex digits of a digest in names and messages.
+const SHORT_DIGITS: usize = 16;
+
+/// The digest's beginning, as in object names.
+#[must_use]
+pub fn short(digest: &Digest) -> String {
+    digest.to_string().chars().take(SHORT_DIGITS).collect()
+}
+
+/// Which content is to hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The beginning of its digest.
+    pub digest: String,
+    /// Why.
+    pub reason: String,
+    /// Who says so, for people.
+    pub by: String,
+}
+
+/// One content of a file.
+#[derive(Debug, Clone)]
+pub struct Content {
+    /// Its digest.
+    pub digest: Digest,
+    /// The object that holds it; nothing for a local file that is not stored.
+    pub object: Option<Key>,
+    /// What is known of it.
+    pub trailer: Trailer,
+    /// Whether recovery is served this one now.
+    pub holds: bool,
+}
+
+/// The contents of a file, and the settlement if there is one.
+#[derive(Debug, Clone)]
+pub struct Contents {
+    /// The file's name.
+    pub name: String,
+    /// The contents, the stored one first.
+    pub all: Vec<Content>,
+    /// How it was settled before.
+    pub settled: Option<Resolution>,
+}
+
+/// Where a content goes that has to share its name: `<file>.<16 digits of the digest>`.
+fn by_digest(key: &Key, digest: &Digest) -> Result<Key, EngineError> {
+    sibling(key, &short(digest))
+}
+
+fn sibling(key: &Key, suffix: &str) -> Result<Key, EngineError> {
+    Key::parse(&format!("{key}.{suffix}"))
+        .map_err(|error| EngineError::refused(ErrorKind::Internal, error.to_string()))
+}
+
+/// The object that a settlement names; nothing if there is no settlement.
+pub(super) async fn settled_object(
+    sealed: &SealedStore,
+    key: &Key,
+) -> Result<Option<Key>, EngineError> {
+    let Some(resolution) = settlement(sealed, key).await? else { return Ok(None) };
+    let named = Key::parse(&resolution.object).ok();
+    // It authenticated; still it may only speak of the file it belongs to.
+    let own = |named: &Key| named.as_str().starts_with(&format!("{key}."));
+    named.filter(own).map(Some).ok_or_else(|| {
+        let message = format!("the settlement of {key} names {:?}", resolution.object);
+        EngineError::refused(ErrorKind::Corrupt, message)
+    })
+}
+
+async fn settlement(sealed: &SealedStore, key: &Key) -> Result<Option<Resolution>, EngineError> {
+    match sealed.get(Kind::Resolution, &sibling(key, "resolved")?).await {
+        Ok(resolution) => Ok(Some(resolution)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a collision over this name was settled and this content is kept.
+pub(super) async fn is_settled(
+    cluster: &ClusterStore,
+    key: &Key,
+    digest: Digest,
+) -> Result<bool, EngineError> {
+    if settled_object(&cluster.sealed, key).await?.is_none() {
+        return Ok(false);
+    }
+    match archive::stored_digest(&cluster.sealed, &by_digest(key, &digest)?).await {
+        Ok(kept) => Ok(kept == digest),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Shows the contents of a file: the stored one, those kept by an earlier settlement, and the local
+/// one that `request` names.
+///
+/// # Errors
+/// `NotFound` when nothing is stored under the name; damage; an unreachable store.
+pub async fn contents(
+    access: &Access,
+    name: &str,
+    request: &PushRequest,
+    local: Local,
+) -> Result<Contents, EngineError> {
+    let work = async {
+        let open = Open::new(access, name, request).await?;
+        let (contents, _) = open.contents(request, local).await?;
+        Ok(contents)
+    };
+    access.patience.for_all("looking at the contents", work).await
+}
+
+/// Whether `request.path` is a content too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Local {
+    /// It is.
+    File,
+    /// Only stored contents are looked at.
+    None,
+}
+
+/// Settles which content of a file holds.
+///
+/// # Errors
+/// When there are not two contents, the choice fits none or several of them, or it was settled
+/// otherwise before.
+pub async fn resolve(
+    access: &Access,
+    name: &str,
+    request: &PushRequest,
+    local: Local,
+    choice: &Choice,
+) -> Result<Contents, EngineError> {
+    let work = async {
+        let open = Open::new(access, name, request).await?;
+        let (before, file) = open.contents(request, local).await?;
+        let chosen = choose(&before, choice)?;
+        open.settle(request, &before, file.as_ref(), &chosen, choice).await?;
+        let (after, _) = open.contents(request, Local::None).await?;
+        Ok(after)
+    };
+    access.patience.for_all("settling the collision", work).await
+}
+
+fn choose(contents: &Contents, choice: &Choice) -> Result<Digest, EngineError> {
+    let listed = || {
+        let all: Vec<String> = contents.all.iter().map(|content| short(&content.digest)).collect();
+        all.join(", ")
+    };
+    let refuse = |message: String| Err(EngineError::refused(ErrorKind::Invalid, message));
+    if contents.all.len() < 2 {
+        return refuse(format!(
+            "there is one content of {} only ({}), and nothing to settle",
+            contents.name,
+            listed()
+        ))
+        .map_err(|error| error.hint("Name the other content with --file PATH."));
+    }
+    let fits = |content: &&Content| content.digest.to_string().starts_with(&choice.digest);
+    let fitting: Vec<&Content> = contents.all.iter().filter(fits).collect();
+    match fitting.as_slice() {
+        [one] => Ok(one.digest),
+        [] => refuse(format!("no content has a digest {}: there are {}", choice.digest, listed())),
+        _ => refuse(format!("several digests begin with {}: {}", choice.digest, listed())),
+    }
+}
+
+/// The file's objects in an open cluster.
+struct Open {
+    cluster: ClusterStore,
+    name: ArchiveName,
+    file: String,
+    key: Key,
+}
+
+impl Open {
+    async fn new(access: &Access, name: &str, request: &PushRequest) -> Result<Self, EngineError> {
+        let size = request.facts.wal_segment_size;
+        let name = ArchiveName::parse(name, size)
+            .map_err(|source| EngineError::Postgres { path: name.to_owned(), source })?;
+        let cluster = access.for_push(request.facts.clone()).await?;
+        let key = wal_place::object(&cluster.at, name, size)?;
+        Ok(Self { cluster, name, file: name.file_name(size), key })
+    }
+
+    async fn contents(
+        &self,
+        request: &PushRequest,
+        local: Local,
+    ) -> Result<(Contents, Option<Prepared>), EngineError> {
+        let sealed = &self.cluster.sealed;
+        let settled = settlement(sealed, &self.key).await?;
+        let mut all = Vec::new();
+        let holding = match self.stored(&self.key).await? {
+            Some(stored) => Some((self.key.clone(), stored)),
+            None => match settled_object(sealed, &self.key).await? {
+                Some(key) => self.stored(&key).await?.map(|stored| (key, stored)),
+                None => None,
+            },
+        };
+        let Some((object, stored)) = holding else {
+            let message = format!("nothing is stored under the name {}", self.file);
+            return Err(EngineError::refused(ErrorKind::NotFound, message));
+        };
+        let StoredFile { digest, trailer, .. } = stored;
+        all.push(Content { digest, object: Some(object), trailer, holds: true });
+        for object in self.kept().await? {
+            let Some(kept) = self.stored(&object).await? else { continue };
+            if all.iter().all(|content| content.digest != kept.digest) {
+                let StoredFile { digest, trailer, .. } = kept;
+                all.push(Content { digest, object: Some(object), trailer, holds: false });
+            }
+        }
+        let file = match local {
+            Local::File => Some(push::prepare(&self.cluster, request, self.name).await?),
+            Local::None => None,
+        };
+        if let Some(file) = &file
+            && all.iter().all(|content| content.digest != file.digest)
+        {
+            let trailer = file.trailer(request);
+            all.push(Content { digest: file.digest, object: None, trailer, holds: false });
+        }
+        Ok((Contents { name: self.file.clone(), all, settled }, file))
+    }
+
+    /// Objects that an earlier settlement kept under their digests.
+    async fn kept(&self) -> Result<Vec<Key>, EngineError> {
+        let folder = self.key.parent();
+        let listed = self.cluster.sealed.list(&folder).await?;
+        let own = |key: &Key| {
+            let suffix = key.as_str().strip_prefix(self.key.as_str())?.strip_prefix('.')?;
+            let hex = suffix.len() == SHORT_DIGITS
+                && suffix.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            hex.then_some(())
+        };
+        Ok(listed.into_iter().map(|object| object.key).filter(|key| own(key).is_some()).collect())
+    }
+
+    async fn stored(&self, key: &Key) -> Result<Option<StoredFile>, EngineError> {
+        match trailer::read(&self.cluster.sealed, key).await {
+            Ok(stored) => Ok(Some(stored)),
+            Err(EngineError::Repo(error)) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn settle(
+        &self,
+        request: &PushRequest,
+        contents: &Contents,
+        file: Option<&Prepared>,
+        chosen: &Digest,
+        choice: &Choice,
+    ) -> Result<(), EngineError> {
+        for content in &contents.all {
+            match &content.object {
+                Some(object) => self.keep_stored(object, content).await?,
+                None => {
+                    let Some(file) = file else { continue };
+                    let key = by_digest(&self.key, &file.digest)?;
+                    let object = file.seal(&self.cluster, &key, request)?;
+                    self.put(&key, file.digest, object).await?;
+                }
+            }
+        }
+        self.write_down(chosen, choice, request).await?;
+        self.make_hold(chosen).await
+    }
+
+    /// Keeps a stored content under its digest: read, authenticated, and sealed for its new name.
+    async fn keep_stored(&self, object: &Key, content: &Content) -> Result<(), EngineError> {
+        let key = by_digest(&self.key, &content.digest)?;
+        if *object == key {
+            return Ok(());
+        }
+        self.copy(object, &key, content).await.map(|_| ())
+    }
+
+    async fn copy(&self, from: &Key, to: &Key, content: &Content) -> Result<Pushed, EngineError> {
+        let sealed = &self.cluster.sealed;
+        let limit = check::limit_bytes(self.name, &self.cluster.facts);
+        let mut plain = Vec::new();
+        archive::fetch(sealed, from, limit, |part| plain.extend_from_slice(part)).await?;
+        let level = Compression::DEFAULT.level;
+        let frames: Vec<_> = frames_of(&plain).map(|part| Payload::compress(part, level)).collect();
+        let trailer = content.trailer.encode();
+        let (keys, random) = (sealed.keys(), sealed.random());
+        let object = object::seal_archive(keys, to, content.digest, &frames, &trailer, random)?;
+        self.put(to, content.digest, object).await
+    }
+
+    async fn put(
+        &self,
+        key: &Key,
+        digest: Digest,
+        object: bytes::Bytes,
+    ) -> Result<Pushed, EngineError> {
+        let pushed = archive::push(&self.cluster.sealed, key, digest, object).await?;
+        match &pushed {
+            Pushed::Collision { stored } if *key != self.key => {
+                let message = format!("{key} holds other content, {}", short(stored));
+                Err(EngineError::refused(ErrorKind::Corrupt, message))
+            }
+            _ => Ok(pushed),
+        }
+    }
+
+    async fn write_down(
+        &self,
+        chosen: &Digest,
+        choice: &Choice,
+        request: &PushRequest,
+    ) -> Result<(), EngineError> {
+        let sealed = &self.cluster.sealed;
+        let object = by_digest(&self.key, chosen)?;
+        let resolution = Resolution {
+            object: object.to_string(),
+            reason: choice.reason.clone(),
+            by: format!("{} on {} at {}", choice.by, request.host, request.clock.now_text()),
+        };
+        let key = sibling(&self.key, "resolved")?;
+        if sealed.put(Kind::Resolution, &key, &resolution).await? == Stored::Mine {
+            return Ok(());
+        }
+        // Saying the same again, for another reason or at another time, is fine.
+        let before = settlement(sealed, &self.key).await?;
+        if before.as_ref().is_some_and(|before| before.object == resolution.object) {
+            return Ok(());
+        }
+        let (what, by, reason) = match before {
+            Some(before) => (before.object, before.by, before.reason),
+            None => ("nothing".into(), "nobody".into(), "none".into()),
+        };
+        let message = format!("{} was settled before, to be {what}, by {by}: {reason}", self.file);
+        Err(EngineError::refused(ErrorKind::Conflict, message))
+    }
+
+    /// Makes the file's own name hold the chosen content.
+    async fn make_hold(&self, chosen: &Digest) -> Result<(), EngineError> {
+        let sealed = &self.cluster.sealed;
+        let from = by_digest(&self.key, chosen)?;
+        let StoredFile { digest, trailer, .. } = trailer::read(sealed, &from).await?;
+        let content = Content { digest, object: None, trailer, holds: false };
+        // A server that lost may push at this very moment.
+        for _ in 0..8 {
+            match self.copy(&from, &self.key, &content).await? {
+                Pushed::Created | Pushed::AlreadyThere => return Ok(()),
+                Pushed::Collision { .. } => {
+                    let deleted = sealed.store().delete(&self.key).await;
+                    deleted.map_err(pgrecall_repo::RepoError::from)?;
+                }
+            }
+        }
+        let message = format!("another server keeps storing {} again and again", self.file);
+        Err(EngineError::refused(ErrorKind::Conflict, message)
+            .hint("Stop the server whose WAL is not to hold, then settle it again."))
+    }
+}

@@ -1,0 +1,10 @@
+//! Archiving against stores that count, fail, lose answers and hold damaged objects.
+
+#[path = "archive/absence.rs"]
+mod absence;
+#[path = "archive/bench.rs"]
+mod bench;
+#[path = "archive/requests.rs"]
+mod requests;
+#[path = "archive/settling.rs"]
+mod settling;
