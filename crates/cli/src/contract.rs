@@ -18,6 +18,12 @@ pub(crate) enum Contract {
     /// `restore_command` of a standby: every failure is 1, since PostgreSQL then streams or asks
     /// again, while above 125 it would shut the standby down.
     StandbyFetch,
+    /// `restore_command` at the very end of recovery, when the signal files are gone already:
+    /// PostgreSQL asks once more for the history of the timeline that it leaves, to write that of
+    /// the new one (`writeTimeLineHistory` in `timeline.c`). It has the file in `pg_wal`, and takes
+    /// it from there when it is told 1. Above 125 it dies in the middle of the promotion, and would
+    /// come up again on the old timeline. Every failure is 1.
+    PromotionFetch,
 }
 
 impl Contract {
@@ -26,7 +32,7 @@ impl Contract {
     pub(crate) fn of(arguments: &[OsString]) -> Self {
         match command(arguments) {
             Some(Wal::Push) => Self::Push,
-            Some(Wal::Fetch) => Self::fetch_here(),
+            Some(Wal::Fetch) => Self::fetch_here(arguments),
             None => Self::Person,
         }
     }
@@ -35,17 +41,23 @@ impl Contract {
     /// must not end recovery either.
     pub(crate) fn of_unparsable(arguments: &[OsString]) -> Self {
         match Self::of(arguments) {
-            Self::Person if looks_like_fetch(arguments) => Self::fetch_here(),
+            Self::Person if looks_like_fetch(arguments) => Self::fetch_here(arguments),
             known => known,
         }
     }
 
-    fn fetch_here() -> Self {
-        if Path::new("standby.signal").exists() { Self::StandbyFetch } else { Self::Fetch }
+    fn fetch_here(arguments: &[OsString]) -> Self {
+        if Path::new("standby.signal").exists() {
+            Self::StandbyFetch
+        } else if ends_promotion(arguments, Path::new("")) {
+            Self::PromotionFetch
+        } else {
+            Self::Fetch
+        }
     }
 
     pub(crate) fn is_fetch(self) -> bool {
-        matches!(self, Self::Fetch | Self::StandbyFetch)
+        matches!(self, Self::Fetch | Self::StandbyFetch | Self::PromotionFetch)
     }
 }
 
@@ -73,6 +85,20 @@ fn command(arguments: &[OsString]) -> Option<Wal> {
     None
 }
 
+/// The first timeline has no ancestors, and no history file.
+const FIRST_HISTORY: &str = "00000001.history";
+
+/// Whether a history file is asked for that recovery can do without: the one that no cluster has,
+/// or, once the signal files are gone, one that `pg_wal` holds.
+fn ends_promotion(arguments: &[OsString], data_directory: &Path) -> bool {
+    arguments.iter().filter_map(|argument| argument.to_str()).any(|word| {
+        word == FIRST_HISTORY
+            || (is_history_name(word)
+                && !data_directory.join("recovery.signal").exists()
+                && data_directory.join("pg_wal").join(word).is_file())
+    })
+}
+
 /// Whether the arguments hold what PostgreSQL puts in place of `%f`, followed by something in the
 /// place of `%p`.
 pub(crate) fn looks_like_fetch(arguments: &[OsString]) -> bool {
@@ -90,7 +116,12 @@ pub(crate) fn asks_help_only(arguments: &[OsString]) -> bool {
 /// PostgreSQL's `xlog_internal.h`.
 fn is_wal_name(word: &str) -> bool {
     let hex = |text: &str, len| text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit());
-    hex(word, 24) || word.strip_suffix(".history").is_some_and(|stem| hex(stem, 8))
+    hex(word, 24) || is_history_name(word)
+}
+
+fn is_history_name(word: &str) -> bool {
+    let stem = word.strip_suffix(".history").filter(|stem| stem.len() == 8);
+    stem.is_some_and(|stem| stem.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 #[cfg(test)]
@@ -119,6 +150,25 @@ mod tests {
         ] {
             assert_eq!(command(&words(line)), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_promotion_can_do_without_histories_that_it_has() -> std::io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let here = folder.path();
+        std::fs::create_dir(here.join("pg_wal"))?;
+        let ends = |name: &str| {
+            ends_promotion(&words(&format!("wal fetch {name} pg_wal/RECOVERYHISTORY")), here)
+        };
+        assert!(ends("00000001.history"));
+        assert!(!ends("00000003.history"));
+        std::fs::write(here.join("pg_wal/00000003.history"), "1\t0/3000000\tno reason\n")?;
+        std::fs::write(here.join("pg_wal/000000030000000000000004"), "")?;
+        assert!(ends("00000003.history"));
+        assert!(!ends("000000030000000000000004"));
+        std::fs::write(here.join("recovery.signal"), "")?;
+        assert!(!ends("00000003.history"));
+        Ok(())
     }
 
     #[test]

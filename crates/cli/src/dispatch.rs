@@ -37,6 +37,15 @@ pub(crate) fn run(cli: Cli, contract: &Cell<Contract>) -> Outcome<u8> {
         Command::Backup(args) => commands::backup::run(&settings, args).map(|()| 0),
         Command::Key(command) => commands::key::run(&settings, command).map(|()| 0),
         Command::Config(args) => commands::config::run(&settings, args).map(|()| 0),
+        Command::Wal(WalCommand::Push(args)) | Command::ArchivePush(args) => {
+            commands::wal_push::run(&settings, args).map(|()| 0)
+        }
+        Command::Wal(WalCommand::Fetch(args)) | Command::ArchiveGet(args) => {
+            commands::wal_fetch::run(&settings, args, contract.get())
+        }
+        Command::Wal(WalCommand::Resolve(args)) => {
+            commands::wal_resolve::run(&settings, args).map(|()| 0)
+        }
         _ => Err(not_wired(&cli.command)),
     }
 }

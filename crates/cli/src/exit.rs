@@ -97,7 +97,7 @@ pub(crate) fn code(contract: Contract, failure: &Failure) -> u8 {
         Contract::Push if code > 125 => PUSH_ENDED,
         Contract::Push => code,
         Contract::Fetch => FETCH_FAILED,
-        Contract::StandbyFetch => ABSENT,
+        Contract::StandbyFetch | Contract::PromotionFetch => ABSENT,
     }
 }
 
@@ -124,6 +124,7 @@ mod tests {
             assert!((1..=125).contains(&code(Contract::Push, &failure)), "{}", row.name);
             assert_eq!(code(Contract::Fetch, &failure), 126, "{}", row.name);
             assert_eq!(code(Contract::StandbyFetch, &failure), 1, "{}", row.name);
+            assert_eq!(code(Contract::PromotionFetch, &failure), 1, "{}", row.name);
         }
     }
 

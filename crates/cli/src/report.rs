@@ -30,6 +30,12 @@ pub(crate) fn failure(contract: Contract, failure: &Failure) {
     } else {
         tracing::error!(kind, hint = hints.join(" "), "{failure}");
     }
+    if contract == Contract::PromotionFetch {
+        tracing::error!(
+            "wal fetch FAILED for a timeline's history at the end of recovery; PostgreSQL is told \
+             that it is not there, and takes its own copy"
+        );
+    }
     if contract == Contract::StandbyFetch {
         tracing::error!(
             "wal fetch FAILED on a standby; PostgreSQL is told that the file is not there, so that it streams or asks \

@@ -6,3 +6,7 @@ pub(crate) mod config;
 pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod man;
+mod wal_access;
+pub(crate) mod wal_fetch;
+pub(crate) mod wal_push;
+pub(crate) mod wal_resolve;
