@@ -46,6 +46,8 @@ pub(crate) fn run(cli: Cli, contract: &Cell<Contract>) -> Outcome<u8> {
         Command::Wal(WalCommand::Resolve(args)) => {
             commands::wal_resolve::run(&settings, args).map(|()| 0)
         }
+        Command::Plan(args) => commands::plan::run(&settings, args).map(|()| 0),
+        Command::Restore(args) => commands::restore::run(&settings, args).map(|()| 0),
         _ => Err(not_wired(&cli.command)),
     }
 }

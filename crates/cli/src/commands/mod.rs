@@ -10,3 +10,5 @@ mod wal_access;
 pub(crate) mod wal_fetch;
 pub(crate) mod wal_push;
 pub(crate) mod wal_resolve;
+pub(crate) mod plan;
+pub(crate) mod restore;

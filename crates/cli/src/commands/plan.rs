@@ -1,0 +1,246 @@
+//! `pgrecall plan`: what a restore would do, or why it cannot work.
+
+use std::io::BufReader;
+
+use jiff::tz::TimeZone;
+use pgrecall_engine::cluster::ClusterStore;
+use pgrecall_engine::restore::plan::{RestorePlan, Stop, plan};
+use pgrecall_engine::restore::refusal::{PlanError, show};
+use pgrecall_engine::restore::repo_wal::{RepoWal, backups};
+use pgrecall_engine::restore::target::{BackupChoice, Bound, Request, Target};
+use pgrecall_engine::restore::wal_view::WalView as _;
+use pgrecall_pgformat::xact::TransactionEnd;
+use pgrecall_pgformat::{SegmentName, SegmentSize, TimelineId, Timestamp};
+use pgrecall_repo::format::document::Manifest;
+use serde_json::{Value, json};
+
+use crate::args::recovery::{PlanArgs, RouteArgs};
+use crate::config::settings::Settings;
+use crate::context::{cluster, repository, runtime};
+use crate::failure::{Failure, Kind, Outcome};
+use crate::moment;
+use crate::output::stdout::{self, Colour};
+use crate::output::table::{Align, Cell, Table};
+use crate::output::{human, prompt};
+
+pub(crate) fn run(settings: &Settings, args: &PlanArgs) -> Outcome<()> {
+    let request = request(&args.route, Target::Latest)?;
+    runtime::run(async {
+        let repository = repository::open(settings).await?;
+        let cluster = cluster::stored(settings, &repository).await?;
+        let wal = RepoWal::open(&cluster).await?;
+        let (plan, _) = make(&cluster, &wal, &request).await?;
+        let size = wal.stored().segment_size;
+        if args.output.json {
+            return stdout::print_json(&as_json(&plan, size));
+        }
+        let mut text = as_text(&plan, size);
+        text.push_str(
+            "\nTo do it: pgrecall restore DIR --as copy|primary|standby, with the same target.\n",
+        );
+        stdout::print(&text)
+    })
+}
+
+/// The plan, with the manifest of its backup.
+pub(crate) async fn make(
+    cluster: &ClusterStore,
+    wal: &RepoWal<'_>,
+    request: &Request,
+) -> Outcome<(RestorePlan, Manifest)> {
+    let (rows, manifests) = backups(cluster).await?;
+    let plan = plan(wal, &rows, request).await.map_err(failure)?;
+    let manifest = manifests.into_iter().find(|manifest| manifest.backup == plan.backup.id);
+    let manifest = manifest
+        .ok_or_else(|| Failure::new(Kind::Internal, "the plan names a backup without manifest"))?;
+    Ok((plan, manifest))
+}
+
+fn failure(error: PlanError) -> Failure {
+    pgrecall_engine::EngineError::from(error).into()
+}
+
+/// What the arguments ask for; `default` when they name no target.
+pub(crate) fn request(route: &RouteArgs, default: Target) -> Outcome<Request> {
+    let target = &route.target;
+    let wanted = if let Some(text) = &target.to_time {
+        Target::Time(time(text)?)
+    } else if let Some(text) = &target.to_lsn {
+        Target::Lsn(text.parse().map_err(|error| {
+            Failure::from_error(Kind::Usage, &error).during(format!("--to-lsn {text}"))
+        })?)
+    } else if let Some(xid) = target.to_xid {
+        // WAL has the low 32 bits; the rest counts how often they have wrapped round.
+        Target::Xid(u32::try_from(xid & u64::from(u32::MAX)).unwrap_or_default())
+    } else if let Some(name) = &target.to_name {
+        Target::Name(name.clone())
+    } else if target.to_immediate {
+        Target::Immediate
+    } else if target.to_latest {
+        Target::Latest
+    } else {
+        default
+    };
+    let backup = match route.backup.as_deref() {
+        None => BackupChoice::Best,
+        Some("latest") => BackupChoice::Latest,
+        Some(prefix) => BackupChoice::Prefix(prefix.to_owned()),
+    };
+    Ok(Request {
+        target: wanted,
+        bound: if route.exclusive { Bound::Exclusive } else { Bound::Inclusive },
+        timeline: route.timeline.map(TimelineId),
+        backup,
+    })
+}
+
+fn time(text: &str) -> Outcome<Timestamp> {
+    let parsed = moment::parse(text)?;
+    let local = TimeZone::system();
+    let at = if prompt::is_possible() {
+        let (stdin, mut stderr) = (std::io::stdin(), std::io::stderr());
+        let mut input = BufReader::new(stdin);
+        moment::settle(parsed, &local, Some((&mut input, &mut stderr)))?
+    } else {
+        moment::settle(parsed, &local, None)?
+    };
+    Ok(Timestamp::from_unix_micros(at.as_microsecond()))
+}
+
+/// For people.
+pub(crate) fn as_text(plan: &RestorePlan, size: SegmentSize) -> String {
+    let details = &plan.backup.details;
+    let mut table = Table::new(&[("", Align::Left), ("", Align::Left)]);
+    let mut row = |name: &'static str, value: String| {
+        table.row([Cell::from(name.to_owned()), Cell::from(value)]);
+    };
+    row("target", target(&plan.target));
+    row("backup", format!("{} of {}", plan.backup.id, details.ended));
+    row(
+        "files",
+        format!("{} entries, {}", plan.backup.entries, human::size(plan.estimate.file_bytes)),
+    );
+    let path: Vec<String> = plan
+        .path
+        .iter()
+        .map(|span| {
+            let end = span.end.map(|end| end.to_string()).unwrap_or_default();
+            format!("timeline {}: {} to {end}", span.timeline.0, span.start)
+        })
+        .collect();
+    row("replay", path.join(", then "));
+    row("wal", segments(plan, size));
+    row("stop", stop(plan));
+    row("timeline", plan.timeline.0.to_string());
+    if let Some(last) = plan.last_kept {
+        row("last kept", transaction(last));
+    }
+    if let Some(first) = plan.first_left_out {
+        row("first left out", transaction(first));
+    }
+    row("requests", format!("about {}", plan.estimate.requests));
+    let rendered = table.render(Colour::of_stdout());
+    // The columns need no headings.
+    let mut text: String = rendered
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect();
+    for note in &plan.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    text
+}
+
+fn target(target: &Target) -> String {
+    match target {
+        Target::Time(time) => show(*time),
+        Target::Lsn(lsn) => format!("LSN {lsn}"),
+        Target::Xid(xid) => format!("transaction {xid}"),
+        Target::Name(name) => format!("restore point {name}"),
+        Target::Immediate => "the end of the backup".into(),
+        Target::Latest => "the end of the stored WAL".into(),
+    }
+}
+
+fn segments(plan: &RestorePlan, size: SegmentSize) -> String {
+    let name = |timeline, number| SegmentName { timeline, number }.file_name(size);
+    let first = plan.segments.first().map(|range| name(range.timeline, range.first));
+    let last = plan.segments.last().map(|range| name(range.timeline, range.last));
+    format!(
+        "{} segments, {} to {} ({})",
+        plan.segment_count,
+        first.unwrap_or_default(),
+        last.unwrap_or_default(),
+        human::size(plan.estimate.wal_bytes)
+    )
+}
+
+fn stop(plan: &RestorePlan) -> String {
+    match plan.stop {
+        Stop::Lsn { lsn, bound: Bound::Exclusive } => format!("before the record at LSN {lsn}"),
+        Stop::Lsn { lsn, bound: Bound::Inclusive } => format!("after the record at LSN {lsn}"),
+        Stop::Consistency { lsn } => format!("as soon as the backup is consistent, at LSN {lsn}"),
+    }
+}
+
+fn transaction(end: TransactionEnd) -> String {
+    let what = if end.outcome.is_commit() { "commit" } else { "abort" };
+    format!("{what} of transaction {} at {} (LSN {})", end.xid, show(end.time), end.lsn)
+}
+
+/// For programs.
+pub(crate) fn as_json(plan: &RestorePlan, size: SegmentSize) -> Value {
+    let transaction = |end: Option<TransactionEnd>| {
+        end.map(|end| {
+            json!({
+                "lsn": end.lsn,
+                "xid": end.xid,
+                "time": show(end.time),
+                "outcome": end.outcome,
+            })
+        })
+    };
+    let name = |timeline, number| SegmentName { timeline, number }.file_name(size);
+    let segments: Vec<Value> = plan
+        .segments
+        .iter()
+        .map(|range| {
+            json!({
+                "timeline": range.timeline.0,
+                "first": name(range.timeline, range.first),
+                "last": name(range.timeline, range.last),
+            })
+        })
+        .collect();
+    let seeds: Vec<Value> = plan
+        .seeds
+        .iter()
+        .map(|seed| {
+            json!({
+                "wanted": seed.wanted.file_name(size),
+                "stored": seed.stored.file_name(size),
+            })
+        })
+        .collect();
+    json!({
+        "target": target(&plan.target),
+        "backup": {
+            "id": plan.backup.id,
+            "began": plan.backup.details.began,
+            "ended": plan.backup.details.ended,
+            "start": plan.backup.details.start,
+            "stop": plan.backup.details.stop,
+        },
+        "stop": plan.stop,
+        "timeline": plan.timeline.0,
+        "path": plan.path,
+        "segments": segments,
+        "segment_count": plan.segment_count,
+        "placed_in_pg_wal": seeds,
+        "last_kept": transaction(plan.last_kept),
+        "first_left_out": transaction(plan.first_left_out),
+        "estimate": plan.estimate,
+        "notes": plan.notes,
+    })
+}

@@ -1,0 +1,272 @@
+//! `pgrecall restore`: the plan first, then the files, then what to do next.
+
+use std::path::{Path, PathBuf};
+
+use pgrecall_engine::clock::Clock;
+use pgrecall_engine::restore::execute::{
+    Around, Prepared, RestoreOptions, Restored, prepare, restore,
+};
+use pgrecall_engine::restore::layout::{Locations, Places};
+use pgrecall_engine::restore::old_wal::not_archived;
+use pgrecall_engine::restore::plan::RestorePlan;
+use pgrecall_engine::restore::recovery_settings::{self, ServerSettings, shell_word};
+use pgrecall_engine::restore::repo_wal::RepoWal;
+use pgrecall_engine::restore::target::{self, Target};
+use pgrecall_engine::restore::target_dir::{Existing, Found};
+use pgrecall_engine::restore::wal_view::WalView as _;
+use pgrecall_pgformat::SegmentSize;
+use serde_json::json;
+
+use super::plan;
+use crate::args::recovery::{self, Action, PlaceArgs, RestoreArgs, Role};
+use crate::config::resolve::Origin;
+use crate::config::settings::Settings;
+use crate::context::telling::Telling;
+use crate::context::{cluster, repository, runtime};
+use crate::failure::{Failure, Kind, Outcome};
+use crate::output::{human, prompt, stdout};
+
+pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
+    let role = role(args)?;
+    // A standby follows its primary, and another tool brings its own target: both only need a
+    // backup that is consistent.
+    let default = match role {
+        Some(Role::Primary | Role::Copy) => Target::Latest,
+        Some(Role::Standby) | None => Target::Immediate,
+    };
+    let request = plan::request(&args.route, default)?;
+    if role == Some(Role::Standby) && !matches!(request.target, Target::Immediate | Target::Latest)
+    {
+        let message = "a standby follows its primary and stops at no target";
+        return Err(Failure::new(Kind::Usage, message)
+            .hint("Leave the target out, or restore with --as copy."));
+    }
+    let dir = absolute(&args.dir)?;
+    let options = RestoreOptions {
+        places: places(&args.places)?,
+        existing: if args.delta { Existing::Delta } else { Existing::Refuse },
+        server: role.map(|role| server(settings, args, role, &request.target)).transpose()?,
+        threads: settings.restore.threads,
+        memory_budget_bytes: settings.restore.memory_budget_bytes,
+        dir,
+    };
+    runtime::run_long(|cancel| async move {
+        let repository = repository::open(settings).await?;
+        let cluster = cluster::stored(settings, &repository).await?;
+        let wal = RepoWal::open(&cluster).await?;
+        let (plan, manifest) = plan::make(&cluster, &wal, &request).await?;
+        let prepared = prepare(&cluster, &manifest, &options).await?;
+        let size = wal.stored().segment_size;
+        if !args.output.json {
+            stdout::print(&announce(&plan, &prepared, &options, size))?;
+        }
+        if prepared.found != Found::Empty {
+            confirm(&options.dir, args)?;
+        }
+        let telling = Telling::new();
+        let around = Around { clock: Clock::system(), progress: telling.progress(), cancel };
+        let done = restore(&cluster, &wal, &plan, &manifest, prepared, &options, around).await?;
+        drop(telling);
+        if args.output.json {
+            return stdout::print_json(&json!({
+                "plan": plan::as_json(&plan, size),
+                "dir": options.dir,
+                "files": done.copied.files,
+                "bytes": done.copied.bytes,
+                "written_bytes": done.copied.written_bytes,
+                "removed": done.removed,
+                "old_pg_wal": done.old_wal.as_ref().map(|old| &old.at),
+                "not_archived": done.old_wal.as_ref().map(|old| &old.not_archived),
+            }));
+        }
+        stdout::print(&next_steps(&done, &options, role))
+    })
+}
+
+/// What the result is to be; asked on a terminal, required elsewhere.
+fn role(args: &RestoreArgs) -> Outcome<Option<Role>> {
+    if args.files_only {
+        return Ok(None);
+    }
+    if let Some(role) = args.role {
+        return Ok(Some(role));
+    }
+    let missing = || {
+        Failure::new(Kind::Usage, "nobody has said what the restored server is to be")
+            .hint("--as copy: a second server to look at, which never archives.")
+            .hint("--as primary: it takes the old server's place and goes on archiving.")
+            .hint("--as standby: it follows a primary.")
+    };
+    if !prompt::is_possible() {
+        return Err(missing());
+    }
+    let mut answer = String::new();
+    eprint_question("What is it to be: copy, primary or standby? ")?;
+    std::io::stdin().read_line(&mut answer).map_err(|error| {
+        Failure::from_error(Kind::Unavailable, &error).during("asking what it is to be")
+    })?;
+    match answer.trim() {
+        "copy" => Ok(Some(Role::Copy)),
+        "primary" => Ok(Some(Role::Primary)),
+        "standby" => Ok(Some(Role::Standby)),
+        _ => Err(missing()),
+    }
+}
+
+fn eprint_question(text: &str) -> Outcome<()> {
+    use std::io::Write as _;
+    let mut stderr = std::io::stderr();
+    stderr
+        .write_all(text.as_bytes())
+        .and_then(|()| stderr.flush())
+        .map_err(|error| Failure::from_error(Kind::Unavailable, &error).during("asking a question"))
+}
+
+fn confirm(dir: &Path, args: &RestoreArgs) -> Outcome<()> {
+    // Without a terminal --delta itself is the word.
+    if !prompt::is_possible() {
+        return Ok(());
+    }
+    let question = format!("Write over what is in {}?", dir.display());
+    prompt::confirm(&question, args.confirm.yes)
+}
+
+fn absolute(path: &Path) -> Outcome<PathBuf> {
+    std::path::absolute(path).map_err(|error| {
+        Failure::from_error(Kind::Usage, &error).during(path.display().to_string())
+    })
+}
+
+fn places(args: &PlaceArgs) -> Outcome<Places> {
+    Ok(Places {
+        tablespaces: args.tablespace_map.clone(),
+        waldir: args.waldir.as_deref().map(absolute).transpose()?,
+        locations: match args.locations {
+            Some(recovery::Locations::Original) => Locations::Original,
+            None => Locations::AsTold,
+        },
+    })
+}
+
+fn server(
+    settings: &Settings,
+    args: &RestoreArgs,
+    role: Role,
+    wanted: &Target,
+) -> Outcome<ServerSettings> {
+    let action = match (args.action, wanted) {
+        (Some(Action::Pause), _) => target::Action::Pause,
+        (Some(Action::Promote), _) | (None, Target::Latest) => target::Action::Promote,
+        (Some(Action::Shutdown), _) => target::Action::Shutdown,
+        (None, _) => target::Action::Pause,
+    };
+    let role = match role {
+        Role::Primary => recovery_settings::Role::Primary,
+        Role::Copy => recovery_settings::Role::Copy,
+        Role::Standby => recovery_settings::Role::Standby,
+    };
+    Ok(ServerSettings { role, action, restore_command: restore_command(settings)? })
+}
+
+/// With absolute paths: PostgreSQL runs it in the data directory, with an environment of its own.
+fn restore_command(settings: &Settings) -> Outcome<String> {
+    let program = std::env::current_exe().map_err(|error| {
+        Failure::from_error(Kind::Internal, &error).during("finding this program's path")
+    })?;
+    let mut words = vec![shell_word(&program.to_string_lossy())];
+    if settings.resolved.file_exists {
+        words.push("--config".into());
+        words.push(shell_word(&settings.resolved.file.to_string_lossy()));
+    }
+    let from_elsewhere = settings.resolved.items.iter().any(|item| {
+        item.setting.path() == "repository.url" && !matches!(item.origin, Origin::File { .. })
+    });
+    if from_elsewhere {
+        words.push("--repo".into());
+        words.push(shell_word(settings.repository_url()?));
+    }
+    words.push("--cluster".into());
+    words.push(shell_word(&settings.cluster()?.name));
+    words.push("wal fetch %f \"%p\"".into());
+    Ok(words.join(" "))
+}
+
+fn announce(
+    plan: &RestorePlan,
+    prepared: &Prepared,
+    options: &RestoreOptions,
+    size: SegmentSize,
+) -> String {
+    let mut text = plan::as_text(plan, size);
+    text.push_str(&format!("\ninto {}\n", options.dir.display()));
+    for root in &prepared.layout.roots {
+        let link = String::from_utf8_lossy(&root.link).into_owned();
+        text.push_str(&format!("{link} in {}\n", root.to.display()));
+    }
+    for note in &prepared.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    if prepared.found != Found::Empty {
+        let waiting = not_archived(&options.dir.join("pg_wal"));
+        if !waiting.is_empty() {
+            text.push_str(&unarchived(&options.dir.join("pg_wal"), &waiting));
+        }
+    }
+    text.push('\n');
+    text
+}
+
+fn unarchived(at: &Path, waiting: &[String]) -> String {
+    let mut text = format!(
+        "WARNING: {} WAL files in {} were never archived and may hold the last commits. They are \
+         kept. To store them, so that a restore can use them:\n",
+        waiting.len(),
+        at.display()
+    );
+    for name in waiting.iter().take(20) {
+        let path = at.join(name);
+        text.push_str(&format!("  pgrecall wal push {}\n", shell_word(&path.to_string_lossy())));
+    }
+    if waiting.len() > 20 {
+        text.push_str(&format!("  and {} more\n", waiting.len() - 20));
+    }
+    text
+}
+
+fn next_steps(done: &Restored, options: &RestoreOptions, role: Option<Role>) -> String {
+    let dir = options.dir.display();
+    let mut text = format!(
+        "Restored {} files, {} ({} written).\n",
+        done.copied.files,
+        human::size(done.copied.bytes),
+        human::size(done.copied.written_bytes)
+    );
+    if let Some(old) = &done.old_wal {
+        text.push_str(&format!("The WAL that was there is now in {}.\n", old.at.display()));
+        if !old.not_archived.is_empty() {
+            text.push_str(&unarchived(&old.at, &old.not_archived));
+        }
+    }
+    text.push_str("\nNext:\n");
+    match role {
+        None => text.push_str(
+            "  No recovery settings were written: recovery.signal (or standby.signal) and \
+             restore_command are the other tool's.\n",
+        ),
+        Some(Role::Standby) => text.push_str(&format!(
+            "  set primary_conninfo in {dir}/postgresql.auto.conf\n  pg_ctl -D {dir} start\n"
+        )),
+        Some(Role::Primary | Role::Copy) => {
+            let port = if role == Some(Role::Copy) { " -o '-p 5433'" } else { "" };
+            text.push_str(&format!("  pg_ctl -D {dir}{port} start\n"));
+            text.push_str("  psql -c 'select pg_is_in_recovery(), pg_last_wal_replay_lsn()'\n");
+            if options.server.as_ref().is_some_and(|s| s.action == target::Action::Pause) {
+                text.push_str(
+                    "  look around; then psql -c 'select pg_wal_replay_resume()' makes it \
+                     writable, on a new timeline\n",
+                );
+            }
+        }
+    }
+    text
+}
