@@ -290,6 +290,7 @@ fn record_bytes(record: &Rec) -> Vec<u8> {
     let (xid, info, manager, time) = match record.what {
         What::Commit { xid, time } => (xid, 0x00, 1, time.0),
         What::Abort { xid, time } => (xid, 0x20, 1, time.0),
+        What::Point { time, .. } => (0, 0x70, 0, time.0),
         _ => (0, 0x20, 0, 0), // XLOG_NOOP
     };
     let mut bytes = Vec::new();
@@ -302,6 +303,9 @@ fn record_bytes(record: &Rec) -> Vec<u8> {
     bytes.push(254);
     bytes.extend_from_slice(&((len - 29) as u32).to_le_bytes());
     bytes.extend_from_slice(&time.to_le_bytes());
+    if let What::Point { name, .. } = &record.what {
+        bytes.extend_from_slice(name.as_bytes());
+    }
     bytes.resize(len, 0);
     let checksum = record_checksum(&bytes).unwrap();
     bytes[20..24].copy_from_slice(&checksum.to_le_bytes());

@@ -1,0 +1,10 @@
+//! Real servers brought back by the real program: to a time, an LSN, a transaction and a name, and
+//! compared, row by row, with what their clients were told.
+
+#[path = "archive/site.rs"]
+#[allow(dead_code, reason = "what the tests of the archive use and these do not")]
+mod site;
+#[path = "restore/targets.rs"]
+mod targets;
+#[path = "restore/timelines.rs"]
+mod timelines;
