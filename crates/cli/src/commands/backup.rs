@@ -111,7 +111,7 @@ fn summary(settings: &Settings, report: &BackupReport, colour: Colour) -> String
     let _ = writeln!(
         text,
         "  WAL       needed from {} to {} on timeline {}; all of it is in the repository",
-        details.start.lsn, details.stop.lsn, details.stop.timeline,
+        details.start.lsn, details.stop.lsn, details.stop.timeline.0,
     );
     text.push_str(&damage(&details.damage, colour));
     let flags = config_file::finding_flags(&settings.resolved).join(" ");

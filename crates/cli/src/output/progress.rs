@@ -133,6 +133,10 @@ impl Lines {
 
 /// `copying: 1.0 GiB of 4.0 GiB (25 %), 100.0 MiB/s, 30.7 s left`
 fn describe(progress: &Progress, moved_bytes: u64, elapsed: Duration) -> String {
+    // A phase that moves no bytes, such as waiting.
+    if progress.total_bytes.is_none() && progress.done_bytes == 0 {
+        return progress.phase.clone();
+    }
     let mut text = format!("{}: {}", progress.phase, human::size(progress.done_bytes));
     let left_bytes = progress.total_bytes.map(|total| total.saturating_sub(progress.done_bytes));
     if let Some(total) = progress.total_bytes {
@@ -193,7 +197,7 @@ mod tests {
         assert_eq!(second.as_deref(), Some(expected));
         let waiting =
             Progress { phase: "waiting for WAL".to_owned(), done_bytes: 0, total_bytes: None };
-        assert_eq!(lines.line(&waiting, after(11)).as_deref(), Some("waiting for WAL: 0 B"));
+        assert_eq!(lines.line(&waiting, after(11)).as_deref(), Some("waiting for WAL"));
     }
 
     #[test]
