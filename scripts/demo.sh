@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # PostgreSQL refuses to run as root: the demonstration itself runs as an ordinary user.
-if [ -z "${PGRECALL_DEMO_STAGE:-}" ]; then
+if [ -z "${DEMO_STAGE:-}" ]; then
   scripts/servers.sh 17
   home=$(scripts/servers.sh --where)
   if [ -z "${PGRECALL:-}" ]; then
@@ -26,7 +26,7 @@ if [ -z "${PGRECALL_DEMO_STAGE:-}" ]; then
   install -m 755 "$0" "$stage/demo.sh"
   mkdir -m 700 "$stage/scratch"
   run=(env -i PATH="$stage:$home/postgresql-17/bin:/usr/bin:/bin" HOME="$stage/scratch" LANG=C.UTF-8 TERM="${TERM:-dumb}"
-    PGRECALL_DEMO_STAGE="$stage" "$stage/demo.sh")
+    DEMO_STAGE="$stage" "$stage/demo.sh")
   if [ "$(id -u)" = 0 ]; then
     user=nobody
     id postgres >/dev/null 2>&1 && user=postgres

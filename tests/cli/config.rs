@@ -36,7 +36,7 @@ fn every_source_is_named() {
         ("backup.threads", "3", "environment PGRECALL_BACKUP_THREADS".to_owned()),
         ("cluster.user", "backup", "environment PGUSER".to_owned()),
         ("log.level", "debug", "flag --log-level".to_owned()),
-        ("backup.pack_size", "32MiB", "default".to_owned()),
+        ("restore.memory_budget", "192MiB", "default".to_owned()),
     ];
     for (setting, value, from) in cases {
         assert_eq!(row(&run.stdout, setting), [setting, value, &from]);

@@ -59,6 +59,7 @@ fn quote(setting: &Setting, value: &str) -> String {
     }
 }
 
+#[cfg(test)]
 const PAGE_HEAD: &str = "\
 # Configuration
 
@@ -96,6 +97,7 @@ error. Paths are absolute in the file and in the environment.
 ";
 
 /// The whole of `docs/configuration.md`.
+#[cfg(test)]
 pub(crate) fn page() -> String {
     let mut text = PAGE_HEAD.to_owned();
     for section in Section::ALL {
@@ -119,6 +121,7 @@ pub(crate) fn page() -> String {
     text
 }
 
+#[cfg(test)]
 fn default_of(setting: &Setting) -> String {
     match setting.fallback {
         Fallback::Unset => "–".to_owned(),
@@ -127,6 +130,7 @@ fn default_of(setting: &Setting) -> String {
     }
 }
 
+#[cfg(test)]
 fn ways(setting: &Setting) -> String {
     let mut ways = vec![format!("`{}`", setting.variable())];
     let more = setting.variables.iter().chain(setting.gap_variables);
@@ -135,6 +139,7 @@ fn ways(setting: &Setting) -> String {
     ways.join(", ")
 }
 
+#[cfg(test)]
 fn meaning(setting: &Setting) -> String {
     match setting.placement {
         Placement::Anywhere => setting.doc.to_owned(),

@@ -92,10 +92,7 @@ pub(crate) struct Backup {
     pub(crate) threads: usize,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) compression_level: i32,
-    pub(crate) pack_size_bytes: u64,
-    pub(crate) chunk_size_bytes: Option<u64>,
     pub(crate) wal_timeout: Duration,
-    pub(crate) memory_budget_bytes: u64,
 }
 
 /// `backup.checkpoint`.
@@ -294,10 +291,7 @@ fn backup(values: &Values<'_>) -> Outcome<Backup> {
             _ => Checkpoint::Spread,
         },
         compression_level: values.small("backup.compression_level")?,
-        pack_size_bytes: values.required("backup.pack_size", Value::number)?,
-        chunk_size_bytes: values.item("backup.chunk_size").and_then(Value::number),
         wal_timeout: values.duration("backup.wal_timeout")?,
-        memory_budget_bytes: values.required("backup.memory_budget", Value::number)?,
     })
 }
 
@@ -420,7 +414,7 @@ mod tests {
         let settings = settings(&[("PGRECALL_CLUSTER", "main")])?;
         assert_eq!(settings.repository.encryption, Encryption::Aes256Gcm);
         assert_eq!(settings.repository.key_file.file_name(), Some("main.key".as_ref()));
-        assert_eq!(settings.backup.pack_size_bytes, 32 << 20);
+        assert_eq!(settings.restore.memory_budget_bytes, 192 << 20);
         assert_eq!(settings.wal.push_progress_timeout, Duration::from_secs(30));
         assert_eq!(settings.cluster()?.domain, "main");
         assert!(settings.backup.threads >= 1);

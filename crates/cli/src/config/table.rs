@@ -158,11 +158,6 @@ impl Setting {
     }
 }
 
-/// Finds a setting by its path, such as `repository.s3.region`.
-pub(crate) fn find(path: &str) -> Option<&'static Setting> {
-    TABLE.iter().find(|setting| setting.is(path))
-}
-
 const fn repository(key: &'static str, kind: Kind, doc: &'static str) -> Setting {
     Setting::new(Section::Repository, key, kind, doc)
 }
@@ -183,7 +178,6 @@ const fn wal(key: &'static str, kind: Kind, doc: &'static str) -> Setting {
     Setting::new(Section::Wal, key, kind, doc)
 }
 
-const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const PORT: Kind = Kind::Integer(1, 65_535);
@@ -372,11 +366,6 @@ pub(crate) static TABLE: &[Setting] = &[
     .default("spread")
     .flag("--fast-checkpoint"),
     backup("compression_level", Kind::Integer(1, 19), "The level of zstd.").default("1"),
-    backup("pack_size", Kind::Size(4 * MIB, 512 * MIB), "How large packs grow; one request each.")
-        .default("32MiB"),
-    backup("chunk_size", Kind::Size(64 * KIB, 4 * MIB), "The unit of deduplication.")
-        .derived("256KiB, up to 1MiB above a terabyte; fixed at the first backup")
-        .example("256KiB"),
     backup(
         "wal_timeout",
         Kind::Duration,
@@ -384,7 +373,6 @@ pub(crate) static TABLE: &[Setting] = &[
     )
     .default("10min")
     .flag("--wal-timeout"),
-    backup("memory_budget", BUDGET, "How much memory a backup may take.").default("192MiB"),
     restore("threads", THREADS, "How many threads decrypt, inflate and write.")
         .derived("the number of processors")
         .flag("--threads")
@@ -456,7 +444,8 @@ mod tests {
                 assert!(setting.kind.parse(setting.example).is_ok(), "{}", setting.path());
             }
             assert!(setting.doc.ends_with('.'), "{}", setting.path());
-            assert!(find(&setting.path()).is_some_and(|found| found.key == setting.key));
+            let path = setting.path();
+            assert!(TABLE.iter().find(|s| s.is(&path)).is_some_and(|s| s.key == setting.key));
         }
     }
 

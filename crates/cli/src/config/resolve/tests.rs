@@ -85,8 +85,8 @@ fn flag_beats_environment_beats_file_beats_default() -> Outcome<()> {
     let (value, origin) = shown(&Case::new(file).resolve()?, path);
     assert_eq!(value, "2");
     assert!(matches!(origin, Origin::File { line: 2, .. }), "{origin:?}");
-    let (value, origin) = shown(&Case::new("").resolve()?, "backup.pack_size");
-    assert_eq!((value.as_str(), origin), ("32MiB", Origin::Default));
+    let (value, origin) = shown(&Case::new("").resolve()?, "restore.memory_budget");
+    assert_eq!((value.as_str(), origin), ("192MiB", Origin::Default));
     let (_, origin) = shown(&Case::new("").resolve()?, path);
     assert!(matches!(origin, Origin::Derived(_)));
     Ok(())
