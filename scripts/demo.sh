@@ -73,8 +73,8 @@ echo "in $work/data"
 title "A repository beside it, encrypted"
 mkdir etc
 show pgrecall init --repo "file://$work/repository" --cluster demo --pgdata "$work/data" | tee init.txt
-# The two lines that init has just told.
-grep -E '^ *(archive_mode|archive_command) =' init.txt >>data/postgresql.conf
+# The lines that init has just told.
+grep -E '^ *archive_(mode|command|timeout) =' init.txt >>data/postgresql.conf
 pg_ctl -D data -l data.log -w start >/dev/null
 
 title "Does archiving work? Then a first backup"

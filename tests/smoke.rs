@@ -47,7 +47,7 @@ fn there_and_back(major: u32) {
     let said = pgrecall.run(&["init", "--repo", &url, "--cluster", "main", "--pgdata", &data]);
     let told = said.lines().map(str::trim).filter(|line| line.starts_with("archive_"));
     let lines: Vec<&str> = told.collect();
-    assert_eq!(lines.len(), 2, "{said}");
+    assert_eq!(lines.len(), 3, "{said}");
     cluster.append_to("postgresql.conf", &format!("{}\n", lines.join("\n")));
     cluster.start();
     cluster.psql(

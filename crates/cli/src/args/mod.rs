@@ -376,7 +376,7 @@ mod tests {
         let flags = cli.common.flags().into_iter().chain(init.flags()).chain(backup.flags());
         let mut count = 0;
         for flag in flags {
-            let setting = crate::config::table::find(flag.path);
+            let setting = crate::config::table::TABLE.iter().find(|setting| setting.is(flag.path));
             assert_eq!(setting.and_then(|s| s.flag), Some(flag.flag), "{}", flag.path);
             count += 1;
         }

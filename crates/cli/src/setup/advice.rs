@@ -40,6 +40,8 @@ pub(crate) fn next_steps(program: &Path, resolved: &Resolved) -> String {
     let mut text = String::from("Next:\n\n1. Put these lines into postgresql.conf:\n\n");
     let _ = writeln!(text, "     archive_mode = on");
     let _ = writeln!(text, "     {}", archive_command(program, resolved));
+    // The newest commits of an idle server are in no repository until their segment is closed.
+    let _ = writeln!(text, "     archive_timeout = 60");
     let flags = config_file::finding_flags(resolved).join(" ");
     let call = |command: &str| {
         let words = ["pgrecall", &flags, command].map(str::to_owned);
