@@ -80,7 +80,8 @@ pub enum FormatError {
         /// Its value.
         found: u64,
     },
-    /// Authentication failed: the bytes were changed, moved to another name, or sealed with another key.
+    /// Authentication failed: the bytes were changed, moved to another name, or sealed with
+    /// another key.
     #[error("{what} does not authenticate")]
     Unauthentic {
         /// Which part of the object.

@@ -28,17 +28,9 @@ impl fmt::Display for CheckFailure {
 /// Runs [`amcheck`] and [`visibility`] on a running cluster and panics with all they find.
 pub fn assert_sound(cluster: &Cluster) {
     let checks = [amcheck(cluster), visibility(cluster)];
-    let failures: Vec<String> = checks
-        .into_iter()
-        .filter_map(Result::err)
-        .map(|failure| failure.to_string())
-        .collect();
-    assert!(
-        failures.is_empty(),
-        "{}:\n{}",
-        cluster.data_dir().display(),
-        failures.join("\n")
-    );
+    let failures: Vec<String> =
+        checks.into_iter().filter_map(Result::err).map(|failure| failure.to_string()).collect();
+    assert!(failures.is_empty(), "{}:\n{}", cluster.data_dir().display(), failures.join("\n"));
 }
 
 /// `pg_amcheck` over all databases: every heap, and every B-tree with its heap against it. The
@@ -98,9 +90,7 @@ pub fn visibility(cluster: &Cluster) -> Result<(), CheckFailure> {
 }
 
 fn judge(checker: &'static str, mut command: Command) -> Result<(), CheckFailure> {
-    let output = command
-        .output()
-        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     if output.status.success() {
         return Ok(());
     }
@@ -110,10 +100,7 @@ fn judge(checker: &'static str, mut command: Command) -> Result<(), CheckFailure
 }
 
 fn failure(checker: &'static str, findings: &str) -> CheckFailure {
-    CheckFailure {
-        checker,
-        findings: findings.trim_end().to_owned(),
-    }
+    CheckFailure { checker, findings: findings.trim_end().to_owned() }
 }
 
 fn install(cluster: &Cluster, database: &str, extension: &str) -> Result<(), CheckFailure> {

@@ -3,9 +3,9 @@
 
 pub mod cluster_check;
 pub mod commit_log;
-pub mod postgres;
-pub mod workload;
 pub mod conformance;
+pub mod postgres;
 pub mod scripted_s3;
 pub mod seaweedfs;
 pub mod stores;
+pub mod workload;

@@ -42,12 +42,7 @@ pub struct WorkloadOptions {
 impl WorkloadOptions {
     /// `clients` clients with payloads of 320 bytes and 2 ms of rest.
     pub fn new(clients: u32) -> Self {
-        Self {
-            clients,
-            payload_pieces: 10,
-            rest: Duration::from_millis(2),
-            seed: 1,
-        }
+        Self { clients, payload_pieces: 10, rest: Duration::from_millis(2), seed: 1 }
     }
 }
 
@@ -93,21 +88,14 @@ impl Workload {
         });
         let clients: Vec<Client> = (0..options.clients)
             .map(|number| {
-                let own = log
-                    .base
-                    .iter()
-                    .filter(|(_, row)| row.client % options.clients == number);
+                let own = log.base.iter().filter(|(_, row)| row.client % options.clients == number);
                 let rows = own.map(|(id, row)| (*id, row.version)).collect();
                 let config = cluster.client_config();
                 Client::new(number, config, options.clone(), rows, Arc::clone(&shared))
             })
             .collect();
         let thread = std::thread::spawn(move || drive(clients));
-        Self {
-            shared,
-            thread: Some(thread),
-            base: log.base.clone(),
-        }
+        Self { shared, thread: Some(thread), base: log.base.clone() }
     }
 
     /// Commits acknowledged so far.
@@ -118,18 +106,14 @@ impl Workload {
     /// Waits for `more` further acknowledged commits.
     pub fn wait_commits(&self, more: u64) {
         let goal = self.acknowledged() + more;
-        self.wait(&format!("{more} more commits"), || {
-            self.acknowledged() >= goal
-        });
+        self.wait(&format!("{more} more commits"), || self.acknowledged() >= goal);
     }
 
     /// Lets the transactions under way end and holds the clients; none has one open afterwards.
     pub fn pause(&self) {
         self.shared.pause.store(true, Ordering::SeqCst);
         let clients = self.shared.clients;
-        self.wait("all clients are idle", || {
-            self.shared.idle.load(Ordering::SeqCst) == clients
-        });
+        self.wait("all clients are idle", || self.shared.idle.load(Ordering::SeqCst) == clients);
     }
 
     /// Ends a pause.
@@ -163,12 +147,8 @@ impl Workload {
         if let Err(panic) = thread.join() {
             std::panic::resume_unwind(panic);
         }
-        let mut attempts = self
-            .shared
-            .attempts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .split_off(0);
+        let mut attempts =
+            self.shared.attempts.lock().unwrap_or_else(PoisonError::into_inner).split_off(0);
         attempts.sort_by_key(|attempt| attempt.before.map(|moment| moment.lsn));
         let mut log = CommitLog::default();
         log.base = std::mem::take(&mut self.base);
@@ -202,10 +182,7 @@ const MOMENT_SQL: &str =
     "pg_current_wal_insert_lsn(), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
 fn moment(lsn: &str, micros: &str) -> Moment {
-    Moment {
-        lsn: parse_lsn(lsn),
-        time: parse_time(micros),
-    }
+    Moment { lsn: parse_lsn(lsn), time: parse_time(micros) }
 }
 
 fn parse_lsn(text: &str) -> Lsn {

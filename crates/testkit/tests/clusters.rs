@@ -14,16 +14,9 @@ fn a_cluster_starts_crashes_and_stops() {
             .checksums(Checksums::Off)
             .setting("cluster_name", "it's a test");
         let cluster = Cluster::create(options);
-        assert!(
-            cluster
-                .psql("SHOW server_version")
-                .starts_with(&major.to_string())
-        );
+        assert!(cluster.psql("SHOW server_version").starts_with(&major.to_string()));
         assert_eq!(cluster.psql("SHOW cluster_name"), "it's a test");
-        assert_eq!(
-            cluster.psql("SHOW data_checksums; SHOW wal_segment_size"),
-            "off\n1MB"
-        );
+        assert_eq!(cluster.psql("SHOW data_checksums; SHOW wal_segment_size"), "off\n1MB");
         cluster.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS i");
         for how in [Stop::Kill, Stop::Immediate, Stop::Fast] {
             cluster.stop(how);
@@ -31,9 +24,7 @@ fn a_cluster_starts_crashes_and_stops() {
             cluster.start();
             assert_eq!(cluster.psql("SELECT count(*) FROM t"), "1000", "{how:?}");
         }
-        let error = cluster
-            .try_psql("SELECT 1; SELECT * FROM missing")
-            .unwrap_err();
+        let error = cluster.try_psql("SELECT 1; SELECT * FROM missing").unwrap_err();
         assert!(error.contains("missing"), "{error}");
     }
 }
@@ -41,10 +32,7 @@ fn a_cluster_starts_crashes_and_stops() {
 #[test]
 fn a_dropped_cluster_leaves_nothing_behind() {
     let cluster = Cluster::create(ClusterOptions::new(majors()[0]));
-    let (pid, dir) = (
-        cluster.postmaster_pid(),
-        cluster.scratch().path().to_owned(),
-    );
+    let (pid, dir) = (cluster.postmaster_pid(), cluster.scratch().path().to_owned());
     drop(cluster);
     assert!(!dir.exists());
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -67,9 +55,7 @@ fn wal_is_archived_by_the_servers_user() {
         let command = format!("cp %p {}/%f", archive.path().display());
         let cluster = Cluster::create(ClusterOptions::new(major).archive_command(&command));
         let closed = cluster.psql("SELECT pg_walfile_name(pg_switch_wal())");
-        cluster.wait_until("the segment is archived", || {
-            archive.path().join(&closed).exists()
-        });
+        cluster.wait_until("the segment is archived", || archive.path().join(&closed).exists());
     }
 }
 
@@ -113,9 +99,5 @@ fn recovery_that_fails_is_seen_at_once() {
     cluster.spawn();
     assert!(!cluster.wait_exit().success());
     assert!(began.elapsed() < Duration::from_secs(60));
-    assert!(
-        cluster.log().contains("could not restore file"),
-        "{}",
-        cluster.log()
-    );
+    assert!(cluster.log().contains("could not restore file"), "{}", cluster.log());
 }

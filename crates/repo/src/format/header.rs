@@ -18,7 +18,9 @@ pub const METHOD_FIELD_BYTES_MAX: u16 = 1024;
 pub const HEADER_BYTES_MAX: u64 = layout::HEADER.size() + 1024 + 4;
 
 macro_rules! byte_enum {
-    ($(#[$doc:meta])* $name:ident, $what:literal, { $($(#[$vdoc:meta])* $variant:ident = $value:literal,)* }) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, {
+        $($(#[$vdoc:meta])* $variant:ident = $value:literal,)*
+    }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]

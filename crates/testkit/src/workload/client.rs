@@ -43,18 +43,8 @@ impl Client {
         rows: Vec<(RowId, u32)>,
         shared: Arc<Shared>,
     ) -> Self {
-        let random = options
-            .seed
-            .wrapping_mul(1_000_003)
-            .wrapping_add(u64::from(number));
-        Self {
-            number,
-            config,
-            options,
-            rows,
-            random,
-            shared,
-        }
+        let random = options.seed.wrapping_mul(1_000_003).wrapping_add(u64::from(number));
+        Self { number, config, options, rows, random, shared }
     }
 
     pub(super) async fn run(mut self) {
@@ -96,11 +86,7 @@ impl Client {
             if let Some(message) = lost.as_ref().and_then(unexpected) {
                 panic!("client {}: {message}\n{}", self.number, transaction.sql);
             }
-            self.shared
-                .attempts
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(attempt);
+            self.shared.attempts.lock().unwrap_or_else(PoisonError::into_inner).push(attempt);
             if lost.is_some() {
                 return;
             }
@@ -138,11 +124,8 @@ impl Client {
     }
 
     fn next_transaction(&mut self) -> Transaction {
-        let mut transaction = Transaction {
-            sql: "BEGIN;\n".to_owned(),
-            changes: Vec::new(),
-            end: End::Commit,
-        };
+        let mut transaction =
+            Transaction { sql: "BEGIN;\n".to_owned(), changes: Vec::new(), end: End::Commit };
         let acts = 1 + self.below(3);
         let mut untouched = self.rows.clone();
         for _ in 0..acts {
@@ -192,9 +175,7 @@ impl Client {
             "UPDATE {TABLE} SET client = {client}, version = {version}, \
              payload = {TABLE}_payload(id, {version}, pieces) WHERE id = {id};\n"
         );
-        transaction
-            .changes
-            .push((id, Change::Write(Row { client, version })));
+        transaction.changes.push((id, Change::Write(Row { client, version })));
     }
 
     /// A number below `limit`, by SplitMix64.
@@ -220,10 +201,7 @@ async fn run_transaction(
     transaction: &Transaction,
     attempt: &mut Attempt,
 ) -> Option<Error> {
-    let sql = format!(
-        "{}SELECT pg_current_xact_id(), {MOMENT_SQL}",
-        transaction.sql
-    );
+    let sql = format!("{}SELECT pg_current_xact_id(), {MOMENT_SQL}", transaction.sql);
     let row = match one_row(session, &sql).await {
         Ok(row) => row,
         Err(error) => return Some(error),
@@ -272,9 +250,5 @@ fn unexpected(error: &Error) -> Option<String> {
     let refused = error.as_db_error()?;
     let code = refused.code().code();
     let went_away = code.starts_with("57") || code.starts_with("08") || code == "25006";
-    if went_away {
-        None
-    } else {
-        Some(format!("{code} {}", refused.message()))
-    }
+    if went_away { None } else { Some(format!("{code} {}", refused.message())) }
 }
