@@ -1,5 +1,5 @@
-//! The repository format: `docs/format.md` says what the code does, old repositories stay readable, and a reader in
-//! another language that knows nothing but that page reads them too.
+//! The repository format: `docs/format.md` says what the code does, old repositories stay readable,
+//! and a reader in another language that knows nothing but that page reads them too.
 
 #[path = "format/golden.rs"]
 mod golden;

@@ -1,4 +1,5 @@
-//! Golden repositories: made once by a version that is named in their README, never edited, and readable for ever.
+//! Golden repositories: made once by a version that is named in their README, never edited, and
+//! readable for ever.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! `scripts/read_repository.py`, written from `docs/format.md` alone, reads what the program writes, old and new, and
-//! notices what was changed.
+//! `scripts/read_repository.py`, written from `docs/format.md` alone, reads what the program
+//! writes, old and new, and notices what was changed.
 
 use std::path::Path;
 use std::process::{Command, Output};

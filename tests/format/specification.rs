@@ -1,5 +1,5 @@
-//! `docs/format.md` and the code agree: the layout of every fixed structure, every list of values, and the names and
-//! kinds of all objects that the golden repositories hold.
+//! `docs/format.md` and the code agree: the layout of every fixed structure, every list of values,
+//! and the names and kinds of all objects that the golden repositories hold.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;

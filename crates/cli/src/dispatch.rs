@@ -8,7 +8,7 @@ use crate::commands;
 use crate::config::resolve::{self, ClusterNeed, Flag, Request, Surroundings};
 use crate::config::settings::{Settings, StandbyOnError};
 use crate::contract::Contract;
-use crate::failure::{Failure, Kind, Outcome};
+use crate::failure::Outcome;
 use crate::logging;
 use crate::setup::owner;
 
@@ -48,7 +48,10 @@ pub(crate) fn run(cli: Cli, contract: &Cell<Contract>) -> Outcome<u8> {
         }
         Command::Plan(args) => commands::plan::run(&settings, args).map(|()| 0),
         Command::Restore(args) => commands::restore::run(&settings, args).map(|()| 0),
-        _ => Err(not_wired(&cli.command)),
+        Command::List(args) => commands::list::run(&settings, args).map(|()| 0),
+        Command::Verify(args) => commands::verify::run(&settings, args),
+        Command::Check(args) => commands::check::run(&settings, args),
+        Command::Completions(_) | Command::Man(_) => Ok(0),
     }
 }
 
@@ -73,11 +76,6 @@ fn for_the_owner(command: &Command) -> bool {
         | Command::Completions(_)
         | Command::Man(_) => false,
     }
-}
-
-/// The only place that refuses what the engine does not do yet.
-fn not_wired(_: &Command) -> Failure {
-    Failure::new(Kind::Internal, "this command is not wired to the engine yet")
 }
 
 fn needs(command: &Command) -> (Vec<Flag>, ClusterNeed) {

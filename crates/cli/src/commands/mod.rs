@@ -1,13 +1,16 @@
 //! One file per command: settings and arguments in, engine calls, output.
 
 pub(crate) mod backup;
+pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod init;
 pub(crate) mod key;
+pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod plan;
 pub(crate) mod restore;
+pub(crate) mod verify;
 mod wal_access;
 pub(crate) mod wal_fetch;
 pub(crate) mod wal_push;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::config_file;
 use crate::config::resolve::Resolved;
+use crate::config::settings::Cluster;
 
 /// `archive_command`, as `postgresql.conf` spells it, with absolute paths.
 pub(crate) fn archive_command(program: &Path, resolved: &Resolved) -> String {
@@ -16,6 +17,15 @@ pub(crate) fn archive_command(program: &Path, resolved: &Resolved) -> String {
     // `%` begins a placeholder in the command, and a quote ends the setting's text.
     let command = command.join(" ").replace('%', "%%").replace('\'', "''");
     format!("archive_command = '{command} %p'")
+}
+
+/// The command behind `restore_command`, with absolute paths; a quote in it is not doubled yet.
+pub(crate) fn restore_command(program: &Path, resolved: &Resolved, cluster: &Cluster) -> String {
+    let mut words = vec![program.display().to_string()];
+    words.extend(config_file::finding_flags(resolved));
+    words.extend(["--cluster", &cluster.name, "wal", "fetch"].map(str::to_owned));
+    let command: Vec<String> = words.iter().map(|word| shell_word(word)).collect();
+    format!("{} %f %p", command.join(" ").replace('%', "%%"))
 }
 
 /// A word as the shell reads it back.

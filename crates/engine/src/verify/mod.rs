@@ -1,1 +1,254 @@
-//! Proving that what is stored can be restored, and that the whole path works.
+//! Verifying what is stored: every chunk that a backup refers to is there (and, when all is read,
+//! opens and is the one it should be), and the WAL goes on without a gap from each backup's start.
+//!
+//! Nothing stops at the first finding. Chunks found bad are noted in the repository, so that the
+//! next backup stores them again.
+
+pub mod archiving;
+mod content;
+mod files;
+pub mod finding;
+mod rows;
+mod wal;
+
+use pgrecall_repo::backup::report_damage;
+use pgrecall_repo::id::BackupId;
+
+use crate::cancel::Cancel;
+use crate::catalog::wal::StoredWal;
+use crate::catalog::{self, Known, chain};
+use crate::clock::Clock;
+use crate::cluster::ClusterStore;
+use crate::error::EngineError;
+use crate::progress::Progress;
+use files::{Walked, Walker};
+use finding::{Severity, Verdict, VerifyReport};
+use rows::Rows;
+use wal::WalCheck;
+
+/// How thorough a verification is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Manifests, file tables, maps and WAL trailers are read; chunks and segments are looked for.
+    Structure,
+    /// All of it is read, opened and compared.
+    ReadData,
+}
+
+/// What to verify, and how.
+#[derive(Debug, Clone)]
+pub struct VerifyOptions {
+    /// How thoroughly.
+    pub depth: Depth,
+    /// Only this backup.
+    pub backup: Option<BackupId>,
+    /// The time, for notes.
+    pub clock: Clock,
+    /// This host, for notes.
+    pub host: String,
+    /// Who is told how far it is.
+    pub progress: Progress,
+    /// Whether to stop.
+    pub cancel: Cancel,
+}
+
+/// Verifies what is stored of one lineage of a cluster.
+///
+/// # Errors
+/// When the store fails: then nothing is known. Damage is no error but a finding.
+pub async fn verify(
+    cluster: &ClusterStore,
+    options: &VerifyOptions,
+) -> Result<VerifyReport, EngineError> {
+    let mut report = VerifyReport::default();
+    let mut backups = list(cluster, options, &mut report).await?;
+    if let Some(only) = options.backup {
+        backups.retain(|backup| backup.manifest.backup == only);
+    }
+    options.progress.phase("looking at backups", None);
+    let (sealed, domain) = (&cluster.sealed, cluster.domain());
+    let mut rows = Rows::read(sealed, domain, &mut report).await?;
+    let mut walked = walk_all(cluster, &backups, &mut rows, &options.cancel).await?;
+    (report.checked.chunks, report.checked.packs) = rows.referred();
+    if options.depth == Depth::ReadData {
+        options.progress.phase("reading chunks", None);
+        let watch = (&options.progress, &options.cancel);
+        let bad = content::read_all(sealed, domain, &mut rows, &mut report, watch).await?;
+        if !bad.is_empty() {
+            // Which files and backups are hurt is known only now.
+            walked = walk_all(cluster, &backups, &mut rows, &options.cancel).await?;
+            let note = format!("verify on {} at {}", options.host, options.clock.now_text());
+            report_damage(sealed, &cluster.at, bad, note).await?;
+        }
+    }
+    options.progress.phase("looking at WAL", None);
+    let stored = StoredWal::read(cluster).await?;
+    report_histories(&stored, &mut report);
+    let mut check = WalCheck::new(cluster, &stored, options.depth, &options.cancel);
+    for (backup, walked) in backups.iter().zip(walked) {
+        let verdict = judge(cluster, backup, walked, &mut check, &mut report).await?;
+        report.backups.push(verdict);
+    }
+    report_gaps(&stored, &backups, &mut report);
+    report.checked.backups = count(backups.len());
+    Ok(report.finish())
+}
+
+async fn list(
+    cluster: &ClusterStore,
+    options: &VerifyOptions,
+    report: &mut VerifyReport,
+) -> Result<Vec<Known>, EngineError> {
+    let (backups, unreadable) = catalog::backups(cluster).await?;
+    for row in unreadable {
+        if options.backup.is_none_or(|only| only == row.id) {
+            report.add(
+                Severity::Damage,
+                format!("backup {}", row.id),
+                format!("its manifest does not read: {}", row.reason),
+                "it cannot be restored by this program",
+            );
+        }
+    }
+    Ok(backups)
+}
+
+async fn walk_all(
+    cluster: &ClusterStore,
+    backups: &[Known],
+    rows: &mut Rows,
+    cancel: &Cancel,
+) -> Result<Vec<Walked>, EngineError> {
+    let mut walker = Walker::new(&cluster.sealed, cluster.domain(), rows);
+    let mut walked = Vec::with_capacity(backups.len());
+    for backup in backups {
+        cancel.check()?;
+        walked.push(walker.walk(backup).await?);
+    }
+    Ok(walked)
+}
+
+fn report_histories(stored: &StoredWal, report: &mut VerifyReport) {
+    for bad in &stored.bad_histories {
+        report.add(
+            Severity::Damage,
+            bad.object.as_str(),
+            format!(
+                "the history of timeline {} does not read: {}",
+                bad.timeline.0,
+                chain(&bad.error)
+            ),
+            format!("recovery to timeline {} and those after it fails", bad.timeline.0),
+        );
+    }
+    report.checked.histories = count(stored.histories.len() + stored.bad_histories.len());
+}
+
+/// Gaps in the WAL that some backup would have to cross.
+fn report_gaps(stored: &StoredWal, backups: &[Known], report: &mut VerifyReport) {
+    for (&(size_bytes, timeline), segments) in &stored.segments {
+        let Ok(size) = pgrecall_pgformat::SegmentSize::try_from(size_bytes) else { continue };
+        for pair in segments.runs().windows(2) {
+            let [before, after] = pair else { continue };
+            let hurt = backups.iter().filter(|backup| {
+                let details = &backup.details;
+                details.wal_segment_size == size
+                    && details.start.lsn < before.last.end(size)
+                    && details.start.timeline <= timeline
+            });
+            let (first, last) = (before.last.next(), after.first.previous().unwrap_or(after.first));
+            let name = |number| pgrecall_pgformat::SegmentName { timeline, number }.file_name(size);
+            let hurt = hurt.count();
+            let severity = if hurt > 0 { Severity::Warning } else { Severity::Note };
+            report.add(
+                severity,
+                format!("WAL {} to {}", name(first), name(last)),
+                format!("{} segments are missing", last.0 - first.0 + 1),
+                format!(
+                    "{hurt} backups begin before it: recovery from them ends at {}; later moments \
+                     need a backup taken after {}",
+                    first.start(size),
+                    after.first.start(size)
+                ),
+            );
+        }
+    }
+}
+
+async fn judge(
+    cluster: &ClusterStore,
+    backup: &Known,
+    walked: Walked,
+    check: &mut WalCheck<'_>,
+    report: &mut VerifyReport,
+) -> Result<Verdict, EngineError> {
+    let (id, details) = (backup.manifest.backup, &backup.details);
+    let object = format!("backup {id}");
+    report.checked.entries += walked.entries;
+    let reach = check.reach_of(backup, report).await?;
+    let consistent = reach.iter().any(|reach| reach.until_lsn >= details.stop.lsn);
+    report_files(&object, &walked, report);
+    if !consistent {
+        let furthest = reach.iter().map(|reach| reach.until_lsn).max().unwrap_or_default();
+        report.add(
+            Severity::Damage,
+            &object,
+            format!(
+                "its WAL is needed from {} to {}, and is sound up to {furthest}",
+                details.start.lsn, details.stop.lsn
+            ),
+            "it cannot be restored: without that WAL it never becomes consistent",
+        );
+    }
+    if !details.damage.is_empty() {
+        let pages: u64 = details.damage.iter().map(|file| file.count).sum();
+        report.add(
+            Severity::Warning,
+            &object,
+            format!("{pages} pages of {} files were damaged in the source", details.damage.len()),
+            "it restores to the same damage; keep an older backup that is free of it",
+        );
+    }
+    Ok(Verdict {
+        backup: id,
+        cluster: cluster.at.cluster.to_string(),
+        system_identifier: cluster.at.lineage.clone(),
+        ended: details.ended.clone(),
+        restorable: walked.is_whole() && consistent,
+        reach,
+        bad_files: walked.bad_files,
+        bad_file_examples: walked.bad_file_examples,
+    })
+}
+
+fn report_files(object: &str, walked: &Walked, report: &mut VerifyReport) {
+    for table in &walked.bad_tables {
+        report.add(
+            Severity::Damage,
+            object,
+            format!("its file table does not read {table}"),
+            "it cannot be restored as a whole",
+        );
+    }
+    if walked.bad_files > 0 {
+        let examples = walked.bad_file_examples.iter().take(3).cloned().collect::<Vec<_>>();
+        report.add(
+            Severity::Damage,
+            object,
+            format!("{} files cannot be had whole: {}", walked.bad_files, examples.join("; ")),
+            "it cannot be restored as a whole; use another backup, and take a new one",
+        );
+    }
+    if let Some(example) = &walked.unhashed_example {
+        report.add(
+            Severity::Warning,
+            object,
+            format!("page hashes of {} files are gone: {example}", walked.unhashed_files),
+            "it restores; the next backup reads these files as if they were new",
+        );
+    }
+}
+
+fn count(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}

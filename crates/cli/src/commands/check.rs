@@ -1,0 +1,594 @@
+//! `pgrecall check`: proves the whole path of a segment from the server into the repository and
+//! back, tries what the store promises, and says what to mend.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use pgrecall_engine::clock::Clock;
+use pgrecall_engine::cluster::ClusterStore;
+use pgrecall_engine::verify::archiving::{self, Arrived, NotArrived};
+use pgrecall_pgserver::{ArchiveMode, RecoveryState, Server, ServerInfo, WalLevel};
+use pgrecall_repo::names;
+use pgrecall_repo::random::SharedRandom;
+use pgrecall_repo::repository::Repository;
+use pgrecall_store::{Prefix, RootPolicy};
+use serde::Serialize;
+
+use crate::args::CheckArgs;
+use crate::config::settings::{Encryption, Settings};
+use crate::context::{cluster, repository, runtime, server, store};
+use crate::failure::{Failure, Kind, Outcome};
+use crate::output::human;
+use crate::output::stdout::{self, Colour, Paint};
+use crate::setup::advice;
+
+/// Racing connections of the probe, and its rounds.
+const PROBE_CONNECTIONS: usize = 16;
+const PROBE_ROUNDS: u32 = 3;
+
+/// How long a segment may take from the switch into the repository.
+const ARRIVAL_MAX: Duration = Duration::from_secs(60);
+
+/// How long fetching it back may take.
+const FETCH_MAX: Duration = Duration::from_secs(60);
+
+/// Gives the exit code: that of the worst line.
+pub(crate) fn run(settings: &Settings, args: &CheckArgs) -> Outcome<u8> {
+    let report = runtime::run(async {
+        let mut report = Report { passed: true, restore_command: None, lines: Vec::new() };
+        check(settings, &mut report).await?;
+        Ok::<_, Failure>(report)
+    })?;
+    if args.output.json {
+        stdout::print_json(&report)?;
+    } else {
+        stdout::print(&render(&report, Colour::of_stdout()))?;
+    }
+    let worst = report.lines.iter().find_map(|line| line.failed_as);
+    Ok(worst.map_or(0, |kind| kind.row().code))
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Pass,
+    Warn,
+    Fail,
+}
+
+/// One thing that was checked.
+#[derive(Debug, Serialize)]
+struct Line {
+    check: &'static str,
+    verdict: Verdict,
+    /// What was found.
+    found: String,
+    /// What to do about it.
+    mend: Vec<String>,
+    #[serde(skip)]
+    failed_as: Option<Kind>,
+}
+
+/// Everything that `check` tells. Its JSON is stable: members are added, never changed.
+#[derive(Debug, Serialize)]
+struct Report {
+    passed: bool,
+    /// The one to put into a restored cluster's configuration.
+    restore_command: Option<String>,
+    lines: Vec<Line>,
+}
+
+impl Report {
+    fn pass(&mut self, check: &'static str, found: impl Into<String>) {
+        let found = found.into();
+        self.add(Line { check, verdict: Verdict::Pass, found, mend: vec![], failed_as: None });
+    }
+
+    fn warn(&mut self, check: &'static str, found: impl Into<String>, mend: &str) {
+        let (found, mend) = (found.into(), vec![mend.to_owned()]);
+        self.add(Line { check, verdict: Verdict::Warn, found, mend, failed_as: None });
+    }
+
+    fn fail(&mut self, check: &'static str, kind: Kind, found: impl Into<String>, mend: &str) {
+        let (found, mend) = (found.into(), vec![mend.to_owned()]);
+        self.add(Line { check, verdict: Verdict::Fail, found, mend, failed_as: Some(kind) });
+    }
+
+    /// A failure of something else is the line's.
+    fn failure(&mut self, check: &'static str, failure: &Failure) {
+        self.add(Line {
+            check,
+            verdict: Verdict::Fail,
+            found: failure.chain.join(": "),
+            mend: failure.hints.clone(),
+            failed_as: Some(failure.kind),
+        });
+    }
+
+    fn add(&mut self, line: Line) {
+        self.passed &= line.verdict != Verdict::Fail;
+        self.lines.push(line);
+    }
+}
+
+async fn check(settings: &Settings, report: &mut Report) -> Outcome<()> {
+    let pgdata = cluster::pgdata(settings)?;
+    report.pass("settings", settings.resolved.file.display().to_string());
+    let cluster = check_repository(settings, report).await;
+    check_store(settings, report).await;
+    let server = check_server(settings, &pgdata, report).await;
+    let (Some(cluster), Some((server, info))) = (cluster, server) else { return Ok(()) };
+    if info.state == RecoveryState::Standby {
+        report.warn(
+            "archiving",
+            "the server is a standby: it closes no segment of its own",
+            "Run pgrecall check on the primary, too.",
+        );
+        return Ok(());
+    }
+    let archived = match archiving::prove(&server, &cluster, &Clock::system(), ARRIVAL_MAX).await {
+        Ok(Ok(arrived)) => arrived,
+        Ok(Err(missing)) => {
+            not_arrived(&missing, &info, settings, report);
+            return Ok(());
+        }
+        Err(error) => {
+            report.failure("archiving", &error.into());
+            return Ok(());
+        }
+    };
+    let took = human::duration(archived.took);
+    let object = &archived.object;
+    report.pass("archiving", format!("{} arrived {took} after the switch", archived.file));
+    tracing::debug!(%object, "the segment is there");
+    check_fetch(settings, &pgdata, &cluster, &archived, report).await
+}
+
+async fn check_repository(settings: &Settings, report: &mut Report) -> Option<ClusterStore> {
+    let opened = match repository::open(settings).await {
+        Ok(opened) => opened,
+        Err(failure) => {
+            report.failure("repository", &failure);
+            return None;
+        }
+    };
+    let url = settings.repository_url().unwrap_or_default();
+    report.pass("repository", format!("{url} ({})", opened.root().id));
+    if settings.repository.id.is_none() {
+        report.warn(
+            "repository",
+            "the configuration does not pin the repository's id",
+            "Put id and key_fingerprint into [[repository]]; pgrecall init prints them.",
+        );
+    }
+    check_keys(settings, &opened, report).await;
+    match cluster::registered(settings, &opened).await {
+        Ok(cluster) => {
+            let system = &cluster.at.lineage;
+            report.pass("cluster", format!("{} (system identifier {system})", cluster.at.cluster));
+            Some(cluster)
+        }
+        Err(failure) => {
+            report.failure("cluster", &failure);
+            None
+        }
+    }
+}
+
+async fn check_keys(settings: &Settings, repository: &Repository, report: &mut Report) {
+    if settings.repository.encryption == Encryption::Clear {
+        report.warn(
+            "keys",
+            "the repository is not encrypted: whoever can read the store can read the database",
+            "A new repository is encrypted unless told otherwise; this one cannot be changed.",
+        );
+        return;
+    }
+    let living = match repository.key_log().await {
+        Ok((_, log)) => log.living,
+        Err(error) => {
+            report.failure("keys", &error.into());
+            return;
+        }
+    };
+    let passphrases = living.iter().filter(|key| key.method == "passphrase").count();
+    let own = repository.opened_by();
+    let elsewhere = living.iter().filter(|key| Some(key.id) != own).count();
+    if elsewhere == 0 {
+        report.warn(
+            "keys",
+            "the only key that opens the repository lies on this host: when the host burns, so do \
+             all backups",
+            "Copy the key file to a safe place and add a second key: pgrecall key add \
+             --new-passphrase.",
+        );
+    } else if passphrases == 0 {
+        report.warn(
+            "keys",
+            format!("{} keys, none of them a passphrase that people know", living.len()),
+            "Where all hosts with a key may be lost together, add one: pgrecall key add \
+             --new-passphrase.",
+        );
+    } else {
+        report.pass("keys", format!("{} keys, {passphrases} of them a passphrase", living.len()));
+    }
+}
+
+/// Tries what the store promises, over connections of its own.
+async fn check_store(settings: &Settings, report: &mut Report) {
+    match probe(settings).await {
+        Ok(found) if found.is_sound() => report.pass(
+            "store",
+            format!("of {} racing puts one won, in each of {} rounds", found.racers, found.rounds),
+        ),
+        Ok(found) => {
+            let seen: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
+            report.fail(
+                "store",
+                Kind::Unsupported,
+                seen.join("; "),
+                "Use another store, or a newer version of its server: two hosts, or two tries of \
+                 one, could overwrite each other's WAL here.",
+            );
+        }
+        Err(failure) => report.failure("store", &failure),
+    }
+}
+
+async fn probe(settings: &Settings) -> Outcome<pgrecall_store::ProbeReport> {
+    let mut stores = Vec::with_capacity(PROBE_CONNECTIONS);
+    for _ in 0..PROBE_CONNECTIONS {
+        stores.push(store::open(settings, RootPolicy::MustExist).await?);
+    }
+    let random = SharedRandom::system();
+    let prefix = Prefix::parse(names::store_log().prefix().as_str())
+        .map_err(|error| Failure::from_error(Kind::Internal, &error))?;
+    let mut fill = |buffer: &mut [u8]| random.fill(buffer);
+    Ok(pgrecall_store::probe(&stores, &prefix, PROBE_ROUNDS, &mut fill).await?)
+}
+
+async fn check_server(
+    settings: &Settings,
+    pgdata: &Path,
+    report: &mut Report,
+) -> Option<(Server, ServerInfo)> {
+    let connected = async {
+        let server = Server::connect(&server::options(settings)?).await?;
+        let info = server.info().await?;
+        Ok::<_, Failure>((server, info))
+    };
+    let (server, info) = match connected.await {
+        Ok(connected) => connected,
+        Err(failure) => {
+            report.failure("server", &failure);
+            return None;
+        }
+    };
+    let here = match cluster::control_file(pgdata) {
+        Ok(control) => control.system_identifier,
+        Err(failure) => {
+            report.failure("server", &failure);
+            return None;
+        }
+    };
+    if here != info.system_identifier {
+        report.fail(
+            "server",
+            Kind::Configuration,
+            format!(
+                "the server at {} is of the system {}, the data directory {} of {here}",
+                server.address(),
+                info.system_identifier,
+                pgdata.display()
+            ),
+            "Correct host and port, or pgdata, in [[cluster]]: they speak of two clusters.",
+        );
+        return None;
+    }
+    let major = info.version.major().number();
+    report.pass("server", format!("PostgreSQL {major} at {}", server.address()));
+    let sound = check_settings(settings, &info, report);
+    sound.then_some((server, info))
+}
+
+/// Whether a segment can arrive at all with these settings.
+fn check_settings(settings: &Settings, info: &ServerInfo, report: &mut Report) -> bool {
+    let found = &info.settings;
+    let mut sound = true;
+    if found.wal_level == WalLevel::Minimal {
+        report.fail(
+            "wal_level",
+            Kind::Invalid,
+            "wal_level is minimal: WAL has not what recovery needs",
+            "Set wal_level = replica in postgresql.conf and restart PostgreSQL.",
+        );
+        sound = false;
+    }
+    if !found.full_page_writes {
+        report.fail(
+            "full_page_writes",
+            Kind::Invalid,
+            "full_page_writes is off: a backup of a running server could hold torn pages",
+            "Set full_page_writes = on in postgresql.conf and reload.",
+        );
+    }
+    sound &= check_archive_command(settings, info, report);
+    if found.archive_timeout.is_none() {
+        report.warn(
+            "archive_timeout",
+            "archive_timeout is 0: on an idle server the last commits may stay on this host for \
+             hours",
+            "Set archive_timeout = 60 in postgresql.conf, or as much as you can afford to lose, \
+             and reload.",
+        );
+    }
+    sound
+}
+
+/// Whether the server gives its segments to `wal push`.
+fn check_archive_command(settings: &Settings, info: &ServerInfo, report: &mut Report) -> bool {
+    let found = &info.settings;
+    let command = own_command(settings);
+    match (found.archive_mode, &found.archive_command, &found.archive_library) {
+        (ArchiveMode::Off, _, _) => {
+            report.fail(
+                "archive_command",
+                Kind::Invalid,
+                "archive_mode is off: no WAL is archived",
+                &format!(
+                    "Set archive_mode = on and {command} in postgresql.conf, and restart \
+                     PostgreSQL."
+                ),
+            );
+            false
+        }
+        (_, _, Some(library)) => {
+            report.fail(
+                "archive_command",
+                Kind::Invalid,
+                format!("archive_library is {library}: archive_command is not used"),
+                &format!("Set archive_library = '' and {command} in postgresql.conf, and reload."),
+            );
+            false
+        }
+        (_, Some(set), None) if calls_us(set) => {
+            report.pass("archive_command", set.clone());
+            true
+        }
+        (_, Some(set), None) => {
+            report.fail(
+                "archive_command",
+                Kind::Invalid,
+                format!("archive_command does not call pgrecall: {set}"),
+                &format!("Set {command} in postgresql.conf, and reload."),
+            );
+            false
+        }
+        (_, None, None) => {
+            report.fail(
+                "archive_command",
+                Kind::Invalid,
+                "archive_command is empty: segments pile up in pg_wal",
+                &format!("Set {command} in postgresql.conf, and reload."),
+            );
+            false
+        }
+    }
+}
+
+/// Whether an `archive_command` gives the segment's path to `wal push`.
+fn calls_us(command: &str) -> bool {
+    let pushes = command.contains("wal push") || command.contains("archive-push");
+    pushes && command.contains("pgrecall") && command.contains("%p")
+}
+
+fn own_command(settings: &Settings) -> String {
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("pgrecall"));
+    advice::archive_command(&program, &settings.resolved)
+}
+
+fn not_arrived(missing: &NotArrived, info: &ServerInfo, settings: &Settings, report: &mut Report) {
+    let waited = human::duration(missing.waited);
+    let mut found = format!("{} did not arrive in {waited}", missing.file);
+    let mend = match &missing.archiver.last_failed {
+        Some(last) if missing.failures > 0 => {
+            found.push_str(&format!(
+                "; archive_command failed {} times since, the last time with {}",
+                missing.failures, last.name
+            ));
+            "PostgreSQL's log has what pgrecall wal push said; run archive_command by hand as the \
+             user that PostgreSQL runs as, with the path of a segment in pg_wal for %p."
+                .to_owned()
+        }
+        _ => match &missing.archiver.last_archived {
+            Some(last) => {
+                found.push_str(&format!("; the last file that was archived is {}", last.name));
+                format!(
+                    "Either the archiver is behind (see pg_stat_archiver and \
+                     pg_wal/archive_status), or archive_command puts WAL elsewhere. It should \
+                     be: {}",
+                    own_command(settings)
+                )
+            }
+            None => {
+                found.push_str("; the archiver has archived nothing yet");
+                let shown = info.settings.archive_command.clone().unwrap_or_default();
+                format!("See whether the archiver process runs, and what {shown:?} does.")
+            }
+        },
+    };
+    report.fail("archiving", Kind::Incomplete, found, &mend);
+}
+
+/// Fetches the segment as recovery would, and compares it byte by byte.
+async fn check_fetch(
+    settings: &Settings,
+    pgdata: &Path,
+    cluster: &ClusterStore,
+    archived: &Arrived,
+    report: &mut Report,
+) -> Outcome<()> {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::from_error(Kind::Internal, &error).during("finding pgrecall"))?;
+    let command = advice::restore_command(&program, &settings.resolved, settings.cluster()?);
+    report.restore_command = Some(format!("restore_command = '{}'", command.replace('\'', "''")));
+    let folder = scratch()?;
+    let target = folder.0.join(&archived.file);
+    let line = fill(&command, &archived.file, &target);
+    let ended = fetch(&line, pgdata).await;
+    let result = match ended {
+        Ok(()) => compare(pgdata, cluster, archived, &target).await,
+        Err(reason) => Err((Kind::Unavailable, reason)),
+    };
+    match result {
+        Ok(how) => report.pass("restore_command", how),
+        Err((kind, reason)) => report.fail(
+            "restore_command",
+            kind,
+            reason,
+            &format!("Run it by hand in the data directory and see what it says: {line}"),
+        ),
+    }
+    Ok(())
+}
+
+/// `restore_command` with its placeholders filled, as `BuildRestoreCommand` of PostgreSQL does.
+fn fill(command: &str, file: &str, target: &Path) -> String {
+    let (mut line, mut rest) = (String::new(), command);
+    while let Some((before, after)) = rest.split_once('%') {
+        line.push_str(before);
+        rest = match after.chars().next() {
+            Some('f') => {
+                line.push_str(file);
+                &after[1..]
+            }
+            Some('p') => {
+                line.push_str(&target.display().to_string());
+                &after[1..]
+            }
+            Some('%') => {
+                line.push('%');
+                &after[1..]
+            }
+            _ => {
+                line.push('%');
+                after
+            }
+        };
+    }
+    line + rest
+}
+
+async fn fetch(line: &str, pgdata: &Path) -> Result<(), String> {
+    let output = tokio::process::Command::new("/bin/sh")
+        .args(["-c", line])
+        .current_dir(pgdata)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(FETCH_MAX, output)
+        .await
+        .map_err(|_| format!("it did not end in {}", human::duration(FETCH_MAX)))?
+        .map_err(|error| format!("it could not be run: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.trim().lines().last().unwrap_or_default();
+    Err(format!("it ended with {}: {said}", output.status))
+}
+
+/// Compares the fetched file with the one in `pg_wal`, or, where that is gone already, with the
+/// keyed digest that the push has left.
+async fn compare(
+    pgdata: &Path,
+    cluster: &ClusterStore,
+    archived: &Arrived,
+    target: &Path,
+) -> Result<String, (Kind, String)> {
+    let read = |path: &Path| {
+        std::fs::read(path)
+            .map_err(|error| (Kind::Unavailable, format!("reading {}: {error}", path.display())))
+    };
+    let fetched = read(target)?;
+    let digest = cluster.sealed.keys().digest(&fetched);
+    if digest != archived.stored.digest {
+        let reason = format!("{} came back with other contents than were pushed", archived.file);
+        return Err((Kind::Corrupt, reason));
+    }
+    let original = pgdata.join("pg_wal").join(&archived.file);
+    match std::fs::read(&original) {
+        Ok(bytes) if bytes == fetched => {
+            Ok(format!("{} came back, {} bytes alike", archived.file, fetched.len()))
+        }
+        Ok(_) => {
+            let reason = format!("{} came back different from pg_wal's", archived.file);
+            Err((Kind::Corrupt, reason))
+        }
+        Err(_) => Ok(format!("{} came back as it was pushed", archived.file)),
+    }
+}
+
+/// A folder that goes away with its owner.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn scratch() -> Outcome<Scratch> {
+    let random = SharedRandom::system().bytes::<8>();
+    let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let path = std::env::temp_dir().join(format!("pgrecall-check-{name}"));
+    std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
+        .create(&path)
+        .map_err(|error| {
+            Failure::from_error(Kind::Unavailable, &error)
+                .during(format!("making the folder {}", path.display()))
+        })?;
+    Ok(Scratch(path))
+}
+
+fn render(report: &Report, colour: Colour) -> String {
+    let wide = report.lines.iter().map(|line| line.check.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for line in &report.lines {
+        let (paint, mark) = match line.verdict {
+            Verdict::Pass => (Paint::Good, "PASS"),
+            Verdict::Warn => (Paint::Warning, "WARN"),
+            Verdict::Fail => (Paint::Bad, "FAIL"),
+        };
+        let mark = colour.paint(paint, mark);
+        text.push_str(&format!("{mark}  {:wide$}  {}\n", line.check, line.found));
+        for mend in &line.mend {
+            text.push_str(&format!("      {:wide$}  -> {mend}\n", ""));
+        }
+    }
+    if let Some(command) = &report.restore_command {
+        text.push_str(&format!("\n{command}\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_filled_as_postgresql_does() {
+        let line = fill("/x \"100%%\" wal fetch %f %p %q", "F", Path::new("/t/F"));
+        assert_eq!(line, "/x \"100%\" wal fetch F /t/F %q");
+    }
+
+    #[test]
+    fn a_command_that_does_not_push_by_pgrecall_is_told() {
+        assert!(calls_us("/usr/bin/pgrecall --config /x wal push %p"));
+        assert!(calls_us("pgrecall archive-push \"%p\""));
+        assert!(!calls_us("cp %p /archive/%f"));
+        assert!(!calls_us("pgrecall wal push"));
+    }
+}

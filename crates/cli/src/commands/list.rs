@@ -1,0 +1,290 @@
+//! `pgrecall list`: the backups, how far each reaches, gaps in the WAL, and sizes.
+
+use std::time::Duration;
+
+use pgrecall_engine::catalog::{self, BackupRow, ClusterCatalog, TimelineRow};
+use pgrecall_engine::clock::Clock;
+use pgrecall_engine::cluster::ClusterStore;
+use pgrecall_engine::details::{Method, TakenFrom};
+use pgrecall_repo::format::document::LivingKey;
+use pgrecall_repo::format::root::RootSuite;
+use pgrecall_repo::names::Name;
+use pgrecall_repo::repository::Repository;
+use serde::Serialize;
+
+use crate::args::ListArgs;
+use crate::config::settings::Settings;
+use crate::context::{cluster, host, repository, runtime};
+use crate::failure::{Failure, Outcome};
+use crate::output::human;
+use crate::output::stdout::{self, Colour, Paint};
+use crate::output::table::{Align, Cell, Table};
+
+pub(crate) fn run(settings: &Settings, args: &ListArgs) -> Outcome<()> {
+    let report = runtime::run(read(settings))?;
+    if args.output.json {
+        return stdout::print_json(&report);
+    }
+    stdout::print(&render(&report, Colour::of_stdout()))
+}
+
+/// Everything that `list` tells. Its JSON is stable: members are added, never changed.
+#[derive(Serialize)]
+struct Report {
+    url: String,
+    repository_id: String,
+    encrypted: bool,
+    keys: Vec<LivingKey>,
+    clusters: Vec<ClusterCatalog>,
+}
+
+async fn read(settings: &Settings) -> Outcome<Report> {
+    let repository = repository::open(settings).await?;
+    let encrypted = repository.root().suite != RootSuite::None;
+    let keys = if encrypted { repository.key_log().await?.1.living } else { Vec::new() };
+    let mut clusters = Vec::new();
+    for store in meant(settings, &repository).await? {
+        clusters.push(catalog::read(&store, &Clock::system(), &host::name()).await?);
+    }
+    Ok(Report {
+        url: settings.repository_url()?.to_owned(),
+        repository_id: repository.root().id.to_string(),
+        encrypted,
+        keys,
+        clusters,
+    })
+}
+
+/// The lineages that are meant: those of the cluster that the settings name, else all.
+pub(super) async fn meant(
+    settings: &Settings,
+    repository: &Repository,
+) -> Outcome<Vec<ClusterStore>> {
+    let names = match &settings.cluster {
+        Some(_) if settings.system_id.is_some() => {
+            return Ok(vec![cluster::stored(settings, repository).await?]);
+        }
+        Some(_) => vec![cluster::cluster_names(settings)?.cluster],
+        None => cluster::clusters(repository).await?,
+    };
+    let domains = cluster::domains(repository).await?;
+    let mut stores = Vec::new();
+    for name in names {
+        for system in ClusterStore::lineages(repository, &name).await? {
+            stores.push(open(repository, &domains, &name, system).await?);
+        }
+    }
+    if stores.is_empty() && settings.cluster.is_some() {
+        // It says what there is instead.
+        stores.push(cluster::stored(settings, repository).await?);
+    }
+    Ok(stores)
+}
+
+/// A lineage, in whichever domain it is: the one whose keys open its identity.
+async fn open(
+    repository: &Repository,
+    domains: &[Name],
+    name: &Name,
+    system: u64,
+) -> Outcome<ClusterStore> {
+    let mut failure: Option<Failure> = None;
+    for domain in domains {
+        match ClusterStore::open(repository, domain, name, system).await {
+            Ok(store) => return Ok(store),
+            Err(error) => failure = failure.or(Some(error.into())),
+        }
+    }
+    Err(failure.unwrap_or_else(|| {
+        let message = format!("cluster {name} is in the repository, but no domain is");
+        Failure::new(crate::failure::Kind::Corrupt, message)
+    }))
+}
+
+fn render(report: &Report, colour: Colour) -> String {
+    let mut text = format!("repository {} ({})", report.url, report.repository_id);
+    text.push_str(&match (report.encrypted, report.keys.len()) {
+        (false, _) => format!(", {}\n", colour.paint(Paint::Warning, "not encrypted")),
+        (true, 1) => ", encrypted, 1 key\n".to_owned(),
+        (true, count) => format!(", encrypted, {count} keys\n"),
+    });
+    if report.clusters.is_empty() {
+        text.push_str("\nno cluster yet\n");
+    }
+    for cluster in &report.clusters {
+        text.push_str(&render_cluster(cluster, colour));
+    }
+    text
+}
+
+fn render_cluster(cluster: &ClusterCatalog, colour: Colour) -> String {
+    let title = format!("cluster {}", cluster.cluster);
+    let mut text = format!(
+        "\n{} (PostgreSQL {}, system identifier {}, domain {})\n\n",
+        colour.paint(Paint::Heading, &title),
+        cluster.major,
+        cluster.system_identifier,
+        cluster.domain
+    );
+    if cluster.backups.is_empty() {
+        text.push_str("no backup yet: pgrecall backup takes one\n");
+    } else {
+        text.push_str(&backups(&cluster.backups).render(colour));
+    }
+    text.push_str(&notes(cluster, colour));
+    if cluster.timelines.is_empty() {
+        text.push_str("\nno WAL yet: pgrecall check says whether archiving works\n");
+    } else {
+        text.push('\n');
+        text.push_str(&timelines(&cluster.timelines).render(colour));
+    }
+    text
+}
+
+fn backups(rows: &[BackupRow]) -> Table {
+    let mut table = Table::new(&[
+        ("BACKUP", Align::Left),
+        ("TAKEN", Align::Left),
+        ("AGE", Align::Right),
+        ("REACHES", Align::Left),
+        ("TIMELINE", Align::Right),
+        ("SIZE", Align::Right),
+        ("NEW", Align::Right),
+        ("STORED", Align::Right),
+        ("HOW", Align::Left),
+        ("STATE", Align::Left),
+    ]);
+    for row in rows {
+        let mut reaches = row.reach.iter();
+        let first = reaches.next();
+        table.row([
+            Cell::from(short(&row.id.to_string())),
+            Cell::from(moment(&row.ended)),
+            Cell::from(age(row.age_s)),
+            Cell::from(
+                first
+                    .map(|reach| until(&reach.until_time, reach.until_lsn.to_string()))
+                    .unwrap_or_default(),
+            ),
+            Cell::from(first.map(|reach| reach.timeline.to_string()).unwrap_or_default()),
+            Cell::from(human::size(row.bytes)),
+            Cell::from(human::size(row.new_bytes)),
+            Cell::from(human::size(row.stored_bytes)),
+            Cell::from(how(row)),
+            state(row),
+        ]);
+        for reach in reaches {
+            table.row([
+                Cell::from(""),
+                Cell::from(""),
+                Cell::from(""),
+                Cell::from(until(&reach.until_time, reach.until_lsn.to_string())),
+                Cell::from(reach.timeline.to_string()),
+            ]);
+        }
+    }
+    table
+}
+
+/// Enough of an id for `--backup`.
+fn short(id: &str) -> String {
+    id.chars().take(10).collect()
+}
+
+fn moment(text: &str) -> String {
+    text.parse().map_or_else(|_| text.to_owned(), human::moment)
+}
+
+fn age(age_s: i64) -> String {
+    let seconds = u64::try_from(age_s).unwrap_or(0);
+    human::duration(Duration::from_secs(seconds))
+}
+
+fn until(time: &Option<String>, lsn: String) -> String {
+    time.as_deref().map_or(lsn, moment)
+}
+
+fn how(row: &BackupRow) -> String {
+    let method = match row.method {
+        Method::Full => "full",
+        Method::Scan => "incremental",
+    };
+    match row.from {
+        TakenFrom::Primary => method.to_owned(),
+        TakenFrom::Standby => format!("{method}, from a standby"),
+    }
+}
+
+fn state(row: &BackupRow) -> Cell {
+    if !row.wal_complete {
+        return Cell::painted("WAL is missing: cannot be restored", Paint::Bad);
+    }
+    if row.damaged_blocks > 0 {
+        let text = format!("{} pages damaged in the source", row.damaged_blocks);
+        return Cell::painted(text, Paint::Warning);
+    }
+    Cell::painted("good", Paint::Good)
+}
+
+fn notes(cluster: &ClusterCatalog, colour: Colour) -> String {
+    let mut text = String::new();
+    for row in &cluster.unreadable {
+        let line = format!("backup {} does not read: {}", row.id, row.reason);
+        text.push_str(&format!("{}\n", colour.paint(Paint::Bad, &line)));
+    }
+    for row in &cluster.under_way {
+        let age = row.age_s.map(age).unwrap_or_else(|| "?".to_owned());
+        let line = format!(
+            "backup {} under way on {} (process {}) for {age}",
+            short(&row.id.to_string()),
+            row.host,
+            row.process
+        );
+        match &row.looks_dead {
+            Some(why) => {
+                let line = format!("{line}; it looks dead: {why}");
+                text.push_str(&format!("{}\n", colour.paint(Paint::Warning, &line)));
+            }
+            None => text.push_str(&format!("{line}\n")),
+        }
+    }
+    if cluster.damaged_chunks > 0 {
+        let line = format!(
+            "{} chunks were found damaged; the next backup stores them again. See pgrecall verify.",
+            cluster.damaged_chunks
+        );
+        text.push_str(&format!("{}\n", colour.paint(Paint::Warning, &line)));
+    }
+    if text.is_empty() { text } else { format!("\n{text}") }
+}
+
+fn timelines(rows: &[TimelineRow]) -> Table {
+    let mut table = Table::new(&[
+        ("TIMELINE", Align::Right),
+        ("WAL FROM", Align::Left),
+        ("TO", Align::Left),
+        ("SEGMENTS", Align::Right),
+        ("STORED", Align::Right),
+        ("NOTE", Align::Left),
+    ]);
+    for row in rows {
+        let fork =
+            row.forked_from.map(|at| format!("left timeline {} at {}", at.timeline.0, at.lsn));
+        for (number, range) in row.ranges.iter().enumerate() {
+            let first = number == 0;
+            table.row([
+                Cell::from(if first { row.timeline.to_string() } else { String::new() }),
+                Cell::from(range.first.clone()),
+                Cell::from(range.last.clone()),
+                Cell::from(if first { row.segments.to_string() } else { String::new() }),
+                Cell::from(if first { human::size(row.stored_bytes) } else { String::new() }),
+                match (first, &fork) {
+                    (true, Some(fork)) => Cell::from(fork.clone()),
+                    (true, None) => Cell::from(""),
+                    (false, _) => Cell::painted("after a gap", Paint::Bad),
+                },
+            ]);
+        }
+    }
+    table
+}

@@ -1,1 +1,0 @@
-//! What the repository holds: backups, WAL, timelines, and how far back and forward one can go.

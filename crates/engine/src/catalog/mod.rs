@@ -1,0 +1,315 @@
+//! What the repository holds of a cluster: backups and how far each reaches, WAL ranges and gaps,
+//! backups under way, and what could not be read.
+
+pub mod reach;
+pub mod wal;
+
+use jiff::Timestamp;
+use pgrecall_repo::backup as sessions;
+use pgrecall_repo::id::BackupId;
+use pgrecall_repo::index;
+use pgrecall_repo::manifests;
+use serde::Serialize;
+
+use crate::clock::Clock;
+use crate::cluster::ClusterStore;
+use crate::details::{BackupDetails, Method, Position, TakenFrom};
+use crate::error::EngineError;
+use reach::{Reach, Times};
+use wal::StoredWal;
+
+/// A cluster of one lineage, as the repository knows it. Its JSON is stable: members are added,
+/// never changed.
+#[derive(Debug, Serialize)]
+pub struct ClusterCatalog {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Its system identifier, in decimal: too large for the numbers of many JSON readers.
+    pub system_identifier: String,
+    /// The domain that it shares keys and chunks in.
+    pub domain: String,
+    /// PostgreSQL's major version when the cluster was first seen.
+    pub major: u32,
+    /// Backups that exist, the oldest first.
+    pub backups: Vec<BackupRow>,
+    /// Backups whose manifests do not read.
+    pub unreadable: Vec<UnreadableRow>,
+    /// Backups that have begun and not ended.
+    pub under_way: Vec<UnderWayRow>,
+    /// WAL, by timeline.
+    pub timelines: Vec<TimelineRow>,
+    /// Bytes of all WAL objects.
+    pub wal_stored_bytes: u64,
+    /// Chunks of the domain that were found bad; the next backup stores them again.
+    pub damaged_chunks: u64,
+}
+
+/// A backup.
+#[derive(Debug, Serialize)]
+pub struct BackupRow {
+    /// Its id.
+    pub id: BackupId,
+    /// When it began, RFC 3339.
+    pub began: String,
+    /// When it was consistent.
+    pub ended: String,
+    /// Seconds since then.
+    pub age_s: i64,
+    /// The host that took it.
+    pub host: String,
+    /// PostgreSQL's major version.
+    pub major: u32,
+    /// Primary or standby.
+    pub from: TakenFrom,
+    /// How changes were found.
+    pub method: Method,
+    /// The backup compared with.
+    pub reference: Option<BackupId>,
+    /// Where replay starts.
+    pub start: Position,
+    /// Where it is consistent.
+    pub stop: Position,
+    /// Whether the WAL from start to stop is stored.
+    pub wal_complete: bool,
+    /// How far recovery can go, along each timeline.
+    pub reach: Vec<Reach>,
+    /// Files, folders and links.
+    pub entries: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Bytes that were new.
+    pub new_bytes: u64,
+    /// Bytes that the backup added to the repository.
+    pub stored_bytes: u64,
+    /// Files with pages that were damaged in the source.
+    pub damaged_files: u64,
+    /// Those pages.
+    pub damaged_blocks: u64,
+}
+
+/// A manifest that does not read.
+#[derive(Debug, Serialize)]
+pub struct UnreadableRow {
+    /// The backup.
+    pub id: BackupId,
+    /// Why not, with all causes.
+    pub reason: String,
+}
+
+/// A backup under way.
+#[derive(Debug, Serialize)]
+pub struct UnderWayRow {
+    /// Its id.
+    pub id: BackupId,
+    /// Its host.
+    pub host: String,
+    /// Its process there.
+    pub process: u32,
+    /// When it began, RFC 3339.
+    pub began: String,
+    /// Seconds since then; unknown when the time does not read.
+    pub age_s: Option<i64>,
+    /// Why it seems to have died, if it does. A guess, for people.
+    pub looks_dead: Option<String>,
+}
+
+/// The WAL of one timeline.
+#[derive(Debug, Serialize)]
+pub struct TimelineRow {
+    /// The timeline.
+    pub timeline: u32,
+    /// The timeline that it left, and where; nothing for the first, or without its history.
+    pub forked_from: Option<Position>,
+    /// The size of its segments.
+    pub segment_size_bytes: u32,
+    /// Segments that follow each other; between two of these is a gap.
+    pub ranges: Vec<RangeRow>,
+    /// Segments in all.
+    pub segments: u64,
+    /// Bytes of their objects.
+    pub stored_bytes: u64,
+}
+
+/// Segments without a gap.
+#[derive(Debug, Serialize)]
+pub struct RangeRow {
+    /// The first file.
+    pub first: String,
+    /// The last file.
+    pub last: String,
+    /// The first LSN.
+    pub start_lsn: String,
+    /// The LSN after the last.
+    pub end_lsn: String,
+}
+
+/// A backup with its details.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Its manifest.
+    pub manifest: pgrecall_repo::format::document::Manifest,
+    /// What the manifest says of PostgreSQL.
+    pub details: BackupDetails,
+}
+
+/// The backups of one lineage, the oldest first, and those that do not read.
+///
+/// # Errors
+/// When the store fails.
+pub async fn backups(
+    cluster: &ClusterStore,
+) -> Result<(Vec<Known>, Vec<UnreadableRow>), EngineError> {
+    let listed = manifests::list(&cluster.sealed, cluster.domain()).await?;
+    let mut unreadable = Vec::new();
+    for found in listed.unreadable.into_iter().filter(|found| found.at == cluster.at) {
+        unreadable.push(UnreadableRow { id: found.id, reason: chain(&found.error) });
+    }
+    let mut known = Vec::new();
+    for backup in listed.valid.into_iter().filter(|backup| backup.at == cluster.at) {
+        match BackupDetails::of(&backup.manifest) {
+            Ok(details) => known.push(Known { manifest: backup.manifest, details }),
+            Err(error) => {
+                let id = backup.manifest.backup;
+                unreadable.push(UnreadableRow { id, reason: chain(&error) });
+            }
+        }
+    }
+    known.sort_by(|a, b| {
+        (a.details.stop.lsn, &a.details.ended).cmp(&(b.details.stop.lsn, &b.details.ended))
+    });
+    Ok((known, unreadable))
+}
+
+/// An error with its causes on one line.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Reads the catalog of one lineage. `host` is this host's name: of backups under way here it can
+/// be seen whether their process lives.
+///
+/// # Errors
+/// When the store fails; what does not read is listed as such.
+pub async fn read(
+    cluster: &ClusterStore,
+    clock: &Clock,
+    host: &str,
+) -> Result<ClusterCatalog, EngineError> {
+    let now = clock.now();
+    let (known, unreadable) = backups(cluster).await?;
+    let wal = StoredWal::read(cluster).await?;
+    let mut times = Times::new(cluster);
+    let mut rows = Vec::new();
+    for backup in &known {
+        let reach = reach::of(&backup.details, &wal, &mut times).await?;
+        rows.push(backup_row(backup, reach, now));
+    }
+    let damaged = index::read_damage(&cluster.sealed, cluster.domain()).await?;
+    let live = sessions::live_intents(&cluster.sealed, &cluster.at).await?;
+    let timelines: Vec<TimelineRow> = timeline_rows(&wal);
+    Ok(ClusterCatalog {
+        cluster: cluster.at.cluster.to_string(),
+        system_identifier: cluster.at.lineage.clone(),
+        domain: cluster.at.domain.to_string(),
+        major: cluster.facts.major.number(),
+        backups: rows,
+        unreadable,
+        under_way: live.iter().map(|live| under_way(live, now, host)).collect(),
+        wal_stored_bytes: timelines.iter().map(|row| row.stored_bytes).sum(),
+        timelines,
+        damaged_chunks: u64::try_from(damaged.len()).unwrap_or(u64::MAX),
+    })
+}
+
+fn backup_row(backup: &Known, reach: Vec<Reach>, now: Timestamp) -> BackupRow {
+    let details = &backup.details;
+    BackupRow {
+        id: backup.manifest.backup,
+        began: details.began.clone(),
+        ended: details.ended.clone(),
+        age_s: age(&details.ended, now).unwrap_or_default(),
+        host: details.host.clone(),
+        major: details.major.number(),
+        from: details.from,
+        method: details.method,
+        reference: details.reference,
+        start: details.start,
+        stop: details.stop,
+        wal_complete: reach.iter().any(|reach| reach.until_lsn >= details.stop.lsn),
+        reach,
+        entries: backup.manifest.entries,
+        bytes: backup.manifest.bytes,
+        new_bytes: details.stats.new_bytes,
+        stored_bytes: details.stats.stored_bytes,
+        damaged_files: u64::try_from(details.damage.len()).unwrap_or(u64::MAX),
+        damaged_blocks: details.damage.iter().map(|file| file.count).sum(),
+    }
+}
+
+fn age(then: &str, now: Timestamp) -> Option<i64> {
+    let then: Timestamp = then.parse().ok()?;
+    Some(now.as_second().saturating_sub(then.as_second()))
+}
+
+/// A backup that has run this long is worth a look.
+const LONG_BACKUP_S: i64 = 24 * 60 * 60;
+
+fn under_way(live: &sessions::LiveIntent, now: Timestamp, host: &str) -> UnderWayRow {
+    let intent = &live.intent;
+    let age_s = age(&intent.began, now);
+    let looks_dead = if intent.host == host && !is_running(intent.process) {
+        Some(format!("there is no process {} on this host any more", intent.process))
+    } else {
+        age_s.filter(|age| *age > LONG_BACKUP_S).map(|_| "it began more than a day ago".to_owned())
+    };
+    UnderWayRow {
+        id: intent.backup,
+        host: intent.host.clone(),
+        process: intent.process,
+        began: intent.began.clone(),
+        age_s,
+        looks_dead,
+    }
+}
+
+/// Whether a process of this host is there; one of another user counts.
+fn is_running(process: u32) -> bool {
+    let pid = i32::try_from(process).ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| {
+        !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
+    })
+}
+
+fn timeline_rows(wal: &StoredWal) -> Vec<TimelineRow> {
+    let mut rows = Vec::new();
+    for (&(size_bytes, timeline), segments) in &wal.segments {
+        let Ok(size) = pgrecall_pgformat::SegmentSize::try_from(size_bytes) else { continue };
+        let name = |number| pgrecall_pgformat::SegmentName { timeline, number }.file_name(size);
+        let ranges = segments.runs().into_iter().map(|run| RangeRow {
+            first: name(run.first),
+            last: name(run.last),
+            start_lsn: run.first.start(size).to_string(),
+            end_lsn: run.last.end(size).to_string(),
+        });
+        let forked_from = wal.histories.get(&timeline).and_then(|history| {
+            let switch = history.switches().last()?;
+            Some(Position { timeline: switch.timeline, lsn: switch.lsn })
+        });
+        rows.push(TimelineRow {
+            timeline: timeline.0,
+            forked_from,
+            segment_size_bytes: size_bytes,
+            ranges: ranges.collect(),
+            segments: u64::try_from(segments.len()).unwrap_or(u64::MAX),
+            stored_bytes: segments.stored_bytes,
+        });
+    }
+    rows
+}

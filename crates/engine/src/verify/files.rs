@@ -1,0 +1,239 @@
+//! Walking backups: file tables, file maps, and every chunk that they refer to.
+
+use std::collections::HashMap;
+
+use pgrecall_repo::format::map::FileMap;
+use pgrecall_repo::format::table::{self, Entry, PieceMap};
+use pgrecall_repo::id::ChunkId;
+use pgrecall_repo::names::Name;
+use pgrecall_repo::sealed_store::SealedStore;
+
+use super::rows::{Presence, Rows};
+use crate::catalog::{Known, chain};
+use crate::error::EngineError;
+
+/// Table chunks and maps read at once: bounds memory, whatever the number of files.
+const TABLES_AT_ONCE: usize = 16;
+const MAPS_AT_ONCE: usize = 256;
+
+/// Bad files that are named; the others are counted.
+const EXAMPLES_MAX: usize = 20;
+
+/// What is wrong with a map: the files that use it cannot be had, or only their page hashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum MapState {
+    Sound,
+    NoHashes(String),
+    Bad(String),
+}
+
+/// What a walk over one backup has found.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Walked {
+    pub(super) entries: u64,
+    pub(super) bad_files: u64,
+    pub(super) bad_file_examples: Vec<String>,
+    /// File tables that do not read: nobody knows which files they name.
+    pub(super) bad_tables: Vec<String>,
+    /// Files without page hashes that should have them.
+    pub(super) unhashed_files: u64,
+    pub(super) unhashed_example: Option<String>,
+}
+
+impl Walked {
+    pub(super) fn is_whole(&self) -> bool {
+        self.bad_files == 0 && self.bad_tables.is_empty()
+    }
+
+    fn bad(&mut self, entry: &Entry, reason: &str) {
+        self.bad_files += 1;
+        if self.bad_file_examples.len() < EXAMPLES_MAX {
+            self.bad_file_examples.push(format!("{}: {reason}", entry.path));
+        }
+    }
+}
+
+/// Walks the backups of a domain. A map that several share is read once.
+#[derive(Debug)]
+pub(super) struct Walker<'a> {
+    sealed: &'a SealedStore,
+    domain: &'a Name,
+    rows: &'a mut Rows,
+    maps: HashMap<ChunkId, MapState>,
+}
+
+impl<'a> Walker<'a> {
+    pub(super) fn new(sealed: &'a SealedStore, domain: &'a Name, rows: &'a mut Rows) -> Self {
+        Self { sealed, domain, rows, maps: HashMap::new() }
+    }
+
+    /// Walks one backup.
+    pub(super) async fn walk(&mut self, backup: &Known) -> Result<Walked, EngineError> {
+        let mut walked = Walked::default();
+        let mut last: Option<table::RelativePath> = None;
+        for part in backup.manifest.tables.chunks(TABLES_AT_ONCE) {
+            let wanted: Vec<ChunkId> = part.iter().map(|chunk| chunk.id).collect();
+            let mut read = self.rows.read_meta(self.sealed, self.domain, &wanted).await?;
+            for chunk in part {
+                self.rows.refer(&chunk.id, chunk.plain_len);
+                let plain = match read.remove(&chunk.id) {
+                    Some(Ok(plain)) => plain,
+                    Some(Err(error)) => {
+                        walked.bad_tables.push(format!("from {}: {}", chunk.first, chain(&error)));
+                        continue;
+                    }
+                    // The same chunk twice in one manifest: paths would not rise.
+                    None => {
+                        walked.bad_tables.push(format!("from {}: named twice", chunk.first));
+                        continue;
+                    }
+                };
+                match decode(&plain, chunk.entries, last.as_ref()) {
+                    Ok(entries) => {
+                        last = entries.last().map(|entry| entry.path.clone()).or(last);
+                        self.walk_entries(&entries, &mut walked).await?;
+                    }
+                    Err(reason) => {
+                        walked.bad_tables.push(format!("from {}: {reason}", chunk.first));
+                    }
+                }
+            }
+        }
+        if walked.bad_tables.is_empty() && walked.entries != backup.manifest.entries {
+            walked.bad_tables.push(format!(
+                "the tables have {} entries, the manifest says {}",
+                walked.entries, backup.manifest.entries
+            ));
+        }
+        Ok(walked)
+    }
+
+    async fn walk_entries(
+        &mut self,
+        entries: &[Entry],
+        walked: &mut Walked,
+    ) -> Result<(), EngineError> {
+        self.read_maps(entries).await?;
+        for entry in entries {
+            walked.entries += 1;
+            let mut state = MapState::Sound;
+            for piece in entry.pieces() {
+                let found = match &piece.map {
+                    PieceMap::Zeros => MapState::Sound,
+                    PieceMap::Inline(bytes) => self.judge(bytes, piece.len),
+                    PieceMap::Chunk { id, .. } => match self.maps.get(id) {
+                        Some(state) => state.clone(),
+                        None => MapState::Bad(format!("its map {id} was not read")),
+                    },
+                };
+                state = worse(state, found);
+            }
+            match state {
+                MapState::Sound => {}
+                MapState::NoHashes(reason) => {
+                    walked.unhashed_files += 1;
+                    let example = || format!("{}: {reason}", entry.path);
+                    walked.unhashed_example.get_or_insert_with(example);
+                }
+                MapState::Bad(reason) => walked.bad(entry, &reason),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads and judges the maps that these entries have in chunks of their own.
+    async fn read_maps(&mut self, entries: &[Entry]) -> Result<(), EngineError> {
+        let mut wanted: Vec<(ChunkId, u64)> = Vec::new();
+        for piece in entries.iter().flat_map(Entry::pieces) {
+            if let PieceMap::Chunk { id, plain_len } = piece.map {
+                let presence = self.rows.refer(&id, plain_len);
+                if !self.maps.contains_key(&id) {
+                    // Until it is read; a piece that comes again is not wanted twice.
+                    self.maps.insert(id, MapState::Bad(missing("its map", &id, presence)));
+                    wanted.push((id, piece.len));
+                }
+            }
+        }
+        for part in wanted.chunks(MAPS_AT_ONCE) {
+            let ids: Vec<ChunkId> = part.iter().map(|(id, _)| *id).collect();
+            let mut read = self.rows.read_meta(self.sealed, self.domain, &ids).await?;
+            for (id, len) in part {
+                let state = match read.remove(id) {
+                    Some(Ok(plain)) => self.judge(&plain, *len),
+                    Some(Err(error)) => MapState::Bad(format!("its map: {}", chain(&error))),
+                    None => continue,
+                };
+                self.maps.insert(*id, state);
+            }
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, bytes: &[u8], len: u64) -> MapState {
+        let map = match FileMap::decode(bytes) {
+            Ok(map) => map,
+            Err(error) => return MapState::Bad(format!("its map does not read: {error}")),
+        };
+        if map.len() != len {
+            return MapState::Bad(format!(
+                "its map describes {} bytes of a piece of {len}",
+                map.len()
+            ));
+        }
+        let mut state = MapState::Sound;
+        for chunk in &map.hash_chunks {
+            let presence = self.rows.refer(&chunk.id, chunk.plain_len);
+            if presence != Presence::There {
+                let reason = missing("a chunk of page hashes", &chunk.id, presence);
+                state = worse(state, MapState::NoHashes(reason));
+            }
+        }
+        for chunk in &map.chunks {
+            let presence = self.rows.refer(&chunk.id, chunk.plain_len);
+            if presence != Presence::There {
+                state = worse(state, MapState::Bad(missing("chunk", &chunk.id, presence)));
+            }
+        }
+        state
+    }
+}
+
+/// The first of two states that are equally bad, else the worse.
+fn worse(before: MapState, now: MapState) -> MapState {
+    let rank = |state: &MapState| match state {
+        MapState::Sound => 0,
+        MapState::NoHashes(_) => 1,
+        MapState::Bad(_) => 2,
+    };
+    if rank(&now) > rank(&before) { now } else { before }
+}
+
+fn missing(what: &str, chunk: &ChunkId, presence: Presence) -> String {
+    match presence {
+        Presence::There => format!("{what} {chunk} could not be read"),
+        Presence::Missing => format!("{what} {chunk} is in no pack that is there"),
+        Presence::Bad => format!("every stored copy of {what} {chunk} is damaged"),
+        Presence::OtherLength(found) => {
+            format!("{what} {chunk} has {found} bytes, another number than the map says")
+        }
+    }
+}
+
+fn decode(
+    plain: &[u8],
+    expected: u64,
+    last: Option<&table::RelativePath>,
+) -> Result<Vec<Entry>, String> {
+    let entries = table::decode(plain).map_err(|error| error.to_string())?;
+    let in_order = match (last, entries.first()) {
+        (Some(last), Some(first)) => *last < first.path,
+        _ => true,
+    };
+    if !in_order {
+        return Err("its paths do not follow those of the table before".into());
+    }
+    if u64::try_from(entries.len()) != Ok(expected) {
+        return Err(format!("it has {} entries, the manifest says {expected}", entries.len()));
+    }
+    Ok(entries)
+}

@@ -1,0 +1,103 @@
+//! What a verification finds, and what it means for recovery.
+
+use pgrecall_repo::id::BackupId;
+use serde::Serialize;
+
+use crate::catalog::reach::Reach;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Worth knowing; nothing is lost.
+    Note,
+    /// Recovery works, but something else suffers or may soon.
+    Warning,
+    /// Some recovery that should work does not.
+    Damage,
+}
+
+/// One thing found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The object, file or backup.
+    pub object: String,
+    /// What is wrong with it.
+    pub what: String,
+    /// What that means for recovery, and what to do.
+    pub consequence: String,
+}
+
+/// Whether a backup can be restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// The backup.
+    pub backup: BackupId,
+    /// Its cluster.
+    pub cluster: String,
+    /// The cluster's system identifier, in decimal.
+    pub system_identifier: String,
+    /// When it ended, RFC 3339.
+    pub ended: String,
+    /// Whether all its files can be had and the WAL up to its stop LSN is sound.
+    pub restorable: bool,
+    /// How far recovery from it can go through sound WAL.
+    pub reach: Vec<Reach>,
+    /// Files that cannot be had whole.
+    pub bad_files: u64,
+    /// Some of them, with the reason.
+    pub bad_file_examples: Vec<String>,
+}
+
+/// How much was checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// Backups.
+    pub backups: u64,
+    /// Files, folders and links of backups; one that several backups share counts for each.
+    pub entries: u64,
+    /// Distinct chunks that backups refer to.
+    pub chunks: u64,
+    /// Packs that hold them.
+    pub packs: u64,
+    /// WAL segments whose trailers were read.
+    pub wal_segments: u64,
+    /// Timeline histories.
+    pub histories: u64,
+    /// Plaintext bytes that were read, opened and compared.
+    pub read_bytes: u64,
+}
+
+/// What a verification found. Its JSON is stable: members are added, never changed.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct VerifyReport {
+    /// True when no finding is damage.
+    pub sound: bool,
+    /// The findings, the worst first.
+    pub findings: Vec<Finding>,
+    /// Every backup.
+    pub backups: Vec<Verdict>,
+    /// How much was checked.
+    pub checked: Checked,
+}
+
+impl VerifyReport {
+    pub(super) fn add(
+        &mut self,
+        severity: Severity,
+        object: impl Into<String>,
+        what: impl Into<String>,
+        consequence: impl Into<String>,
+    ) {
+        let (object, what, consequence) = (object.into(), what.into(), consequence.into());
+        self.findings.push(Finding { severity, object, what, consequence });
+    }
+
+    pub(super) fn finish(mut self) -> Self {
+        self.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        self.sound = self.findings.iter().all(|finding| finding.severity < Severity::Damage);
+        self
+    }
+}

@@ -1,0 +1,335 @@
+//! Where every chunk of a domain is, in some 28 bytes a chunk, and which of them backups refer to.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use futures::{StreamExt, stream};
+use pgrecall_repo::chunks::{self, ReadRange};
+use pgrecall_repo::format::document::DamagedChunk;
+use pgrecall_repo::format::header::Kind;
+use pgrecall_repo::format::index::{IndexEntry, IndexHead, IndexPack, decode_block};
+use pgrecall_repo::id::{ChunkId, PackId};
+use pgrecall_repo::index::{self, Location};
+use pgrecall_repo::names::{self, Name};
+use pgrecall_repo::object;
+use pgrecall_repo::sealed_store::SealedStore;
+use pgrecall_repo::{ErrorKind, FormatError, RepoError};
+use pgrecall_store::Key;
+
+use super::finding::{Severity, VerifyReport};
+use crate::catalog::chain;
+use crate::error::EngineError;
+
+/// An index object is at most this long.
+const INDEX_BYTES_MAX: u64 = 1 << 30;
+
+/// Reads of packs under way at once.
+pub(super) const READS_AT_ONCE: usize = 4;
+
+type Short = [u8; 16];
+
+/// One copy of a chunk. Chunk ids are keyed hashes: two that share their first 16 bytes do not
+/// occur.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Row {
+    id: Short,
+    pack: u32,
+    plain_len: u32,
+    referred: bool,
+    bad: bool,
+}
+
+fn short(chunk: &ChunkId) -> Short {
+    let (short, _) = chunk.as_bytes().split_at(16);
+    short.try_into().unwrap_or([0; 16])
+}
+
+/// Every chunk that a domain's index names, in packs that are there.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    rows: Vec<Row>,
+    packs: Vec<Arc<IndexPack>>,
+    numbers: HashMap<PackId, u32>,
+    /// Places of metadata chunks, which are read while backups are walked.
+    meta: HashMap<Short, Location>,
+    objects: Vec<Key>,
+    noted: HashSet<DamagedChunk>,
+}
+
+/// What is known of a chunk that a map refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It is there.
+    There,
+    /// No pack that is there holds it.
+    Missing,
+    /// All copies were read and are bad.
+    Bad,
+    /// It has another length.
+    OtherLength(u32),
+}
+
+/// One index object, read whole.
+pub(super) struct IndexObject {
+    pub(super) packs: Vec<Arc<IndexPack>>,
+    pub(super) entries: Vec<IndexEntry>,
+}
+
+pub(super) async fn read_object(
+    sealed: &SealedStore,
+    name: &Key,
+) -> Result<IndexObject, RepoError> {
+    let bytes = sealed.store().get(name, INDEX_BYTES_MAX).await?;
+    let (mut head, mut entries): (Option<IndexHead>, _) = (None, Vec::new());
+    let header = object::open_frames(sealed.keys(), Kind::Index, name, &bytes, |frame| {
+        match &head {
+            None => head = Some(IndexHead::decode(frame)?),
+            Some(head) => entries.extend(decode_block(frame, head.packs.len())?),
+        }
+        Ok(())
+    })?;
+    let head = head.filter(|head| sealed.keys().digest(&head.encode()) == header.digest);
+    let head = head.ok_or_else(|| {
+        let (what, expected) = ("digest of the index head", header.digest.to_string());
+        let source = FormatError::Unexpected { what, expected, found: "another".into() };
+        RepoError::Corrupt { object: name.to_string(), source }
+    })?;
+    Ok(IndexObject { packs: head.packs.into_iter().map(Arc::new).collect(), entries })
+}
+
+impl Rows {
+    /// Reads notes of damage, the index, then lists packs.
+    pub(super) async fn read(
+        sealed: &SealedStore,
+        domain: &Name,
+        report: &mut VerifyReport,
+    ) -> Result<Self, EngineError> {
+        let noted = index::read_damage(sealed, domain).await?;
+        let mut rows = Self { noted, ..Self::default() };
+        let mut gone: HashMap<PackId, (IndexPack, u64)> = HashMap::new();
+        // Packs of listed manifests were there before these; those that come later are of backups
+        // that are not looked at.
+        let listed = index::list_packs(sealed, domain).await?;
+        for name in sealed.list(&names::indexes(domain)).await? {
+            let name = name.key;
+            match read_object(sealed, &name).await {
+                Ok(object) => rows.add(&listed, &object, &mut gone),
+                Err(error) if is_damaged(&error) => {
+                    report.add(
+                        Severity::Warning,
+                        name.as_str(),
+                        format!("the index object does not read: {}", chain(&error)),
+                        "what only it names cannot be found; its packs still hold a directory each",
+                    );
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            rows.objects.push(name);
+        }
+        rows.rows.sort_unstable();
+        rows.rows.dedup_by_key(|row| (row.id, row.pack));
+        rows.rows.shrink_to_fit();
+        report_gone(sealed, domain, gone, report).await?;
+        Ok(rows)
+    }
+
+    fn add(
+        &mut self,
+        listed: &HashMap<PackId, u64>,
+        object: &IndexObject,
+        gone: &mut HashMap<PackId, (IndexPack, u64)>,
+    ) {
+        for entry in &object.entries {
+            let number = usize::try_from(entry.pack).unwrap_or(usize::MAX);
+            let Some(pack) = object.packs.get(number) else { continue };
+            if listed.get(&pack.id) == Some(&pack.size) {
+                self.add_entry(pack, entry);
+            } else {
+                gone.entry(pack.id).or_insert_with(|| (IndexPack::clone(pack), 0)).1 += 1;
+            }
+        }
+    }
+
+    fn add_entry(&mut self, pack: &Arc<IndexPack>, entry: &IndexEntry) {
+        let number = *self.numbers.entry(pack.id).or_insert_with(|| {
+            self.packs.push(pack.clone());
+            u32::try_from(self.packs.len() - 1).unwrap_or(u32::MAX)
+        });
+        let bad = self.noted.contains(&DamagedChunk { pack: pack.id, chunk: entry.chunk });
+        let id = short(&entry.chunk);
+        let plain_len = entry.plain_len;
+        self.rows.push(Row { id, pack: number, plain_len, referred: false, bad });
+        if pack.kind == Kind::MetaPack && !bad {
+            self.meta.entry(id).or_insert_with(|| location(pack, entry));
+        }
+    }
+
+    /// The copies of a chunk.
+    fn range(&self, id: Short) -> std::ops::Range<usize> {
+        let start = self.rows.partition_point(|row| row.id < id);
+        let copies = self.rows.get(start..).unwrap_or_default();
+        start..start + copies.iter().take_while(|row| row.id == id).count()
+    }
+
+    /// A backup refers to this chunk: is it there?
+    pub(super) fn refer(&mut self, chunk: &ChunkId, plain_len: u32) -> Presence {
+        let range = self.range(short(chunk));
+        let Some(copies) = self.rows.get_mut(range).filter(|copies| !copies.is_empty()) else {
+            return Presence::Missing;
+        };
+        let mut presence = Presence::Bad;
+        for row in copies {
+            row.referred = true;
+            match (row.bad, row.plain_len == plain_len) {
+                (false, true) => presence = Presence::There,
+                (false, false) if presence == Presence::Bad => {
+                    presence = Presence::OtherLength(row.plain_len);
+                }
+                _ => {}
+            }
+        }
+        presence
+    }
+
+    /// A copy was read and is bad.
+    pub(super) fn mark_bad(&mut self, chunk: &ChunkId, pack: PackId) {
+        let Some(&number) = self.numbers.get(&pack) else { return };
+        let range = self.range(short(chunk));
+        let copies = self.rows.get_mut(range).unwrap_or_default();
+        copies.iter_mut().filter(|row| row.pack == number).for_each(|row| row.bad = true);
+    }
+
+    /// Whether this copy counts: it is referred to and not known to be bad.
+    pub(super) fn counts(&self, chunk: &ChunkId, pack: PackId) -> bool {
+        let Some(&number) = self.numbers.get(&pack) else { return false };
+        let copies = self.rows.get(self.range(short(chunk))).unwrap_or_default();
+        copies.iter().any(|row| row.pack == number && row.referred && !row.bad)
+    }
+
+    /// The index objects that were read.
+    pub(super) fn objects(&self) -> &[Key] {
+        &self.objects
+    }
+
+    /// Distinct chunks that backups refer to, and packs that hold them.
+    pub(super) fn referred(&self) -> (u64, u64) {
+        let mut packs = vec![false; self.packs.len()];
+        let (mut chunks, mut last) = (0, None);
+        for row in self.rows.iter().filter(|row| row.referred) {
+            if last != Some(row.id) {
+                chunks += 1;
+            }
+            last = Some(row.id);
+            let slot = usize::try_from(row.pack).ok().and_then(|number| packs.get_mut(number));
+            if let Some(slot) = slot {
+                *slot = true;
+            }
+        }
+        (chunks, u64::try_from(packs.iter().filter(|held| **held).count()).unwrap_or(u64::MAX))
+    }
+
+    /// Reads metadata chunks. One that is missing or damaged has its own error; a store that fails
+    /// ends it all.
+    pub(super) async fn read_meta(
+        &self,
+        sealed: &SealedStore,
+        domain: &Name,
+        wanted: &[ChunkId],
+    ) -> Result<HashMap<ChunkId, Result<Vec<u8>, RepoError>>, EngineError> {
+        let mut read = HashMap::new();
+        let mut located = Vec::new();
+        for chunk in wanted {
+            match self.meta.get(&short(chunk)) {
+                Some(location) => located.push((*chunk, location.clone())),
+                None => {
+                    let (chunk_text, domain) = (chunk.to_string(), domain.to_string());
+                    let error = RepoError::ChunkMissing { chunk: chunk_text, domain };
+                    read.insert(*chunk, Err(error));
+                }
+            }
+        }
+        let reads = chunks::plan_reads(domain, located);
+        let mut fetched = stream::iter(reads)
+            .map(|read| async move { (chunks::fetch(sealed, &read).await, read) })
+            .buffered(READS_AT_ONCE);
+        while let Some((bytes, range)) = fetched.next().await {
+            match bytes {
+                Ok(bytes) => open_all(sealed, &range, &bytes, &mut read),
+                Err(error) if is_damaged(&error) || error.is_not_found() => {
+                    for (chunk, _) in &range.chunks {
+                        let reason = chain(&error);
+                        read.insert(*chunk, Err(unreadable(&range, reason)));
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// Tells of packs that the index names and that are not there as it says, unless they are newer
+/// than the first listing.
+async fn report_gone(
+    sealed: &SealedStore,
+    domain: &Name,
+    gone: HashMap<PackId, (IndexPack, u64)>,
+    report: &mut VerifyReport,
+) -> Result<(), EngineError> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let listed = index::list_packs(sealed, domain).await?;
+    for (id, (pack, chunks)) in gone {
+        let found = listed.get(&id);
+        if found == Some(&pack.size) {
+            continue;
+        }
+        let what = match found {
+            None => "the pack is not there".to_owned(),
+            Some(size) => format!("the pack has {size} bytes, the index says {}", pack.size),
+        };
+        let name = names::pack(domain, pack.kind, id);
+        let consequence = format!(
+            "its {chunks} chunks cannot be had from it; backups that need \
+                                   one of them are listed apart"
+        );
+        report.add(Severity::Note, name.as_str(), what, consequence);
+    }
+    Ok(())
+}
+
+fn open_all(
+    sealed: &SealedStore,
+    range: &ReadRange,
+    bytes: &[u8],
+    read: &mut HashMap<ChunkId, Result<Vec<u8>, RepoError>>,
+) {
+    for (chunk, location) in &range.chunks {
+        let mut plain = Vec::new();
+        let opened = chunks::open(sealed, range, bytes, (chunk, location), &mut plain);
+        read.insert(*chunk, opened.map(|()| plain));
+    }
+}
+
+fn unreadable(range: &ReadRange, reason: String) -> RepoError {
+    let source = FormatError::Document { what: "the pack", reason };
+    RepoError::Corrupt { object: range.name.to_string(), source }
+}
+
+pub(super) fn location(pack: &Arc<IndexPack>, entry: &IndexEntry) -> Location {
+    Location {
+        pack: pack.clone(),
+        frame: entry.frame,
+        offset: entry.offset,
+        sealed_len: entry.sealed_len,
+        plain_len: entry.plain_len,
+        check: entry.check,
+    }
+}
+
+/// Whether bytes are wrong, rather than a store that fails.
+pub(super) fn is_damaged(error: &RepoError) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
+}

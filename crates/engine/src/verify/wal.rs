@@ -1,0 +1,306 @@
+//! Checking WAL: every segment that a backup can reach is there, says of itself what its name says,
+//! and its records go on into the next one.
+
+use std::collections::HashMap;
+
+use futures::{StreamExt, stream};
+use pgrecall_pgformat::segment_digest::{SegmentWalk, join_spanning};
+use pgrecall_pgformat::segment_summary::{HeadExtent, SegmentEnd, SegmentSummary};
+use pgrecall_pgformat::{Lsn, SegmentName, SegmentNumber};
+use pgrecall_repo::archive;
+
+use super::Depth;
+use super::finding::{Severity, VerifyReport};
+use crate::archive::trailer::{self, StoredFile};
+use crate::cancel::Cancel;
+use crate::catalog::reach::{Reach, newest};
+use crate::catalog::wal::{StoredWal, Way, is_damage, segment_object};
+use crate::catalog::{Known, chain};
+use crate::cluster::ClusterStore;
+use crate::error::{EngineError, ErrorKind};
+
+/// Trailers read at once.
+const TRAILERS_AT_ONCE: usize = 16;
+
+/// Segments whose payload is read at once: each is in memory as a whole.
+const PAYLOADS_AT_ONCE: usize = 2;
+
+/// Segments looked at before their predecessors' verdicts are known.
+const WINDOW: usize = 64;
+
+/// What is known of a segment once it was looked at.
+#[derive(Debug, Clone)]
+struct Checked {
+    /// What keeps recovery from reading it to its end, and from where on.
+    broken: Option<Broken>,
+    newest: Option<jiff::Timestamp>,
+}
+
+#[derive(Debug, Clone)]
+struct Broken {
+    at: Lsn,
+    reason: String,
+}
+
+/// Checks the WAL of one lineage.
+#[derive(Debug)]
+pub(super) struct WalCheck<'a> {
+    cluster: &'a ClusterStore,
+    wal: &'a StoredWal,
+    depth: Depth,
+    cancel: &'a Cancel,
+    /// Segments looked at, with the one before them on the way (a segment can be entered from two
+    /// timelines).
+    checked: HashMap<(SegmentName, Option<SegmentName>), Checked>,
+}
+
+impl<'a> WalCheck<'a> {
+    pub(super) fn new(
+        cluster: &'a ClusterStore,
+        wal: &'a StoredWal,
+        depth: Depth,
+        cancel: &'a Cancel,
+    ) -> Self {
+        Self { cluster, wal, depth, cancel, checked: HashMap::new() }
+    }
+
+    /// How far recovery from a backup can go, along each timeline.
+    pub(super) async fn reach_of(
+        &mut self,
+        backup: &Known,
+        report: &mut VerifyReport,
+    ) -> Result<Vec<Reach>, EngineError> {
+        let details = &backup.details;
+        let mut found = Vec::new();
+        for way in self.wal.ways_from(details.start, details.wal_segment_size) {
+            let last = way.last_stored(self.wal);
+            let own = last.is_some_and(|last| way.name_of(last).timeline == way.timeline);
+            if own || way.timeline == details.start.timeline {
+                found.push(self.walk(&way, last, details.start.lsn, report).await?);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn walk(
+        &mut self,
+        way: &Way,
+        last: Option<SegmentNumber>,
+        start: Lsn,
+        report: &mut VerifyReport,
+    ) -> Result<Reach, EngineError> {
+        let mut reach = Reach {
+            timeline: way.timeline.0,
+            until_lsn: start,
+            until_time: None,
+            next_segment: way.name_of(way.first).file_name(way.size),
+        };
+        let Some(last) = last else { return Ok(reach) };
+        self.look(way, last, report).await?;
+        let mut time = None;
+        let mut number = way.first;
+        while number <= last {
+            let (name, before) = step(way, number);
+            let Some(checked) = self.checked.get(&(name, before)) else { break };
+            time = checked.newest.max(time);
+            reach.until_time = time.map(|time| time.to_string());
+            if let Some(broken) = &checked.broken {
+                reach.until_lsn = broken.at.max(start);
+                reach.next_segment = name.file_name(way.size);
+                return Ok(reach);
+            }
+            reach.until_lsn = number.end(way.size).max(start);
+            number = number.next();
+            reach.next_segment = way.name_of(number).file_name(way.size);
+        }
+        Ok(reach)
+    }
+
+    /// Looks at all segments of a way that were not looked at before.
+    async fn look(
+        &mut self,
+        way: &Way,
+        last: SegmentNumber,
+        report: &mut VerifyReport,
+    ) -> Result<(), EngineError> {
+        let mut before: Option<(SegmentName, SegmentSummary)> = None;
+        let mut number = way.first;
+        while number <= last {
+            self.cancel.check()?;
+            let mut window = Vec::new();
+            while number <= last && window.len() < WINDOW {
+                let (name, previous) = step(way, number);
+                // The one before a new one is read again for the record that goes on.
+                let next_is_new =
+                    number < last && !self.checked.contains_key(&step(way, number.next()));
+                if !self.checked.contains_key(&(name, previous)) || next_is_new {
+                    window.push((name, previous));
+                }
+                number = number.next();
+            }
+            let at_once = match self.depth {
+                Depth::Structure => TRAILERS_AT_ONCE,
+                Depth::ReadData => PAYLOADS_AT_ONCE,
+            };
+            let this: &Self = self;
+            let read: Vec<_> = stream::iter(window)
+                .map(|(name, previous)| async move {
+                    let payload = !this.checked.contains_key(&(name, previous));
+                    (name, previous, this.read(way, name, payload).await)
+                })
+                .buffered(at_once)
+                .collect()
+                .await;
+            for (name, previous, segment) in read {
+                let (stored, read_bytes, broken) = segment?;
+                report.checked.read_bytes += read_bytes;
+                let summary = stored.and_then(|stored| stored.trailer.summary);
+                if !self.checked.contains_key(&(name, previous)) {
+                    let joined = match (&before, &summary) {
+                        (Some((at, tail)), Some(head)) if Some(*at) == previous => {
+                            join(tail, head, name.number.start(way.size))
+                        }
+                        _ => None,
+                    };
+                    let broken = broken.or(joined);
+                    self.note(way, name, &broken, report)?;
+                    let newest = summary.as_ref().and_then(newest);
+                    self.checked.insert((name, previous), Checked { broken, newest });
+                    report.checked.wal_segments += 1;
+                }
+                before = summary.map(|summary| (name, summary));
+            }
+        }
+        Ok(())
+    }
+
+    fn note(
+        &self,
+        way: &Way,
+        name: SegmentName,
+        broken: &Option<Broken>,
+        report: &mut VerifyReport,
+    ) -> Result<(), EngineError> {
+        let Some(broken) = broken else { return Ok(()) };
+        let object = segment_object(self.cluster, name, way.size)?;
+        let consequence = format!(
+            "recovery along timeline {} from a backup before it cannot go beyond {}; take a new \
+             backup now",
+            way.timeline.0, broken.at
+        );
+        report.add(Severity::Damage, object.as_str(), broken.reason.clone(), consequence);
+        Ok(())
+    }
+
+    /// Reads the trailer of a segment, and with it all of the segment where that is asked for.
+    async fn read(
+        &self,
+        way: &Way,
+        name: SegmentName,
+        payload: bool,
+    ) -> Result<(Option<StoredFile>, u64, Option<Broken>), EngineError> {
+        let start = name.number.start(way.size);
+        let broken = |reason: String| Some(Broken { at: start, reason });
+        let object = segment_object(self.cluster, name, way.size)?;
+        let stored = match trailer::read(&self.cluster.sealed, &object).await {
+            Ok(stored) => stored,
+            Err(error) if is_damage(&error) => return Ok((None, 0, broken(chain(&error)))),
+            // Settled collisions hold their contents under other names.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok((None, 0, None)),
+            Err(error) => return Err(error),
+        };
+        let mut found = self.judge(way, name, &stored);
+        let mut read_bytes = 0;
+        if payload && self.depth == Depth::ReadData {
+            match self.read_payload(way, name, &stored).await? {
+                Ok(bytes) => read_bytes = bytes,
+                Err(reason) => found = broken(reason),
+            }
+        }
+        Ok((Some(stored), read_bytes, found))
+    }
+
+    /// Whether a segment is what its name says, and its records reach its end.
+    fn judge(&self, way: &Way, name: SegmentName, stored: &StoredFile) -> Option<Broken> {
+        let start = name.number.start(way.size);
+        let broken = |reason: String| Some(Broken { at: start, reason });
+        let trailer = &stored.trailer;
+        if trailer.plain_bytes != u64::from(way.size.bytes()) {
+            return broken(format!("it holds {} bytes, not a segment", trailer.plain_bytes));
+        }
+        let Some(summary) = &trailer.summary else {
+            return broken("its trailer says nothing of a segment".into());
+        };
+        let Some(identity) = summary.identity else {
+            return broken("its first page is no page of WAL".into());
+        };
+        let expected = self.cluster.facts.system_identifier;
+        if identity.system_identifier != expected {
+            let found = identity.system_identifier;
+            return broken(format!("its WAL is of the system {found}, not of {expected}"));
+        }
+        if summary.name != name {
+            return broken(format!("it holds the segment {}", summary.name.file_name(way.size)));
+        }
+        match &summary.end {
+            SegmentEnd::Full | SegmentEnd::Switch { .. } => None,
+            SegmentEnd::Early(end) => {
+                let reason = format!("its records end at {}: {:?}", end.lsn, end.reason);
+                Some(Broken { at: end.lsn, reason })
+            }
+            SegmentEnd::Cut { lsn } => {
+                Some(Broken { at: *lsn, reason: format!("its bytes end at {lsn}") })
+            }
+        }
+    }
+
+    /// Opens all of a segment, and walks its records again.
+    async fn read_payload(
+        &self,
+        way: &Way,
+        name: SegmentName,
+        stored: &StoredFile,
+    ) -> Result<Result<u64, String>, EngineError> {
+        let object = segment_object(self.cluster, name, way.size)?;
+        let limit = u64::from(way.size.bytes());
+        let mut walk = SegmentWalk::new(name, way.size);
+        let (sealed, mut bytes) = (&self.cluster.sealed, 0);
+        let fetched = archive::fetch(sealed, &object, limit, |part| {
+            bytes += u64::try_from(part.len()).unwrap_or_default();
+            walk.feed(part);
+        });
+        match fetched.await {
+            Ok(_) => {}
+            Err(error) if super::rows::is_damaged(&error) => return Ok(Err(chain(&error))),
+            Err(error) => return Err(error.into()),
+        }
+        if stored.trailer.summary.as_ref().is_some_and(|summary| *summary == walk.finish()) {
+            return Ok(Ok(bytes));
+        }
+        Ok(Err("its trailer tells of other records than it holds".into()))
+    }
+}
+
+/// A segment of a way, with the one before it.
+fn step(way: &Way, number: SegmentNumber) -> (SegmentName, Option<SegmentName>) {
+    let before = number.previous().filter(|before| *before >= way.first);
+    (way.name_of(number), before.map(|before| way.name_of(before)))
+}
+
+/// Whether the record at the end of one segment goes on in the next.
+fn join(before: &SegmentSummary, after: &SegmentSummary, border: Lsn) -> Option<Broken> {
+    let tail = before.tail.as_ref()?;
+    // Too long to be kept in the trailers: only the payload can tell.
+    let unknown = !tail.is_kept_whole()
+        || matches!(after.head.extent, HeadExtent::TooLong | HeadExtent::NoEnd);
+    if unknown {
+        return None;
+    }
+    match join_spanning(before, after) {
+        Ok(_) => None,
+        Err(error) => Some(Broken {
+            at: tail.lsn,
+            reason: format!("the record at {} does not go on at {border}: {error}", tail.lsn),
+        }),
+    }
+}

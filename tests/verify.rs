@@ -1,0 +1,9 @@
+//! `check`, `list` and `verify`, by the real program on real servers.
+
+#[path = "verify/checking.rs"]
+mod checking;
+#[path = "archive/site.rs"]
+#[expect(dead_code, reason = "shared with the tests of archiving, which use all of it")]
+mod site;
+#[path = "verify/verifying.rs"]
+mod verifying;

@@ -1,0 +1,91 @@
+//! `check` proves the path of a segment into the repository and back, and says what to mend.
+
+use pgrecall_testkit::postgres::{Cluster, ClusterOptions, majors};
+use serde_json::Value;
+
+use crate::site::{Site, newest_major};
+
+/// What `check --json` said, with its exit code.
+fn check(site: &Site, cluster: &Cluster) -> (Option<i32>, Value) {
+    let data = cluster.data_dir();
+    let words = ["check", "--json", "--pgdata", data.to_str().expect("UTF-8")];
+    let output = site.pgrecall(data, &words).output().expect("pgrecall runs");
+    let said = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code(), said)
+}
+
+/// The line of one check.
+fn line<'a>(said: &'a Value, check: &str, verdict: &str) -> &'a Value {
+    let lines = said["lines"].as_array().expect("lines");
+    let found = lines.iter().find(|line| line["check"] == check && line["verdict"] == verdict);
+    found.unwrap_or_else(|| panic!("no {verdict} of {check} in {said:#}"))
+}
+
+#[test]
+fn a_segment_goes_into_the_repository_and_comes_back_on_every_version() {
+    for major in majors() {
+        let site = Site::new();
+        let primary = site.primary(major);
+        for _ in 0..2 {
+            let (code, said) = check(&site, &primary);
+            assert_eq!(code, Some(0), "{said:#}");
+            assert_eq!(said["passed"], true);
+            line(&said, "archive_command", "pass");
+            line(&said, "archiving", "pass");
+            line(&said, "store", "pass");
+            let fetched = line(&said, "restore_command", "pass");
+            assert!(fetched["found"].as_str().expect("text").contains("came back"), "{said:#}");
+            let keys = line(&said, "keys", "warn");
+            assert!(keys["found"].as_str().expect("text").contains("only key"), "{said:#}");
+            let command = said["restore_command"].as_str().expect("a restore_command");
+            assert!(command.contains("wal fetch %f %p"), "{command}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_does_not_archive_is_told_how_to() {
+    let site = Site::new();
+    let server = Cluster::create(ClusterOptions::new(newest_major()));
+    let (code, said) = check(&site, &server);
+    assert_eq!(code, Some(17), "{said:#}");
+    assert_eq!(said["passed"], false);
+    let mend = line(&said, "archive_command", "fail")["mend"][0].as_str().expect("text").to_owned();
+    assert!(mend.contains("archive_mode = on") && mend.contains("wal push %p"), "{mend}");
+
+    let elsewhere =
+        Cluster::create(ClusterOptions::new(newest_major()).archive_command("test -f %p"));
+    let (code, said) = check(&site, &elsewhere);
+    assert_eq!(code, Some(17), "{said:#}");
+    let found = line(&said, "archive_command", "fail");
+    assert!(found["found"].as_str().expect("text").contains("does not call pgrecall"), "{said:#}");
+}
+
+#[test]
+fn a_failing_archive_command_is_told_with_the_archivers_own_account() {
+    let site = Site::new();
+    let command = format!("false && {}", site.archive_command());
+    let server = Cluster::create(ClusterOptions::new(newest_major()).archive_command(&command));
+    let (code, said) = check(&site, &server);
+    assert_eq!(code, Some(18), "{said:#}");
+    let found = line(&said, "archiving", "fail")["found"].as_str().expect("text").to_owned();
+    assert!(found.contains("did not arrive"), "{found}");
+    assert!(found.contains("archive_command failed"), "{found}");
+}
+
+#[test]
+fn a_server_that_is_down_and_a_repository_that_is_gone_are_both_told() {
+    let site = Site::new();
+    let server = Cluster::create_stopped(ClusterOptions::new(newest_major()));
+    let (code, said) = check(&site, &server);
+    assert_eq!(code, Some(15), "{said:#}");
+    line(&said, "repository", "pass");
+    line(&said, "server", "fail");
+    site.unmount();
+    let (code, said) = check(&site, &server);
+    assert_eq!(code, Some(10), "{said:#}");
+    line(&said, "repository", "fail");
+    line(&said, "server", "fail");
+    site.bring_back();
+}

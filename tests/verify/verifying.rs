@@ -1,0 +1,138 @@
+//! `list` and `verify` on backups of real servers, sound and damaged.
+
+use std::path::{Path, PathBuf};
+
+use pgrecall_testkit::postgres::{Cluster, majors};
+use serde_json::Value;
+
+use crate::site::{Site, newest_major, switch};
+
+/// Runs a command that prints JSON.
+fn run(site: &Site, cluster: &Cluster, words: &[&str]) -> (Option<i32>, Value) {
+    let data = cluster.data_dir();
+    let mut all = words.to_vec();
+    all.extend(["--json", "--pgdata", data.to_str().expect("UTF-8")]);
+    let output = site.pgrecall(data, &all).output().expect("pgrecall runs");
+    let said = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("{words:?}: {error}: {}", String::from_utf8_lossy(&output.stderr))
+    });
+    (output.status.code(), said)
+}
+
+fn expect(site: &Site, cluster: &Cluster, words: &[&str], code: i32) -> Value {
+    let (found, said) = run(site, cluster, words);
+    assert_eq!(found, Some(code), "{words:?}: {said:#}");
+    said
+}
+
+fn backup(site: &Site, cluster: &Cluster) {
+    expect(site, cluster, &["backup", "--fast-checkpoint"], 0);
+}
+
+fn filled(site: &Site, major: u32) -> Cluster {
+    let primary = site.primary(major);
+    primary.psql(
+        "CREATE TABLE filled AS SELECT n, md5(n::text) AS text FROM generate_series(1, 20000) AS n",
+    );
+    primary
+}
+
+/// The largest object below a folder of the repository.
+fn largest(site: &Site, below: &str) -> PathBuf {
+    let mut folders = vec![site.repository().join(below)];
+    let mut found: Option<(u64, PathBuf)> = None;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let size = path.metadata().expect("metadata").len();
+            if found.as_ref().is_none_or(|(largest, _)| size > *largest) {
+                found = Some((size, path));
+            }
+        }
+    }
+    found.expect("an object").1
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).expect("an object");
+    bytes[at] ^= 1;
+    // Objects are read-only: a new file takes the name.
+    std::fs::remove_file(path).expect("removing");
+    std::fs::write(path, bytes).expect("writing");
+}
+
+#[test]
+fn backups_are_listed_with_their_reach_and_verify_as_sound() {
+    for major in majors() {
+        let site = Site::new();
+        let primary = filled(&site, major);
+        backup(&site, &primary);
+        primary.psql("UPDATE filled SET text = 'changed' WHERE n % 100 = 0");
+        backup(&site, &primary);
+        let last = switch(&primary);
+        site.wait_archived(&primary, &last);
+
+        let listed = expect(&site, &primary, &["list"], 0);
+        let cluster = &listed["clusters"][0];
+        let backups = cluster["backups"].as_array().expect("backups");
+        assert_eq!(backups.len(), 2, "{listed:#}");
+        assert_eq!(cluster["major"], major);
+        for row in backups {
+            assert_eq!(row["wal_complete"], true, "{row:#}");
+            assert!(row["reach"][0]["until_time"].is_string(), "{row:#}");
+        }
+        let ranges = cluster["timelines"][0]["ranges"].as_array().expect("ranges");
+        assert_eq!(ranges.len(), 1, "no gap: {cluster:#}");
+        assert_eq!(ranges[0]["last"], last);
+
+        for words in [&["verify"][..], &["verify", "--read-data"]] {
+            let report = expect(&site, &primary, words, 0);
+            assert_eq!(report["sound"], true);
+            let cluster = &report["clusters"][0];
+            assert_eq!(cluster["findings"].as_array().map(Vec::len), Some(0), "{report:#}");
+            assert_eq!(cluster["backups"].as_array().map(Vec::len), Some(2));
+            assert!(cluster["checked"]["wal_segments"].as_u64() > Some(1));
+        }
+    }
+}
+
+#[test]
+fn a_rotten_pack_is_found_and_the_next_backup_heals_it() {
+    let site = Site::new();
+    let primary = filled(&site, newest_major());
+    backup(&site, &primary);
+    let pack = largest(&site, "domains/main/packs/data");
+    let middle = usize::try_from(pack.metadata().expect("metadata").len() / 2).expect("a size");
+    flip(&pack, middle);
+    expect(&site, &primary, &["verify"], 0);
+    let report = expect(&site, &primary, &["verify", "--read-data"], 13);
+    let verdict = &report["clusters"][0]["backups"][0];
+    assert_eq!(verdict["restorable"], false, "{report:#}");
+    assert!(verdict["bad_files"].as_u64() > Some(0));
+    // Nothing of the cluster has changed: what rotted is read from it again.
+    backup(&site, &primary);
+    expect(&site, &primary, &["verify", "--read-data"], 0);
+}
+
+#[test]
+fn a_missing_segment_is_found_with_what_it_costs() {
+    let site = Site::new();
+    let primary = filled(&site, newest_major());
+    backup(&site, &primary);
+    let segments: Vec<String> = (0..3).map(|_| switch(&primary)).collect();
+    site.wait_archived(&primary, &segments[2]);
+    std::fs::remove_file(site.object(&segments[1]).expect("an object")).expect("removing");
+    let report = expect(&site, &primary, &["verify"], 0);
+    let cluster = &report["clusters"][0];
+    let said = cluster["findings"].to_string();
+    assert!(said.contains("1 segments are missing") && said.contains(&segments[1]), "{report:#}");
+    let reach = &cluster["backups"][0]["reach"][0];
+    assert_eq!(reach["next_segment"], segments[1], "{report:#}");
+    let listed = expect(&site, &primary, &["list"], 0);
+    let timeline = &listed["clusters"][0]["timelines"][0];
+    assert_eq!(timeline["ranges"].as_array().map(Vec::len), Some(2), "{listed:#}");
+}
