@@ -117,7 +117,6 @@ async fn check(settings: &Settings, report: &mut Report) -> Outcome<()> {
     let pgdata = cluster::pgdata(settings)?;
     report.pass("settings", settings.resolved.file.display().to_string());
     let cluster = check_repository(settings, report).await;
-    check_store(settings, report).await;
     let server = check_server(settings, &pgdata, report).await;
     let (Some(cluster), Some((server, info))) = (cluster, server) else { return Ok(()) };
     if info.state == RecoveryState::Standby {
@@ -164,6 +163,8 @@ async fn check_repository(settings: &Settings, report: &mut Report) -> Option<Cl
         );
     }
     check_keys(settings, &opened, report).await;
+    // Only where the repository stands: an empty mount point must stay empty.
+    check_store(settings, report).await;
     match cluster::registered(settings, &opened).await {
         Ok(cluster) => {
             let system = &cluster.at.lineage;
