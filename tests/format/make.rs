@@ -48,15 +48,18 @@ pub(crate) enum Sort {
     Clear,
 }
 
+/// Files by name, with their bytes.
+pub(crate) type Files = Vec<(String, Vec<u8>)>;
+
 /// What a repository holds, for those who compare.
 #[derive(Debug)]
 pub(crate) struct Made {
     /// The key file's text; empty in the clear.
     pub(crate) key: String,
     /// The backups that exist, in the order in which they were made, with their files.
-    pub(crate) backups: Vec<(BackupId, Vec<(String, Vec<u8>)>)>,
+    pub(crate) backups: Vec<(BackupId, Files)>,
     /// Archived files.
-    pub(crate) archived: Vec<(String, Vec<u8>)>,
+    pub(crate) archived: Files,
 }
 
 /// Numbers that look random and are the same each time (splitmix64): never for keys that matter.

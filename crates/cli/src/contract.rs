@@ -55,10 +55,6 @@ impl Contract {
             Self::Fetch
         }
     }
-
-    pub(crate) fn is_fetch(self) -> bool {
-        matches!(self, Self::Fetch | Self::StandbyFetch | Self::PromotionFetch)
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -104,8 +104,8 @@ impl BackupSession {
         let table = read_table(&sealed, &at).await?;
         let mut referred = Vec::new();
         referred.resize_with(table.pack_count(), || AtomicBool::new(false));
-        let mut claims = Claims::default();
-        claims.draw = u64::from_le_bytes(sealed.random().bytes());
+        let draw = u64::from_le_bytes(sealed.random().bytes());
+        let claims = Claims { draw, ..Claims::default() };
         Ok(Self {
             sealed,
             at,

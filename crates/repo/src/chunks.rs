@@ -36,7 +36,7 @@ pub struct ReadRange {
 /// Joins the places of chunks into reads, in the order of packs and offsets.
 #[must_use]
 pub fn plan_reads(domain: &Name, mut wanted: Vec<(ChunkId, Location)>) -> Vec<ReadRange> {
-    wanted.sort_by(|(_, a), (_, b)| (a.pack.id, a.offset).cmp(&(b.pack.id, b.offset)));
+    wanted.sort_by_key(|(_, at)| (at.pack.id, at.offset));
     let mut reads: Vec<ReadRange> = Vec::new();
     let mut pack = None;
     for (chunk, location) in wanted {

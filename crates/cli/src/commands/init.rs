@@ -16,7 +16,6 @@ use pgrecall_store::{Prefix, ProbeReport, RootPolicy, Store};
 
 use crate::args::InitArgs;
 use crate::config::settings::{Encryption, Settings};
-use crate::context::repository::Caching;
 use crate::context::{cluster, host, repository, runtime, store};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::output::prompt;
@@ -151,7 +150,7 @@ enum Stands {
 }
 
 async fn stands_there(settings: &Settings, store: &Arc<dyn Store>) -> Outcome<Stands> {
-    let options = repository::options_with(settings, Unlock::Nothing, Caching::Never)?;
+    let options = repository::options_with(settings, Unlock::Nothing)?;
     match Repository::read_root(store, &options).await {
         Ok(_) => return Ok(Stands::Yes),
         Err(RepoError::NoRepository { .. }) => {}
@@ -172,7 +171,7 @@ async fn make(
     owner: Option<Owner>,
 ) -> Outcome<(Repository, How)> {
     let own = own_key(settings, owner)?;
-    let options = repository::options_with(settings, own.unlock(), Caching::Never)?;
+    let options = repository::options_with(settings, own.unlock())?;
     match Repository::create(Arc::clone(&store), options, &note()).await? {
         Created::New(repository) => Ok((*repository, How::Made)),
         // Another host was faster; its repository is the one.
@@ -230,13 +229,13 @@ async fn join(
     owner: Option<Owner>,
 ) -> Outcome<(Repository, How)> {
     if settings.repository.encryption == Encryption::Clear {
-        let options = repository::options_with(settings, Unlock::Nothing, Caching::Never)?;
+        let options = repository::options_with(settings, Unlock::Nothing)?;
         return Ok((Repository::open(store, options).await?, How::Joined));
     }
     let path = &settings.repository.key_file;
     if args.unlock.is_none() && path.try_exists().unwrap_or(true) {
         let unlock = repository::key_file(path)?;
-        let options = repository::options_with(settings, unlock, Caching::Never)?;
+        let options = repository::options_with(settings, unlock)?;
         let opened = Repository::open(store, options).await.map_err(|error| {
             Failure::from(error).hint(format!(
                 "A key lies in {} already. To join by another key, give --unlock FILE; to keep \
@@ -247,7 +246,7 @@ async fn join(
         return Ok((opened, How::Known));
     }
     let unlock = others_key(settings, args)?;
-    let options = repository::options_with(settings, unlock, Caching::Never)?;
+    let options = repository::options_with(settings, unlock)?;
     let repository = Repository::open(store, options).await?;
     match own_key(settings, owner)? {
         OwnKey::Old(key) if repository.opened_by() == Some(key.id) => Ok((repository, How::Known)),

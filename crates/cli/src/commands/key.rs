@@ -15,7 +15,6 @@ use crate::args::key::{
 };
 use crate::config::secret::{Secret, SecretSource};
 use crate::config::settings::{Encryption, Settings};
-use crate::context::repository::Caching;
 use crate::context::{cluster, host, repository, runtime, store};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::output::prompt;
@@ -63,7 +62,7 @@ fn unlock(settings: &Settings, args: &UnlockArgs) -> Outcome<Unlock> {
 }
 
 async fn open(settings: &Settings, unlock: Unlock) -> Outcome<Repository> {
-    let options = repository::options_with(settings, unlock, Caching::Never)?;
+    let options = repository::options_with(settings, unlock)?;
     let store = store::open(settings, RootPolicy::MustExist).await?;
     Ok(Repository::open(store, options).await?)
 }

@@ -11,7 +11,7 @@ use pgrecall_engine::archive::patience::Patience;
 use pgrecall_store::{RootPolicy, StoreOptions};
 
 use crate::config::settings::Settings;
-use crate::context::repository::{self, Caching};
+use crate::context::repository;
 use crate::context::{cluster, store};
 use crate::failure::{Failure, Kind, Outcome};
 
@@ -21,7 +21,7 @@ use crate::failure::{Failure, Kind, Outcome};
 /// When a setting is missing, there is no key, or the store cannot be opened.
 pub(crate) async fn open(settings: &Settings, patience: Patience) -> Outcome<Access> {
     repository::require_pinned_id(settings)?;
-    let options = repository::options(settings, Caching::Never)?;
+    let options = repository::options(settings)?;
     let names = cluster::cluster_names(settings)?;
     let store_options = hurried(store::options(settings, RootPolicy::MustExist)?, patience);
     let opening = store::open_with(settings, &store_options);

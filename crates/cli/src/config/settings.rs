@@ -10,7 +10,6 @@ use crate::failure::{Failure, Outcome};
 
 /// `[[repository]]`: the one that is meant.
 pub(crate) struct Repository {
-    pub(crate) name: String,
     pub(crate) url: Option<String>,
     /// Pinned by `init`.
     pub(crate) id: Option<String>,
@@ -216,7 +215,6 @@ fn repository(values: &Values<'_>, resolved: &Resolved) -> Outcome<Repository> {
         passphrase: values.secret("repository.passphrase"),
         cache_dir: values.path("repository.cache_dir").unwrap_or_else(default_cache_dir),
         s3: s3(values)?,
-        name,
     })
 }
 

@@ -110,20 +110,6 @@ pub(crate) async fn registered(
     Ok(ClusterStore::register(repository, &names.domain, &names.cluster, facts).await?)
 }
 
-/// The lineage of a data directory, which must be known to the repository.
-///
-/// # Errors
-/// When the control file cannot be read, or the repository does not know it.
-pub(crate) async fn stored_of(
-    settings: &Settings,
-    repository: &Repository,
-    pgdata: &Path,
-) -> Outcome<ClusterStore> {
-    let names = cluster_names(settings)?;
-    let system = control_file(pgdata)?.system_identifier;
-    Ok(ClusterStore::open(repository, &names.domain, &names.cluster, system).await?)
-}
-
 /// The lineage meant by a command that needs no data directory: the one of `--system-id`, else the
 /// only one stored under the cluster's name, else the one of the data directory.
 ///

@@ -4,7 +4,6 @@
 //! [`cluster::stored`]; one that works on a data directory with [`cluster::registered`]. Long
 //! ones run under [`runtime::run_long`], which turns SIGINT and SIGTERM into a wish to stop.
 
-pub(crate) mod cache;
 pub(crate) mod cluster;
 pub(crate) mod host;
 pub(crate) mod repository;

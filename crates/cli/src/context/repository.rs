@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::id::RepositoryId;
@@ -12,27 +11,17 @@ use pgrecall_repo::repository::{OpenOptions, Repository};
 use pgrecall_store::RootPolicy;
 use zeroize::Zeroizing;
 
-use super::cache::FolderCache;
 use super::store;
 use crate::config::secret::SecretSource;
 use crate::config::settings::{Encryption, Settings};
 use crate::failure::{Failure, Kind, Outcome};
-
-/// Whether copies of what never changes may stand in for requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Caching {
-    /// For `wal push` and `wal fetch`, where every request counts.
-    Folder,
-    /// Everywhere else: a key that was removed is noticed at once.
-    Never,
-}
 
 /// Opens the store and the repository as the settings say.
 ///
 /// # Errors
 /// Whatever keeps it from being opened; see [`options`].
 pub(crate) async fn open(settings: &Settings) -> Outcome<Repository> {
-    let options = options(settings, Caching::Never)?;
+    let options = options(settings)?;
     let store = store::open(settings, RootPolicy::MustExist).await?;
     Ok(Repository::open(store, options).await?)
 }
@@ -41,30 +30,22 @@ pub(crate) async fn open(settings: &Settings) -> Outcome<Repository> {
 ///
 /// # Errors
 /// When the pinned id is malformed, or there is no key and no passphrase.
-pub(crate) fn options(settings: &Settings, caching: Caching) -> Outcome<OpenOptions> {
-    options_with(settings, unlock(settings)?, caching)
+pub(crate) fn options(settings: &Settings) -> Outcome<OpenOptions> {
+    options_with(settings, unlock(settings)?)
 }
 
 /// The same with a key of the caller's choice.
 ///
 /// # Errors
 /// When the pinned id is malformed.
-pub(crate) fn options_with(
-    settings: &Settings,
-    unlock: Unlock,
-    caching: Caching,
-) -> Outcome<OpenOptions> {
-    let cache_dir = settings.repository.cache_dir.clone();
+pub(crate) fn options_with(settings: &Settings, unlock: Unlock) -> Outcome<OpenOptions> {
     Ok(OpenOptions {
         id: pinned_id(settings)?,
         suite: suite(settings),
         fingerprint: settings.repository.key_fingerprint.clone(),
         unlock,
         random: SharedRandom::system(),
-        cache: match caching {
-            Caching::Folder => Some(Arc::new(FolderCache::new(cache_dir))),
-            Caching::Never => None,
-        },
+        cache: None,
     })
 }
 

@@ -15,8 +15,6 @@ use crate::progress::Progress;
 pub struct Host {
     /// The host's name.
     pub name: String,
-    /// This process.
-    pub process: u32,
 }
 
 impl Host {

@@ -93,7 +93,7 @@ pub async fn run(request: &BackupRequest) -> Result<BackupReport, EngineError> {
     let server = Server::connect(&request.server).await?;
     let info = server.info().await?;
     check_server(request, &info)?;
-    let host = Host { name: request.host.clone(), process: request.process };
+    let host = Host { name: request.host.clone() };
     make_way(&request.cluster, &host, None, &request.progress).await?;
     let before = manifests::list(&request.cluster.sealed, request.cluster.domain()).await?;
     let note = BackupNote {

@@ -1,6 +1,6 @@
 //! Walking backups: file tables, file maps, and every chunk that they refer to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 
 use pgrecall_repo::format::map::FileMap;
 use pgrecall_repo::format::table::{self, Entry, PieceMap};
@@ -147,9 +147,9 @@ impl<'a> Walker<'a> {
         for piece in entries.iter().flat_map(Entry::pieces) {
             if let PieceMap::Chunk { id, plain_len } = piece.map {
                 let presence = self.rows.refer(&id, plain_len);
-                if !self.maps.contains_key(&id) {
-                    // Until it is read; a piece that comes again is not wanted twice.
-                    self.maps.insert(id, MapState::Bad(missing("its map", &id, presence)));
+                // Until it is read; a piece that comes again is not wanted twice.
+                if let hash_map::Entry::Vacant(place) = self.maps.entry(id) {
+                    place.insert(MapState::Bad(missing("its map", &id, presence)));
                     wanted.push((id, piece.len));
                 }
             }

@@ -160,7 +160,7 @@ impl MadeUp {
     /// Also the last, unfinished segments.
     pub(crate) fn archive_all(&mut self) {
         for timeline in self.records.keys().copied().collect::<Vec<_>>() {
-            if self.next(timeline.0).0 % SEGMENT != 0 {
+            if !self.next(timeline.0).0.is_multiple_of(SEGMENT) {
                 self.switch(timeline.0);
             }
         }
