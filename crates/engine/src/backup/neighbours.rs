@@ -66,7 +66,11 @@ fn refusal(cluster: &ClusterStore, live: &LiveIntent) -> EngineError {
             cluster.at.cluster, intent.backup, intent.host, intent.process, intent.began
         ),
     )
-    .hint(format!("If that host is gone for good, end it: pgrecall backup --end {}", intent.backup))
+    .hint(format!(
+        "Wait until it has ended. If that host is gone for good, remove the object {} from the \
+         repository: it is all that is left of that backup.",
+        pgrecall_repo::names::intent(&cluster.at, intent.backup)
+    ))
 }
 
 fn is_alive(process: u32) -> bool {
