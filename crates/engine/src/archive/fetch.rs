@@ -263,7 +263,11 @@ impl<'a> Beside<'a> {
             // Who had the lock before may have given this very file its final name.
             let (ours, there) = (file.metadata().map_err(fail)?, fs::symlink_metadata(&path));
             if there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
-                file.set_len(0).map_err(fail)?;
+                // Truncated only if it is a leftover: ext4 takes any truncation to nothing for a
+                // file being replaced, and writes it out when it is closed (auto_da_alloc).
+                if ours.len() > 0 {
+                    file.set_len(0).map_err(fail)?;
+                }
                 return Ok(Self { destination, path, file, bytes: 0, failed: None });
             }
         }
