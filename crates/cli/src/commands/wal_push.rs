@@ -54,9 +54,9 @@ fn tell(outcome: &PushOutcome) -> Outcome<()> {
             wal_access::took(outcome.elapsed_ms)
         ),
         PushResult::AlreadyThere => format!("{name} was archived before, with the same content"),
-        PushResult::Settled => format!(
-            "{name} lost a collision that was settled by a person; this content is kept under its \
-             digest"
+        PushResult::Lost => format!(
+            "{name} lost a collision that a person settled: this content is kept, and recovery is \
+             served the other one. Is this server meant to archive still?"
         ),
     };
     if std::io::stdout().is_terminal() {
@@ -65,7 +65,7 @@ fn tell(outcome: &PushOutcome) -> Outcome<()> {
     match outcome.result {
         PushResult::Created => tracing::debug!("{line}"),
         PushResult::AlreadyThere => tracing::info!("{line}"),
-        PushResult::Settled => tracing::warn!("{line}"),
+        PushResult::Lost => tracing::warn!("{line}"),
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! Copies on this host of small objects that never change: the root, wrapped keys, the mark that a
-//! cluster is registered. With them a push costs two requests and a fetch one.
+//! cluster is registered. With them a push costs two requests, and so does a fetch.
 //!
 //! They are kept as stored, wrapped or sealed, and are worth nothing without the key. What *can*
 //! change is which objects there are: a new epoch of keys, a key removed. So copies are used for an

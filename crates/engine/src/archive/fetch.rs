@@ -4,7 +4,7 @@
 //! repository itself, told by its pinned id, has shown that it knows the cluster that asks.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::access::{Access, copies_may_be_wrong};
 use super::cache::Reading;
 use super::data_directory::DataDirectory;
-use super::{check, resolve};
+use super::{check, holder};
 use crate::clock::Clock;
 use crate::cluster::{ClusterFacts, ClusterStore};
 use crate::error::{EngineError, ErrorKind};
@@ -78,23 +78,18 @@ async fn fetch_without_limit(
     if request.name == FIRST_HISTORY {
         return Ok(FetchOutcome::ProvenAbsent);
     }
-    let mut sealed = access.for_fetch(Reading::Copies).await?;
     let target = Target::find(access, request).await?;
-    let mut found = target.bring(access, &sealed, &target.key).await;
+    let system = target.facts.system_identifier;
+    let mut sealed = access.for_fetch(Reading::Copies, system).await?;
+    let mut found = target.bring(access, &sealed).await;
     if found.as_ref().err().is_some_and(copies_may_be_wrong) && access.cache.is_some() {
         // A new epoch of keys may have begun since the copies were made.
-        sealed = access.for_fetch(Reading::Anew).await?;
-        found = target.bring(access, &sealed, &target.key).await;
+        sealed = access.for_fetch(Reading::Anew, system).await?;
+        found = target.bring(access, &sealed).await;
     }
-    let bytes = match found? {
-        Some(bytes) => bytes,
-        None => match target.bring_settled(access, &sealed).await? {
-            Some(bytes) => bytes,
-            None => {
-                prove_absence(access, &sealed, request, &target).await?;
-                return Ok(FetchOutcome::ProvenAbsent);
-            }
-        },
+    let Some(bytes) = found? else {
+        prove_absence(access, &sealed, request, &target).await?;
+        return Ok(FetchOutcome::ProvenAbsent);
     };
     let elapsed_ms = super::push::millis(request.clock.elapsed().saturating_sub(began));
     Ok(FetchOutcome::Fetched { bytes, elapsed_ms })
@@ -122,45 +117,30 @@ impl<'a> Target<'a> {
         Ok(Self { name, facts, at, key, destination: &request.destination })
     }
 
-    /// Fetches one object to the destination; nothing if there is no such object.
+    /// Brings the content that holds to the destination; nothing if there is none.
     async fn bring(
         &self,
         access: &Access,
         sealed: &SealedStore,
-        key: &Key,
     ) -> Result<Option<u64>, EngineError> {
         let limit = check::limit_bytes(self.name, &self.facts);
         let mut beside = Beside::open(self.destination)?;
-        let step = (access.watch(), "reading the file from the repository", limit);
-        let fetched = access.patience.for_step(step, async {
-            Ok(archive::fetch(sealed, key, limit, |part| beside.write(part)).await)
-        });
-        match fetched.await? {
-            Ok(_) => {}
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error.into()),
-        }
-        beside.check()?;
-        if matches!(self.name, ArchiveName::Segment(_)) && beside.bytes != limit {
-            let found = beside.bytes;
-            let message = format!("{key} holds {found} bytes, where a segment has {limit}");
-            return Err(EngineError::refused(ErrorKind::Corrupt, message));
-        }
-        beside.finish().map(Some)
-    }
-
-    async fn bring_settled(
-        &self,
-        access: &Access,
-        sealed: &SealedStore,
-    ) -> Result<Option<u64>, EngineError> {
-        let Some(key) = resolve::settled_object(sealed, &self.key).await? else { return Ok(None) };
-        match self.bring(access, sealed, &key).await? {
-            Some(bytes) => Ok(Some(bytes)),
-            None => {
-                let message = format!("{} was settled to be {key}, which is not there", self.key);
-                Err(EngineError::refused(ErrorKind::Corrupt, message))
+        let read = holder::read(sealed, &self.key, async |object| {
+            beside.restart()?;
+            archive::fetch(sealed, object, limit, |part| beside.write(part)).await?;
+            beside.check()?;
+            if matches!(self.name, ArchiveName::Segment(_)) && beside.bytes != limit {
+                let found = beside.bytes;
+                let message = format!("{object} holds {found} bytes, where a segment has {limit}");
+                return Err(EngineError::refused(ErrorKind::Corrupt, message));
             }
+            Ok(())
+        });
+        let step = (access.watch(), "reading the file from the repository", limit);
+        match access.patience.for_step(step, read).await {
+            Ok(()) => beside.finish().map(Some),
+            Err(EngineError::Repo(error)) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }
@@ -184,7 +164,7 @@ async fn only_lineage(access: &Access) -> Result<ClusterFacts, EngineError> {
         return Err(EngineError::refused(ErrorKind::Invalid, message)
             .hint("Name the data directory with --pgdata."));
     };
-    let cluster = ClusterStore::open(&repository, &access.domain, &access.cluster, *only).await?;
+    let cluster = ClusterStore::find(&repository, &access.domain, &access.cluster, *only).await?;
     Ok(cluster.facts)
 }
 
@@ -263,16 +243,24 @@ impl<'a> Beside<'a> {
             // Who had the lock before may have given this very file its final name.
             let (ours, there) = (file.metadata().map_err(fail)?, fs::symlink_metadata(&path));
             if there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
-                // Truncated only if it is a leftover: ext4 takes any truncation to nothing for a
-                // file being replaced, and writes it out when it is closed (auto_da_alloc).
-                if ours.len() > 0 {
-                    file.set_len(0).map_err(fail)?;
-                }
                 return Ok(Self { destination, path, file, bytes: 0, failed: None });
             }
         }
         let message = format!("{} keeps changing under us", path.display());
         Err(EngineError::refused(ErrorKind::Conflict, message))
+    }
+
+    /// Begins anew with an empty file.
+    fn restart(&mut self) -> Result<(), EngineError> {
+        let fail = |error| EngineError::file("write", &self.path, error);
+        // Truncated only if there is something: ext4 takes any truncation to nothing for a file
+        // being replaced, and writes it out when it is closed (auto_da_alloc).
+        if self.file.metadata().map_err(fail)?.len() > 0 {
+            self.file.set_len(0).map_err(fail)?;
+        }
+        self.file.rewind().map_err(fail)?;
+        (self.bytes, self.failed) = (0, None);
+        Ok(())
     }
 
     fn write(&mut self, part: &[u8]) {

@@ -13,6 +13,7 @@ use pgrecall_store::Key;
 
 use super::access::Access;
 use super::pack::{self, Compression, Packed};
+use super::resolve::Standing;
 use super::trailer::{self, Trailer};
 use super::{check, resolve};
 use crate::clock::Clock;
@@ -40,10 +41,10 @@ pub struct PushRequest {
 pub enum PushResult {
     /// This push stored the file.
     Created,
-    /// The same content was stored before.
+    /// The same content was stored before, and is what recovery is served.
     AlreadyThere,
-    /// This content lost a collision that a person settled; it is kept under its digest.
-    Settled,
+    /// This content lost a collision that a person settled: it is kept, and another one served.
+    Lost,
 }
 
 /// What a push did. The file is durable in the repository.
@@ -221,15 +222,18 @@ async fn put(
         }
         other => other?,
     };
+    let standing = async || resolve::standing(cluster, key, file.digest).await;
     match pushed {
         Pushed::Created => Ok(PushResult::Created),
-        Pushed::AlreadyThere => Ok(PushResult::AlreadyThere),
-        Pushed::Collision { stored } => {
-            if resolve::is_settled(cluster, key, file.digest).await? {
-                return Ok(PushResult::Settled);
-            }
-            Err(collision(cluster, key, file, stored, request).await)
-        }
+        Pushed::AlreadyThere => match standing().await? {
+            Some(Standing::Lost) => Ok(PushResult::Lost),
+            Some(Standing::Holds) | None => Ok(PushResult::AlreadyThere),
+        },
+        Pushed::Collision { stored } => match standing().await? {
+            Some(Standing::Holds) => Ok(PushResult::AlreadyThere),
+            Some(Standing::Lost) => Ok(PushResult::Lost),
+            None => Err(collision(cluster, key, file, stored, request).await),
+        },
     }
 }
 

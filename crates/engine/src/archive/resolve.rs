@@ -1,23 +1,24 @@
 //! Settling a collision: two contents of one WAL file, of which a person says which one holds.
 //!
 //! Both are stored under names with their digests, then the settlement is written down as
-//! `<file>.resolved`. Last, `<file>` itself is made to hold the chosen content. Between its removal
-//! and its new put there is nothing under the name: a fetch then follows the settlement.
+//! `<file>.resolved`, and from that moment it holds ([`holder`]). Nothing is deleted or stored
+//! over: a settlement that is interrupted has either not happened or is whole.
 
+use bytes::Bytes;
 use pgrecall_pgformat::ArchiveName;
 use pgrecall_repo::archive::{self, Pushed};
 use pgrecall_repo::format::document::Resolution;
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::id::Digest;
 use pgrecall_repo::object::{self, Payload, frames_of};
-use pgrecall_repo::sealed_store::{SealedStore, Stored};
+use pgrecall_repo::sealed_store::Stored;
 use pgrecall_store::Key;
 
 use super::access::Access;
-use super::check;
 use super::pack::Compression;
 use super::push::{self, Prepared, PushRequest};
 use super::trailer::{self, StoredFile, Trailer};
+use super::{check, holder};
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
 use crate::wal_place;
@@ -68,49 +69,32 @@ pub struct Contents {
 
 /// Where a content goes that has to share its name: `<file>.<16 digits of the digest>`.
 fn by_digest(key: &Key, digest: &Digest) -> Result<Key, EngineError> {
-    sibling(key, &short(digest))
+    holder::beside(key, &short(digest))
 }
 
-fn sibling(key: &Key, suffix: &str) -> Result<Key, EngineError> {
-    Key::parse(&format!("{key}.{suffix}"))
-        .map_err(|error| EngineError::refused(ErrorKind::Internal, error.to_string()))
+/// What a settlement means for one content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is the one that is served.
+    Holds,
+    /// It is kept, and another one is served.
+    Lost,
 }
 
-/// The object that a settlement names; nothing if there is no settlement.
-pub(super) async fn settled_object(
-    sealed: &SealedStore,
-    key: &Key,
-) -> Result<Option<Key>, EngineError> {
-    let Some(resolution) = settlement(sealed, key).await? else { return Ok(None) };
-    let named = Key::parse(&resolution.object).ok();
-    // It authenticated; still it may only speak of the file it belongs to.
-    let own = |named: &Key| named.as_str().starts_with(&format!("{key}."));
-    named.filter(own).map(Some).ok_or_else(|| {
-        let message = format!("the settlement of {key} names {:?}", resolution.object);
-        EngineError::refused(ErrorKind::Corrupt, message)
-    })
-}
-
-async fn settlement(sealed: &SealedStore, key: &Key) -> Result<Option<Resolution>, EngineError> {
-    match sealed.get(Kind::Resolution, &sibling(key, "resolved")?).await {
-        Ok(resolution) => Ok(Some(resolution)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Whether a collision over this name was settled and this content is kept.
-pub(super) async fn is_settled(
+/// How a content stands after the settlement over its file; nothing if there was no settlement, or
+/// none that knew this content.
+pub(super) async fn standing(
     cluster: &ClusterStore,
-    key: &Key,
+    file: &Key,
     digest: Digest,
-) -> Result<bool, EngineError> {
-    if settled_object(&cluster.sealed, key).await?.is_none() {
-        return Ok(false);
-    }
-    match archive::stored_digest(&cluster.sealed, &by_digest(key, &digest)?).await {
-        Ok(kept) => Ok(kept == digest),
-        Err(error) if error.is_not_found() => Ok(false),
+) -> Result<Option<Standing>, EngineError> {
+    let Some(settled) = holder::settled(&cluster.sealed, file).await? else { return Ok(None) };
+    let kept = by_digest(file, &digest)?;
+    match archive::stored_digest(&cluster.sealed, &kept).await {
+        Ok(stored) if stored != digest => Ok(None),
+        Ok(_) if kept == settled.object => Ok(Some(Standing::Holds)),
+        Ok(_) => Ok(Some(Standing::Lost)),
+        Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -212,28 +196,22 @@ impl Open {
         request: &PushRequest,
         local: Local,
     ) -> Result<(Contents, Option<Prepared>), EngineError> {
-        let sealed = &self.cluster.sealed;
-        let settled = settlement(sealed, &self.key).await?;
-        let mut all = Vec::new();
-        let holding = match self.stored(&self.key).await? {
-            Some(stored) => Some((self.key.clone(), stored)),
-            None => match settled_object(sealed, &self.key).await? {
-                Some(key) => self.stored(&key).await?.map(|stored| (key, stored)),
-                None => None,
-            },
-        };
-        let Some((object, stored)) = holding else {
+        let settled = holder::settled(&self.cluster.sealed, &self.key).await?;
+        let held = settled.as_ref().map_or(&self.key, |settled| &settled.object);
+        let mut all: Vec<Content> = Vec::new();
+        let kept = self.kept().await?;
+        for object in [held, &self.key].into_iter().chain(&kept) {
+            let Some(StoredFile { digest, trailer, .. }) = self.stored(object).await? else {
+                continue;
+            };
+            if all.iter().all(|content| content.digest != digest) {
+                let object = Some(object.clone());
+                all.push(Content { digest, holds: all.is_empty(), object, trailer });
+            }
+        }
+        if all.is_empty() {
             let message = format!("nothing is stored under the name {}", self.file);
             return Err(EngineError::refused(ErrorKind::NotFound, message));
-        };
-        let StoredFile { digest, trailer, .. } = stored;
-        all.push(Content { digest, object: Some(object), trailer, holds: true });
-        for object in self.kept().await? {
-            let Some(kept) = self.stored(&object).await? else { continue };
-            if all.iter().all(|content| content.digest != kept.digest) {
-                let StoredFile { digest, trailer, .. } = kept;
-                all.push(Content { digest, object: Some(object), trailer, holds: false });
-            }
         }
         let file = match local {
             Local::File => Some(push::prepare(&self.cluster, request, self.name).await?),
@@ -245,6 +223,7 @@ impl Open {
             let trailer = file.trailer(request);
             all.push(Content { digest: file.digest, object: None, trailer, holds: false });
         }
+        let settled = settled.map(|settled| settled.resolution);
         Ok((Contents { name: self.file.clone(), all, settled }, file))
     }
 
@@ -288,8 +267,7 @@ impl Open {
                 }
             }
         }
-        self.write_down(chosen, choice, request).await?;
-        self.make_hold(chosen).await
+        self.write_down(chosen, choice, request).await
     }
 
     /// Keeps a stored content under its digest: read, authenticated, and sealed for its new name.
@@ -298,35 +276,25 @@ impl Open {
         if *object == key {
             return Ok(());
         }
-        self.copy(object, &key, content).await.map(|_| ())
-    }
-
-    async fn copy(&self, from: &Key, to: &Key, content: &Content) -> Result<Pushed, EngineError> {
         let sealed = &self.cluster.sealed;
         let limit = check::limit_bytes(self.name, &self.cluster.facts);
         let mut plain = Vec::new();
-        archive::fetch(sealed, from, limit, |part| plain.extend_from_slice(part)).await?;
+        archive::fetch(sealed, object, limit, |part| plain.extend_from_slice(part)).await?;
         let level = Compression::DEFAULT.level;
         let frames: Vec<_> = frames_of(&plain).map(|part| Payload::compress(part, level)).collect();
         let trailer = content.trailer.encode();
         let (keys, random) = (sealed.keys(), sealed.random());
-        let object = object::seal_archive(keys, to, content.digest, &frames, &trailer, random)?;
-        self.put(to, content.digest, object).await
+        let object = object::seal_archive(keys, &key, content.digest, &frames, &trailer, random)?;
+        self.put(&key, content.digest, object).await
     }
 
-    async fn put(
-        &self,
-        key: &Key,
-        digest: Digest,
-        object: bytes::Bytes,
-    ) -> Result<Pushed, EngineError> {
-        let pushed = archive::push(&self.cluster.sealed, key, digest, object).await?;
-        match &pushed {
-            Pushed::Collision { stored } if *key != self.key => {
-                let message = format!("{key} holds other content, {}", short(stored));
+    async fn put(&self, key: &Key, digest: Digest, object: Bytes) -> Result<(), EngineError> {
+        match archive::push(&self.cluster.sealed, key, digest, object).await? {
+            Pushed::Created | Pushed::AlreadyThere => Ok(()),
+            Pushed::Collision { stored } => {
+                let message = format!("{key} holds other content, {}", short(&stored));
                 Err(EngineError::refused(ErrorKind::Corrupt, message))
             }
-            _ => Ok(pushed),
         }
     }
 
@@ -343,12 +311,12 @@ impl Open {
             reason: choice.reason.clone(),
             by: format!("{} on {} at {}", choice.by, request.host, request.clock.now_text()),
         };
-        let key = sibling(&self.key, "resolved")?;
+        let key = holder::settlement_of(&self.key)?;
         if sealed.put(Kind::Resolution, &key, &resolution).await? == Stored::Mine {
             return Ok(());
         }
         // Saying the same again, for another reason or at another time, is fine.
-        let before = settlement(sealed, &self.key).await?;
+        let before = holder::settled(sealed, &self.key).await?.map(|settled| settled.resolution);
         if before.as_ref().is_some_and(|before| before.object == resolution.object) {
             return Ok(());
         }
@@ -358,26 +326,5 @@ impl Open {
         };
         let message = format!("{} was settled before, to be {what}, by {by}: {reason}", self.file);
         Err(EngineError::refused(ErrorKind::Conflict, message))
-    }
-
-    /// Makes the file's own name hold the chosen content.
-    async fn make_hold(&self, chosen: &Digest) -> Result<(), EngineError> {
-        let sealed = &self.cluster.sealed;
-        let from = by_digest(&self.key, chosen)?;
-        let StoredFile { digest, trailer, .. } = trailer::read(sealed, &from).await?;
-        let content = Content { digest, object: None, trailer, holds: false };
-        // A server that lost may push at this very moment.
-        for _ in 0..8 {
-            match self.copy(&from, &self.key, &content).await? {
-                Pushed::Created | Pushed::AlreadyThere => return Ok(()),
-                Pushed::Collision { .. } => {
-                    let deleted = sealed.store().delete(&self.key).await;
-                    deleted.map_err(pgrecall_repo::RepoError::from)?;
-                }
-            }
-        }
-        let message = format!("another server keeps storing {} again and again", self.file);
-        Err(EngineError::refused(ErrorKind::Conflict, message)
-            .hint("Stop the server whose WAL is not to hold, then settle it again."))
     }
 }

@@ -14,7 +14,7 @@ use pgrecall_testkit::stores::{CallKind, Calls, Delay, LoseAnswer, Record};
 use crate::bench::{Bench, FIRST, SYSTEM, fetch, object, push, segment};
 
 #[tokio::test]
-async fn a_push_costs_two_requests_and_a_fetch_one() {
+async fn a_push_and_a_fetch_cost_two_requests_each() {
     let bench = Bench::new().await;
     let record = Record::over(bench.store.clone());
     let access = bench.access_to(record.clone());
@@ -31,9 +31,13 @@ async fn a_push_costs_two_requests_and_a_fetch_one() {
     assert_eq!(made, expected);
     record.hook().clear();
     fetch(&access, &bench).await.unwrap();
-    let made: Vec<(CallKind, String)> =
+    // Side by side: the file, and whether a settlement says that another object holds.
+    let mut made: Vec<(CallKind, String)> =
         record.hook().calls().into_iter().map(|call| (call.kind, call.name)).collect();
-    assert_eq!(made, [(CallKind::Get, object(&access, FIRST).to_string())]);
+    made.sort_unstable_by(|a, b| a.1.cmp(&b.1));
+    let file = object(&access, FIRST).to_string();
+    let settlement = format!("{file}.resolved");
+    assert_eq!(made, [(CallKind::Get, file), (CallKind::Get, settlement)]);
     assert_eq!(std::fs::read(bench.destination()).unwrap(), segment(SYSTEM, 1, 0));
 }
 

@@ -1,10 +1,14 @@
 //! Two contents under one name: refused, shown, settled.
 
 use pgrecall_engine::ErrorKind;
+use pgrecall_engine::archive::holder::Holders;
 use pgrecall_engine::archive::push::PushResult;
 use pgrecall_engine::archive::resolve::{Choice, Local, contents, resolve, short};
+use pgrecall_repo::repository::Repository;
+use pgrecall_store::ErrorKind as Refusal;
+use pgrecall_testkit::stores::{CallKind, Calls, FailNth, Lasting};
 
-use crate::bench::{Bench, FIRST, SYSTEM, fetch, object, push, request, segment};
+use crate::bench::{Bench, FIRST, SYSTEM, fetch, fetch_as, object, push, request, segment};
 
 fn choice(digest: &str) -> Choice {
     Choice { digest: digest.into(), reason: "db2 was fenced".into(), by: "me".into() }
@@ -19,6 +23,11 @@ async fn either_content_can_be_chosen_and_both_may_be_pushed_afterwards() {
         let stored = bench.file(&format!("a/{FIRST}"), &ours);
         let local = bench.file(&format!("b/{FIRST}"), &theirs);
         push(&access, &stored).await.unwrap();
+        // Whoever archives may not delete: object lock, or credentials without that right.
+        let deletes = Calls::of(&[CallKind::Delete]);
+        let store =
+            FailNth::over(bench.store.clone(), deletes, 1, Lasting::ForEver, Refusal::Denied);
+        let access = bench.access_to(store);
         let error = push(&access, &local).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
 
@@ -46,7 +55,10 @@ async fn either_content_can_be_chosen_and_both_may_be_pushed_afterwards() {
         ];
         let (winner, loser) = (usize::from(local_wins), usize::from(!local_wins));
         assert_eq!(results[winner], PushResult::AlreadyThere);
-        assert_eq!(results[loser], PushResult::Settled);
+        assert_eq!(results[loser], PushResult::Lost);
+        let shown = contents(&access, FIRST, &request(&local), Local::None).await.unwrap();
+        assert!(shown.all.len() == 2 && shown.all[0].holds && !shown.all[1].holds);
+        assert_eq!(shown.all[0].digest.to_string(), *chosen);
         // With nothing under the name itself, the settlement leads to the content.
         bench.store.delete(&object(&access, FIRST)).await.unwrap();
         fetch(&access, &bench).await.unwrap();
@@ -79,4 +91,68 @@ async fn a_settlement_holds_and_needs_two_contents_and_a_clear_choice() {
     // A third content is a collision as before.
     let third = bench.file(&format!("c/{FIRST}"), &segment(SYSTEM, 1, 0x77));
     assert_eq!(push(&access, &third).await.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+/// A settlement that died half-way must not serve the content that it was to reject, nor lose one.
+#[tokio::test]
+async fn a_settlement_that_is_interrupted_has_happened_or_not() {
+    let (ours, theirs) = (segment(SYSTEM, 1, 0), segment(SYSTEM, 1, 0x55));
+    for nth in 1.. {
+        let bench = Bench::new().await;
+        let stored = bench.file(&format!("a/{FIRST}"), &ours);
+        let local = bench.file(&format!("b/{FIRST}"), &theirs);
+        push(&bench.access(), &stored).await.unwrap();
+        let shown = contents(&bench.access(), FIRST, &request(&local), Local::File).await.unwrap();
+        let keep = choice(&short(&shown.all[1].digest));
+        let changes = Calls::of(&[CallKind::PutIfAbsent, CallKind::PutOnce, CallKind::Delete])
+            .naming("/wal/");
+        let dying =
+            FailNth::over(bench.store.clone(), changes, nth, Lasting::ForEver, Refusal::Denied);
+        let access = bench.access_to(dying.clone());
+        let settled = resolve(&access, FIRST, &request(&local), Local::File, &keep).await;
+        assert_eq!(settled.is_err(), dying.hook().has_failed(), "at call {nth}");
+        fetch(&bench.access(), &bench).await.unwrap();
+        let served = std::fs::read(bench.destination()).unwrap();
+        assert!(served == *if settled.is_ok() { &theirs } else { &ours }, "at call {nth}");
+        if settled.is_ok() {
+            assert_eq!(nth, 4, "both contents, then the settlement");
+            return;
+        }
+        // Once more, by somebody whose puts arrive.
+        resolve(&bench.access(), FIRST, &request(&local), Local::File, &keep).await.unwrap();
+        fetch(&bench.access(), &bench).await.unwrap();
+        assert!(std::fs::read(bench.destination()).unwrap() == theirs, "at call {nth}");
+    }
+}
+
+#[tokio::test]
+async fn a_listing_tells_which_objects_hold() {
+    let bench = Bench::new().await;
+    let access = bench.access();
+    let stored = bench.file(&format!("a/{FIRST}"), &segment(SYSTEM, 1, 0));
+    let local = bench.file(&format!("b/{FIRST}"), &segment(SYSTEM, 1, 0x55));
+    let second = bench.file("000000010000000000000002", &segment(SYSTEM, 2, 0));
+    push(&access, &stored).await.unwrap();
+    push(&access, &second).await.unwrap();
+    let shown = contents(&access, FIRST, &request(&local), Local::File).await.unwrap();
+    let keep = choice(&short(&shown.all[1].digest));
+    let shown = resolve(&access, FIRST, &request(&local), Local::File, &keep).await.unwrap();
+    let repository = Repository::open(bench.store.clone(), bench.options.clone()).await.unwrap();
+    let sealed = repository.existing_domain(&access.domain).await.unwrap();
+    let (first, second) = (object(&access, FIRST), object(&access, "000000010000000000000002"));
+    let listed = sealed.list(&first.parent()).await.unwrap();
+    let holders = Holders::of(&sealed, &listed).await.unwrap();
+    assert_eq!(Some(holders.object(&first)), shown.all[0].object.as_ref());
+    assert_ne!(*holders.object(&first), first);
+    assert_eq!(*holders.object(&second), second);
+    // A settlement that does not read leaves open which content holds: never simply the plain one.
+    let (settlement, other) = (format!("{first}.resolved"), format!("{second}.resolved"));
+    let bytes = bench.store.get(&settlement.parse().unwrap(), 1 << 20).await.unwrap();
+    bench.store.put_if_absent(&other.parse().unwrap(), bytes).await;
+    let listed = sealed.list(&first.parent()).await.unwrap();
+    let holders = Holders::of(&sealed, &listed).await.unwrap();
+    let unreadable: Vec<_> = holders.unreadable.iter().map(|(file, _)| file).collect();
+    assert_eq!(unreadable, [&second]);
+    let error = fetch_as(&access, &bench, "000000010000000000000002", Some(SYSTEM)).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Corrupt);
 }
