@@ -66,10 +66,12 @@ fn identity_name(at: &ClusterRef) -> Result<Key, EngineError> {
 }
 
 impl ClusterStore {
-    /// The cluster of a data directory, for writing: its identity is put when it is new here.
+    /// The cluster of a data directory, for writing: its identity is put when it is new here, and
+    /// only then are keys made for a domain that has none. What is known already must be in that
+    /// domain.
     ///
     /// # Errors
-    /// When the name belongs to another domain, or the store fails.
+    /// `Conflict` when the cluster is in another domain; when the store fails.
     pub async fn register(
         repository: &Repository,
         domain: &Name,
@@ -77,6 +79,13 @@ impl ClusterStore {
         facts: ClusterFacts,
     ) -> Result<Self, EngineError> {
         let at = cluster_ref(domain, cluster, facts.system_identifier);
+        let name = identity_name(&at)?;
+        match repository.sealed().header(&name).await {
+            // Facts may differ (pg_resetwal can change the segment size); the domain must not.
+            Ok(_) => return Ok(Self { facts, ..Self::known(repository, at).await? }),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
         let sealed = repository.domain(domain).await?;
         let identity = Identity {
             cluster: cluster.to_string(),
@@ -84,10 +93,9 @@ impl ClusterStore {
             domain: domain.to_string(),
             details: serde_json::to_value(&facts).unwrap_or_default(),
         };
-        let name = identity_name(&at)?;
         if sealed.put(Kind::Identity, &name, &identity).await? == Stored::Other {
-            // Facts may differ (pg_resetwal can change the segment size); the domain must not.
-            let _: Identity = sealed.get(Kind::Identity, &name).await?;
+            // Another host was faster.
+            return Ok(Self { facts, ..Self::known(repository, at).await? });
         }
         Ok(Self { sealed, at, facts })
     }
@@ -95,34 +103,111 @@ impl ClusterStore {
     /// A lineage that must be there already, for reading.
     ///
     /// # Errors
-    /// `NotFound` when the repository does not know it.
+    /// `NotFound` when the repository does not know it; `Conflict` when it is in another domain.
     pub async fn open(
         repository: &Repository,
         domain: &Name,
         cluster: &Name,
         system_identifier: u64,
     ) -> Result<Self, EngineError> {
+        Self::known(repository, cluster_ref(domain, cluster, system_identifier)).await
+    }
+
+    /// The same in whatever domain it is, the named one first.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), of the named domain.
+    pub async fn find(
+        repository: &Repository,
+        domain: &Name,
+        cluster: &Name,
+        system_identifier: u64,
+    ) -> Result<Self, EngineError> {
         let at = cluster_ref(domain, cluster, system_identifier);
-        let sealed = repository.existing_domain(domain).await?;
-        let name = identity_name(&at)?;
-        let identity: Identity = match sealed.get(Kind::Identity, &name).await {
-            Ok(identity) => identity,
-            Err(error) if error.is_not_found() => {
-                let message = format!(
-                    "the repository knows no cluster {cluster} with system identifier \
-                     {system_identifier}"
-                );
-                return Err(EngineError::refused(ErrorKind::NotFound, message));
+        let error = match Self::in_domain(repository, at.clone()).await {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => return Err(unknown(&at)),
+            Err(error) if may_be_another_domains(&error) => error,
+            Err(error) => return Err(error),
+        };
+        Self::elsewhere(repository, &at).await?.ok_or(error)
+    }
+
+    async fn known(repository: &Repository, at: ClusterRef) -> Result<Self, EngineError> {
+        match Self::in_domain(repository, at.clone()).await {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => Err(unknown(&at)),
+            Err(error) if may_be_another_domains(&error) => {
+                match Self::elsewhere(repository, &at).await? {
+                    Some(found) => Err(in_another_domain(&at, found.domain())),
+                    None => Err(error),
+                }
             }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The lineage if its identity opens with the domain's keys; nothing if it has no identity.
+    async fn in_domain(
+        repository: &Repository,
+        at: ClusterRef,
+    ) -> Result<Option<Self>, EngineError> {
+        let sealed = repository.existing_domain(&at.domain).await?;
+        let identity: Identity = match sealed.get(Kind::Identity, &identity_name(&at)?).await {
+            Ok(identity) => identity,
+            Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error.into()),
         };
+        if identity.domain != at.domain.as_str() {
+            // In the clear every domain's keys open it.
+            let found = identity.domain.parse().unwrap_or_else(|_| at.domain.clone());
+            return Err(in_another_domain(&at, &found));
+        }
         let facts = serde_json::from_value(identity.details).map_err(|error| {
             EngineError::refused(
                 ErrorKind::Corrupt,
-                format!("the identity of cluster {cluster} does not read: {error}"),
+                format!("the identity of cluster {} does not read: {error}", at.cluster),
             )
         })?;
-        Ok(Self { sealed, at, facts })
+        Ok(Some(Self { sealed, at, facts }))
+    }
+
+    /// The lineage in another domain than the one of `at`.
+    async fn elsewhere(
+        repository: &Repository,
+        at: &ClusterRef,
+    ) -> Result<Option<Self>, EngineError> {
+        for domain in Self::domains(repository).await? {
+            if domain == at.domain {
+                continue;
+            }
+            let there = ClusterRef { domain, ..at.clone() };
+            match Self::in_domain(repository, there).await {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => return Ok(None),
+                Err(error) if may_be_another_domains(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The domains that the repository holds.
+    ///
+    /// # Errors
+    /// When the store cannot list.
+    pub async fn domains(repository: &Repository) -> Result<Vec<Name>, EngineError> {
+        let below = names::domains();
+        let mut found: Vec<Name> = Vec::new();
+        for object in repository.sealed().list(&below).await? {
+            let folder = object.key.strip_prefix(&below).and_then(|rest| rest.split('/').next());
+            if let Some(name) = folder.and_then(|text| text.parse::<Name>().ok())
+                && found.last() != Some(&name)
+            {
+                found.push(name);
+            }
+        }
+        Ok(found)
     }
 
     /// The lineages stored under a cluster's name, by system identifier.
@@ -153,4 +238,25 @@ impl ClusterStore {
     pub const fn domain(&self) -> &Name {
         &self.at.domain
     }
+}
+
+fn unknown(at: &ClusterRef) -> EngineError {
+    let message = format!(
+        "the repository knows no cluster {} with system identifier {}",
+        at.cluster, at.lineage
+    );
+    EngineError::refused(ErrorKind::NotFound, message)
+}
+
+fn in_another_domain(at: &ClusterRef, found: &Name) -> EngineError {
+    let message = format!("cluster {} is in the domain {found}, not in {}", at.cluster, at.domain);
+    EngineError::refused(ErrorKind::Conflict, message)
+        .hint(format!("Put domain = \"{found}\" into its [[cluster]]."))
+}
+
+/// Whether this is how an identity looks to the keys of a domain that it does not belong to: there
+/// are no such keys, or they do not open it.
+fn may_be_another_domains(error: &EngineError) -> bool {
+    use ErrorKind::{Conflict, Corrupt, Denied, Invalid, NotFound};
+    matches!(error.kind(), Invalid | NotFound | Corrupt | Denied | Conflict)
 }

@@ -4,6 +4,8 @@
 mod absence;
 #[path = "archive/bench.rs"]
 mod bench;
+#[path = "archive/domains.rs"]
+mod domains;
 #[path = "archive/requests.rs"]
 mod requests;
 #[path = "archive/settling.rs"]

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use pgrecall_engine::archive::access::Access;
+use pgrecall_engine::archive::access::{Access, DomainIs};
 use pgrecall_engine::archive::cache::HostCache;
 use pgrecall_engine::archive::data_directory::Around;
 use pgrecall_engine::archive::patience::Patience;
@@ -36,6 +36,10 @@ pub(crate) async fn open(settings: &Settings, patience: Patience) -> Outcome<Acc
         cache: Some(HostCache::new(settings.repository.cache_dir.clone())),
         cluster: names.cluster,
         domain: names.domain,
+        domain_is: match settings.cluster()?.domain_is_default {
+            true => DomainIs::Assumed,
+            false => DomainIs::Told,
+        },
         patience,
     })
 }

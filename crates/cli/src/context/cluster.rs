@@ -116,7 +116,7 @@ pub(crate) async fn registered(
 /// # Errors
 /// When the repository knows no such cluster, or several and it is not clear which is meant.
 pub(crate) async fn stored(settings: &Settings, repository: &Repository) -> Outcome<ClusterStore> {
-    let mut names = cluster_names(settings)?;
+    let names = cluster_names(settings)?;
     let lineages = ClusterStore::lineages(repository, &names.cluster).await?;
     let system = match (settings.system_id, lineages.as_slice()) {
         (Some(wanted), known) if known.contains(&wanted) => wanted,
@@ -129,12 +129,14 @@ pub(crate) async fn stored(settings: &Settings, repository: &Repository) -> Outc
         (None, [only]) => *only,
         (None, several) => one_of(settings, &names.cluster, several)?,
     };
-    if settings.cluster()?.domain_is_default
-        && let Some(domain) = domain_of(repository, &names.cluster, system, &names.domain).await?
-    {
-        names.domain = domain;
-    }
-    Ok(ClusterStore::open(repository, &names.domain, &names.cluster, system).await?)
+    let (domain, cluster) = (&names.domain, &names.cluster);
+    // Where nobody has said which domain the cluster is in, as on a new host after a disaster.
+    let found = if settings.cluster()?.domain_is_default {
+        ClusterStore::find(repository, domain, cluster, system).await
+    } else {
+        ClusterStore::open(repository, domain, cluster, system).await
+    };
+    Ok(found?)
 }
 
 /// The one of several lineages that the data directory belongs to.
@@ -157,32 +159,12 @@ fn list(systems: &[u64]) -> String {
     systems.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Where nobody has said which domain the cluster is in, as on a new host after a disaster: the
-/// one with its backups, if that is not the one named like the cluster.
-async fn domain_of(
-    repository: &Repository,
-    cluster: &Name,
-    system: u64,
-    default: &Name,
-) -> Outcome<Option<Name>> {
-    if repository.existing_domain(default).await.is_ok() {
-        return Ok(None);
-    }
-    for domain in domains(repository).await? {
-        let found = ClusterStore::open(repository, &domain, cluster, system).await;
-        if found.is_ok() {
-            return Ok(Some(domain));
-        }
-    }
-    Ok(None)
-}
-
 /// The domains that the repository holds.
 ///
 /// # Errors
 /// When the store cannot list.
 pub(crate) async fn domains(repository: &Repository) -> Outcome<Vec<Name>> {
-    first_folders(repository, "domains/").await
+    Ok(ClusterStore::domains(repository).await?)
 }
 
 /// The names of the clusters that the repository holds.

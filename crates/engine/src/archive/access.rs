@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pgrecall_repo::RepoError;
 use pgrecall_repo::format::root::Root;
+use pgrecall_repo::id::RepositoryId;
 use pgrecall_repo::names::{self, ClusterRef, Name};
 use pgrecall_repo::repository::{Cache, OpenOptions, Repository};
 use pgrecall_repo::sealed_store::SealedStore;
@@ -27,12 +28,21 @@ pub struct Access {
     pub cluster: Name,
     /// The domain it belongs to.
     pub domain: Name,
+    /// Whether somebody said so.
+    pub domain_is: DomainIs,
     /// How long to wait.
     pub patience: Patience,
 }
 
-/// What says that a cluster was registered; its content is for people who look into the folder.
-const REGISTERED: &[u8] = b"registered\n";
+/// How the domain is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DomainIs {
+    /// It was named.
+    Told,
+    /// Nobody named one: it is called like the cluster, unless the repository has the cluster in
+    /// another one.
+    Assumed,
+}
 
 impl Access {
     pub(super) fn watch(&self) -> Watch {
@@ -72,8 +82,8 @@ impl Access {
         let repository =
             Repository::open(self.store.clone(), self.options(Some(cache.clone()))).await?;
         let at = self.at(facts.system_identifier);
-        let identity = names::cluster_object(&at, "identity")?;
-        if cache.get(repository.root().id, identity.as_str()).is_none() {
+        // Under the keys of another domain nothing that is pushed could be read back.
+        if self.marked_domain(cache, repository.root().id, &at)?.as_ref() != Some(&self.domain) {
             return Ok(None);
         }
         let sealed = repository.existing_domain(&self.domain).await?;
@@ -84,12 +94,32 @@ impl Access {
         let repository = self.open_anew().await?;
         let cluster =
             ClusterStore::register(&repository, &self.domain, &self.cluster, facts).await?;
-        if let Some(cache) = &self.cache {
-            let identity = names::cluster_object(&cluster.at, "identity")?;
-            cache.put(repository.root().id, identity.as_str(), REGISTERED);
-        }
+        self.mark_domain(&repository, &cluster.at)?;
         self.mark_fresh(&repository);
         Ok(cluster)
+    }
+
+    /// The domain that the cluster was found in, as a copy on this host says: in place of the
+    /// identity stands the domain's name.
+    fn marked_domain(
+        &self,
+        cache: &HostCache,
+        repository: RepositoryId,
+        at: &ClusterRef,
+    ) -> Result<Option<Name>, EngineError> {
+        let identity = names::cluster_object(at, "identity")?;
+        let mark = cache.get(repository, identity.as_str());
+        let mark = mark.and_then(|bytes| String::from_utf8(bytes).ok());
+        Ok(mark.and_then(|text| text.trim_end().parse().ok()))
+    }
+
+    fn mark_domain(&self, repository: &Repository, at: &ClusterRef) -> Result<(), EngineError> {
+        if let Some(cache) = &self.cache {
+            let identity = names::cluster_object(at, "identity")?;
+            let mark = format!("{}\n", at.domain);
+            cache.put(repository.root().id, identity.as_str(), mark.as_bytes());
+        }
+        Ok(())
     }
 
     /// The domain's keys for a fetch, from copies alone where they are fresh: what they open is
@@ -97,27 +127,46 @@ impl Access {
     ///
     /// # Errors
     /// As [`for_push`](Self::for_push).
-    pub(super) async fn for_fetch(&self, reading: Reading) -> Result<SealedStore, EngineError> {
+    pub(super) async fn for_fetch(
+        &self,
+        reading: Reading,
+        system_identifier: u64,
+    ) -> Result<SealedStore, EngineError> {
         let step = (self.watch(), "opening the repository", 0);
         if reading == Reading::Copies
             && let Some(cache) = self.usable_cache()
         {
-            match self.patience.for_step(step, self.fetch_by_copies(&cache)).await {
+            let quick = self.fetch_by_copies(&cache, system_identifier);
+            match self.patience.for_step(step, quick).await {
                 Ok(Some(sealed)) => return Ok(sealed),
                 Ok(None) => {}
                 Err(error) => tracing::debug!("reading everything anew: {error}"),
             }
         }
-        let anew = async {
-            let repository = self.open_anew().await?;
-            let sealed = repository.existing_domain(&self.domain).await?;
-            self.mark_fresh(&repository);
-            Ok(sealed)
-        };
-        self.patience.for_step(step, anew).await
+        self.patience.for_step(step, self.fetch_anew(system_identifier)).await
     }
 
-    async fn fetch_by_copies(&self, cache: &HostCache) -> Result<Option<SealedStore>, EngineError> {
+    async fn fetch_anew(&self, system_identifier: u64) -> Result<SealedStore, EngineError> {
+        let repository = self.open_anew().await?;
+        let sealed = match self.domain_is {
+            DomainIs::Told => repository.existing_domain(&self.domain).await?,
+            DomainIs::Assumed => {
+                let found =
+                    ClusterStore::find(&repository, &self.domain, &self.cluster, system_identifier)
+                        .await?;
+                self.mark_domain(&repository, &found.at)?;
+                found.sealed
+            }
+        };
+        self.mark_fresh(&repository);
+        Ok(sealed)
+    }
+
+    async fn fetch_by_copies(
+        &self,
+        cache: &HostCache,
+        system_identifier: u64,
+    ) -> Result<Option<SealedStore>, EngineError> {
         let Some(id) = self.options.id else { return Ok(None) };
         let copy = cache.get(id, names::root().as_str());
         let root = copy.and_then(|bytes| Some((Root::decode(&bytes).ok()?, bytes)));
@@ -125,10 +174,14 @@ impl Access {
         if root.id != id || root.suite != self.options.suite {
             return Ok(None);
         }
+        let marked = match self.domain_is {
+            DomainIs::Told => None,
+            DomainIs::Assumed => self.marked_domain(cache, id, &self.at(system_identifier))?,
+        };
         let options = self.options(Some(cache.clone()));
         let repository =
             Repository::open_with_root(self.store.clone(), options, root, bytes).await?;
-        Ok(Some(repository.existing_domain(&self.domain).await?))
+        Ok(Some(repository.existing_domain(marked.as_ref().unwrap_or(&self.domain)).await?))
     }
 
     /// Opens the repository with everything read from it, and makes new copies. That a removed key

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgrecall_engine::EngineError;
-use pgrecall_engine::archive::access::Access;
+use pgrecall_engine::archive::access::{Access, DomainIs};
 use pgrecall_engine::archive::cache::HostCache;
 use pgrecall_engine::archive::data_directory::DataDirectory;
 use pgrecall_engine::archive::fetch::{self, FetchOutcome, FetchRequest};
@@ -94,6 +94,7 @@ impl Bench {
             cache: Some(HostCache::new(self.folder.path().join("cache"))),
             cluster: "main".parse().unwrap(),
             domain: "main".parse().unwrap(),
+            domain_is: DomainIs::Told,
             patience: Patience {
                 progress: Duration::from_secs(20),
                 total: Duration::from_secs(20),

@@ -148,7 +148,7 @@ async fn a_listing_tells_which_objects_hold() {
     // A settlement that does not read leaves open which content holds: never simply the plain one.
     let (settlement, other) = (format!("{first}.resolved"), format!("{second}.resolved"));
     let bytes = bench.store.get(&settlement.parse().unwrap(), 1 << 20).await.unwrap();
-    bench.store.put_if_absent(&other.parse().unwrap(), bytes).await;
+    let _ = bench.store.put_if_absent(&other.parse().unwrap(), bytes).await;
     let listed = sealed.list(&first.parent()).await.unwrap();
     let holders = Holders::of(&sealed, &listed).await.unwrap();
     let unreadable: Vec<_> = holders.unreadable.iter().map(|(file, _)| file).collect();
