@@ -218,18 +218,10 @@ impl ClusterStore {
         repository: &Repository,
         cluster: &Name,
     ) -> Result<Vec<u64>, EngineError> {
-        let prefix = names::cluster(cluster);
-        let mut found = Vec::new();
-        for object in repository.sealed().list(&prefix).await? {
-            let lineage = object.key.strip_prefix(&prefix).and_then(|rest| rest.split('/').next());
-            if let Some(id) = lineage.and_then(|text| text.parse::<u64>().ok())
-                && found.last() != Some(&id)
-            {
-                found.push(id);
-            }
-        }
+        let folders = repository.sealed().list_folders(&names::cluster(cluster)).await?;
+        let mut found: Vec<u64> =
+            folders.iter().filter_map(|folder| folder.name().parse().ok()).collect();
         found.sort_unstable();
-        found.dedup();
         Ok(found)
     }
 

@@ -67,6 +67,14 @@ impl SealedStore {
         Ok(self.store.list(prefix).try_collect().await?)
     }
 
+    /// The folders directly in a folder; see [`Store::list_folders`].
+    ///
+    /// # Errors
+    /// When the store cannot list.
+    pub async fn list_folders(&self, prefix: &Prefix) -> Result<Vec<Prefix>, RepoError> {
+        Ok(self.store.list_folders(prefix).await?)
+    }
+
     /// Puts a document under its name unless the name is taken.
     ///
     /// # Errors

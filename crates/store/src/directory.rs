@@ -316,6 +316,12 @@ impl Store for DirectoryStore {
             .boxed()
     }
 
+    async fn list_folders(&self, prefix: &Prefix) -> Result<Vec<Prefix>, StoreError> {
+        let (root, prefix) = (Arc::clone(&self.root), prefix.clone());
+        let object = object_name(&root.url, &prefix);
+        blocking(Act::List, object, move || Ok(Walk::start(&root, &prefix)?.folders())).await
+    }
+
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.run(Act::Delete, key, Root::delete).await
     }

@@ -122,6 +122,13 @@ impl Prefix {
         &self.0
     }
 
+    /// The last component, without its slash; empty for the folder of everything.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let folder = self.0.strip_suffix('/').unwrap_or(&self.0);
+        folder.rsplit('/').next().unwrap_or(folder)
+    }
+
     /// The object of that name in this folder.
     ///
     /// # Errors

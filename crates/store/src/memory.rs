@@ -93,6 +93,18 @@ impl Store for MemoryStore {
         stream::iter(found).boxed()
     }
 
+    async fn list_folders(&self, prefix: &Prefix) -> Result<Vec<Prefix>, StoreError> {
+        let mut folders: Vec<Prefix> = Vec::new();
+        for key in self.objects().keys() {
+            let below = key.strip_prefix(prefix).and_then(|rest| rest.split_once('/'));
+            let Some(folder) = below.and_then(|(name, _)| prefix.join(name).ok()) else { continue };
+            if folders.last() != Some(&folder) {
+                folders.push(folder);
+            }
+        }
+        Ok(folders)
+    }
+
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.objects().remove(key);
         Ok(())

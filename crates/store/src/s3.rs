@@ -325,6 +325,10 @@ impl Store for S3Store {
         list::list(self, prefix)
     }
 
+    async fn list_folders(&self, prefix: &Prefix) -> Result<Vec<Prefix>, StoreError> {
+        list::folders(self, prefix).await
+    }
+
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         let attempt = |_| async {
             let delete = self.client.delete_object().bucket(&self.bucket).key(self.name(key));

@@ -48,6 +48,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// objects gives an empty stream. The stream ends at the first error.
     fn list<'a>(&'a self, prefix: &Prefix) -> BoxStream<'a, Result<Listed, StoreError>>;
 
+    /// The folders that lie directly in `prefix` and have an object below them, in byte order. A
+    /// folder whose last object was deleted may still be named.
+    ///
+    /// # Errors
+    /// When the store cannot list.
+    async fn list_folders(&self, prefix: &Prefix) -> Result<Vec<Prefix>, StoreError>;
+
     /// Removes the object; an absent one is fine.
     ///
     /// # Errors

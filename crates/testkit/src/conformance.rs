@@ -26,6 +26,7 @@ pub async fn run(open: &Opener) {
     limits(&store).await;
     deletes(&store).await;
     prefixes(&store).await;
+    folders(&store).await;
     order_and_pages(&store).await;
     puts_race(open).await;
     large(&store).await;
@@ -153,6 +154,20 @@ async fn prefixes(store: &Arc<dyn Store>) {
     }
 }
 
+async fn folders(store: &Arc<dyn Store>) {
+    assert_eq!(folder_names(store, "f/").await, Vec::<String>::new());
+    for name in ["f/a/b/c", "f/a/d", "f/a-b/c", "f/a.b/c", "f/z", "f/q/r", "f/q/s/t/u"] {
+        created(store.put_once(&key(name), bytes(1, 1)).await);
+    }
+    // In byte order: '-' and '.' sort before the slash that ends a folder.
+    assert_eq!(folder_names(store, "f/").await, ["f/a-b/", "f/a.b/", "f/a/", "f/q/"]);
+    assert_eq!(folder_names(store, "f/a/").await, ["f/a/b/"]);
+    assert_eq!(folder_names(store, "f/q/").await, ["f/q/s/"]);
+    assert_eq!(folder_names(store, "f/a/b/").await, Vec::<String>::new());
+    assert_eq!(folder_names(store, "f/z/").await, Vec::<String>::new(), "an object is no folder");
+    assert!(folder_names(store, "").await.contains(&"f/".to_owned()));
+}
+
 async fn order_and_pages(store: &Arc<dyn Store>) {
     let wanted = std::env::var("PGRECALL_TEST_LISTED").map_or(1100, |n| n.parse().unwrap());
     // Names in which order by component and order by byte differ: '-' and '.' sort before '/'.
@@ -170,6 +185,10 @@ async fn order_and_pages(store: &Arc<dyn Store>) {
     stream::iter(puts).buffer_unordered(16).collect::<Vec<()>>().await;
     expected.sort();
     assert_eq!(names(store, "many/").await, expected);
+    let folder_of = |name: &String| name.split_inclusive('/').take(2).collect::<String>();
+    let mut folders: Vec<String> = expected.iter().map(folder_of).collect();
+    folders.dedup();
+    assert_eq!(folder_names(store, "many/").await, folders);
     let everything = names(store, "").await;
     assert!(everything.is_sorted() && everything.len() > wanted);
     // A reader may stop early.
@@ -257,4 +276,9 @@ async fn names(store: &Arc<dyn Store>, prefix: &str) -> Vec<String> {
     let listed: Result<Vec<Listed>, StoreError> =
         store.list(&Prefix::parse(prefix).unwrap()).try_collect().await;
     listed.unwrap().into_iter().map(|listed| listed.key.to_string()).collect()
+}
+
+async fn folder_names(store: &Arc<dyn Store>, prefix: &str) -> Vec<String> {
+    let folders = store.list_folders(&Prefix::parse(prefix).unwrap()).await.unwrap();
+    folders.iter().map(|folder| folder.as_str().to_owned()).collect()
 }

@@ -79,6 +79,13 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
+    /// The folders directly in the one that the walk was started at.
+    pub(super) fn folders(mut self) -> Vec<Prefix> {
+        let Some(level) = self.levels.pop() else { return Vec::new() };
+        let paths = level.names.iter().rev().filter(|name| name.ends_with('/'));
+        paths.filter_map(|name| Prefix::parse(&format!("{}{name}", level.path)).ok()).collect()
+    }
+
     fn enter(&mut self, folder: OwnedFd, path: String) -> Result<(), StoreError> {
         let fail = |errno| self.fail(&path, "read the folder", errno);
         let mut names = Vec::new();

@@ -73,6 +73,10 @@ impl Store for Liar {
         }
     }
 
+    async fn list_folders(&self, prefix: &Prefix) -> Result<Vec<Prefix>, StoreError> {
+        self.inner.list_folders(prefix).await
+    }
+
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         match self.lie {
             Lie::KeepsDeleted => Ok(()),

@@ -208,6 +208,17 @@ async fn entries(store: &S3Store, folder: &str) -> Result<Vec<Entry>, StoreError
     Ok(entries.into_iter().map(|(_, entry)| entry).collect())
 }
 
+/// The folders of one folder, by a delimiter: what lies in them is not listed.
+pub(super) async fn folders(store: &S3Store, prefix: &Prefix) -> Result<Vec<Prefix>, StoreError> {
+    let below = format!("{}{prefix}", store.folder);
+    let entries = entries(store, &below).await?;
+    let names = entries.iter().rev().filter_map(|entry| match entry {
+        Entry::Folder(name) => name.strip_prefix(store.folder.as_str()),
+        Entry::Object(_) => None,
+    });
+    Ok(names.filter_map(|name| Prefix::parse(name).ok()).collect())
+}
+
 async fn page(
     store: &S3Store,
     below: &str,

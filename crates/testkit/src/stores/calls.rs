@@ -20,6 +20,8 @@ pub enum CallKind {
     Head,
     /// `list`.
     List,
+    /// `list_folders`.
+    ListFolders,
     /// `delete`.
     Delete,
 }
@@ -33,7 +35,7 @@ impl CallKind {
             Self::Get => Act::Get,
             Self::GetRange => Act::GetRange,
             Self::Head => Act::Head,
-            Self::List => Act::List,
+            Self::List | Self::ListFolders => Act::List,
             Self::Delete => Act::Delete,
         }
     }
@@ -41,7 +43,7 @@ impl CallKind {
 
 type Names = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
-/// A choice of calls, by method and by name (the prefix, for `list`).
+/// A choice of calls, by method and by name (the prefix, for listings).
 #[derive(Clone)]
 pub struct Calls {
     kinds: Vec<CallKind>,

@@ -137,6 +137,10 @@ impl Store for Damaged {
             .boxed()
     }
 
+    async fn list_folders(&self, prefix: &Prefix) -> Result<Vec<Prefix>, StoreError> {
+        self.inner.list_folders(prefix).await
+    }
+
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.inner.delete(key).await
     }

@@ -140,6 +140,11 @@ impl<H: Hook> Store for Hooked<H> {
         .boxed()
     }
 
+    async fn list_folders(&self, prefix: &Prefix) -> Result<Vec<Prefix>, StoreError> {
+        let ask = self.inner.list_folders(prefix);
+        self.ask(call(CallKind::ListFolders, prefix), |_| 0, ask).await
+    }
+
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.ask(call(CallKind::Delete, key), |()| 0, self.inner.delete(key)).await
     }

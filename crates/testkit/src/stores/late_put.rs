@@ -112,6 +112,10 @@ impl Store for LatePut {
         self.inner.list(prefix)
     }
 
+    async fn list_folders(&self, prefix: &Prefix) -> Result<Vec<Prefix>, StoreError> {
+        self.inner.list_folders(prefix).await
+    }
+
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.inner.delete(key).await
     }

@@ -129,11 +129,12 @@ async fn every_call_is_written_down() {
     record.get_range(&name, ByteRange::Last { len: 2 }).await.unwrap();
     record.head(&name).await.unwrap();
     record.list(&Prefix::root()).try_collect::<Vec<_>>().await.unwrap();
+    record.list_folders(&Prefix::root()).await.unwrap();
     record.delete(&name).await.unwrap();
     let log = record.hook();
     let kinds: Vec<CallKind> = log.calls().iter().map(|call| call.kind).collect();
-    use CallKind::{Delete, Get, GetRange, Head, List, PutIfAbsent, PutOnce};
-    assert_eq!(kinds, [PutOnce, PutIfAbsent, Get, GetRange, Head, List, Delete]);
+    use CallKind::{Delete, Get, GetRange, Head, List, ListFolders, PutIfAbsent, PutOnce};
+    assert_eq!(kinds, [PutOnce, PutIfAbsent, Get, GetRange, Head, List, ListFolders, Delete]);
     assert_eq!(log.count(&Calls::puts()), 2);
     assert_eq!(log.count(&Calls::all().naming("packs/")), 6);
     assert_eq!(log.sent_bytes(&Calls::all()), 10);
