@@ -4,6 +4,7 @@
 
 use std::error::Error;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use thiserror::Error;
@@ -26,6 +27,34 @@ pub(super) struct Answer {
     message: String,
     region: Option<String>,
     fate: Fate,
+    credentials: Option<Credentials>,
+}
+
+/// Why there were no credentials to sign with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Credentials {
+    /// None are configured, or what is configured cannot work.
+    NotThere,
+    /// Whoever gives them out did not answer, or failed: the next time may be better.
+    NotNow,
+}
+
+impl Credentials {
+    /// The cause of an error, if it is one of these.
+    fn behind(error: &(dyn Error + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(error) = error.downcast_ref::<CredentialsError>() {
+                return Some(match error {
+                    CredentialsError::CredentialsNotLoaded(_)
+                    | CredentialsError::InvalidConfiguration(_) => Self::NotThere,
+                    _ => Self::NotNow,
+                });
+            }
+            next = error.source();
+        }
+        None
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +103,11 @@ impl Answer {
             Fate::Lost | Fate::Unsent => chain(error),
         };
         let code = code.or_else(|| element(&body, "Code")).unwrap_or_default();
-        Self { status, code, message, region, fate }
+        let credentials = match fate {
+            Fate::Answered => None,
+            Fate::Lost | Fate::Unsent => Credentials::behind(error),
+        };
+        Self { status, code, message, region, fate, credentials }
     }
 
     /// Whether the server says that the object is not there. A 404 of anything but S3, or a missing
@@ -131,9 +164,16 @@ impl Answer {
             let what = "the server's certificate is not trusted";
             return Meaning::stop(ErrorKind::Invalid, what, Some(HINT_CERTIFICATE));
         }
-        if message.contains("credential") && self.fate != Fate::Answered {
-            let what = "no credentials could be had";
-            return Meaning::stop(ErrorKind::Denied, what, Some(HINT_CREDENTIALS));
+        match self.credentials {
+            Some(Credentials::NotThere) => {
+                let what = "no credentials could be had";
+                return Meaning::stop(ErrorKind::Denied, what, Some(HINT_CREDENTIALS));
+            }
+            Some(Credentials::NotNow) => {
+                let what = "the credentials could not be fetched or renewed";
+                return Meaning { hint: Some(HINT_CREDENTIALS), ..Meaning::again(what) };
+            }
+            None => {}
         }
         match self.fate {
             Fate::Unsent => {
@@ -265,4 +305,38 @@ fn chain(error: &dyn Error) -> String {
         next = error.source();
     }
     texts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::operation::put_object::PutObjectError;
+    use aws_smithy_runtime_api::client::result::ConnectorError;
+
+    use super::*;
+
+    fn failure(cause: CredentialsError) -> Failure {
+        let connector = ConnectorError::other(cause.into(), None);
+        let error = SdkError::<PutObjectError, HttpResponse>::dispatch_failure(connector);
+        Answer::read(&error).failure(Act::Put, "s3://b/x")
+    }
+
+    #[test]
+    fn a_provider_of_credentials_that_fails_is_asked_again() {
+        for cause in [
+            CredentialsError::provider_error("connection refused"),
+            CredentialsError::provider_timed_out(std::time::Duration::from_secs(1)),
+        ] {
+            let failure = failure(cause);
+            assert_eq!(failure.again, Again::Yes);
+            assert_eq!(failure.error.kind(), ErrorKind::Unavailable);
+        }
+        for cause in [
+            CredentialsError::not_loaded("nobody has any"),
+            CredentialsError::invalid_configuration("a profile without keys"),
+        ] {
+            let failure = failure(cause);
+            assert_eq!(failure.again, Again::No);
+            assert_eq!(failure.error.kind(), ErrorKind::Denied);
+        }
+    }
 }
