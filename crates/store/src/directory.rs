@@ -230,7 +230,8 @@ impl Root {
         };
         match rustix::fs::unlinkat(&folder, key.file_name(), AtFlags::empty()) {
             Ok(()) => {}
-            Err(Errno::NOENT) => return self.absent_is_fine(key),
+            // Whoever removed it may not have come so far as to sync.
+            Err(Errno::NOENT) => self.absent_is_fine(key)?,
             Err(errno) => return Err(self.fault(Act::Delete, key, "remove", errno)),
         }
         // Gone must stay gone: a pack that rises after its marker went could be referred to again.
