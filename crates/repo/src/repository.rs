@@ -265,7 +265,8 @@ impl Repository {
     }
 
     /// Starts a new epoch of a domain's data and meta keys. What was sealed before stays as it is
-    /// and stays readable.
+    /// and stays readable. The repository key stays the same, and opens the new epoch too: this
+    /// bounds how much is sealed under one pair of keys, and locks nobody out.
     ///
     /// # Errors
     /// When another host started one at the same time ([`RepoError::Collision`]), or the store

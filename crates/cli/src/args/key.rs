@@ -69,8 +69,8 @@ pub(crate) struct ListArgs {
 
 /// Take a key's right away; another key must have been tried first
 ///
-/// The last key cannot be removed. Whoever had the key may have kept what it opened: rotate the
-/// domain's keys as well when it fell into wrong hands.
+/// The last key cannot be removed. Whoever had the key may have kept what it opened: change the
+/// store's credentials as well when it fell into wrong hands.
 #[derive(Args, Debug)]
 pub(crate) struct RemoveArgs {
     /// The key's id, as `key list` shows it
@@ -85,6 +85,9 @@ pub(crate) struct RemoveArgs {
 }
 
 /// Begin a new epoch of the domain's keys; old objects stay as they are
+///
+/// It bounds how much is sealed under one pair of keys. It does not lock out who has had a key of
+/// the repository: what opens the new epoch is the same repository key.
 #[derive(Args, Debug)]
 pub(crate) struct RotateArgs {
     #[command(flatten)]

@@ -231,7 +231,7 @@ async fn remove(settings: &Settings, args: &RemoveArgs) -> Outcome<()> {
     }
     stdout::print(&format!(
         "removed key {}\nWhoever had it may have kept what it opened: if it fell into wrong hands, \
-         run pgrecall key rotate for each cluster,\nand change the credentials of the store.\n",
+         change the credentials of the store,\nand where that is not enough make a new repository.\n",
         key.id
     ))
 }
