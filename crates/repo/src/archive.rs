@@ -5,7 +5,7 @@ use bytes::Bytes;
 use pgrecall_store::{ByteRange, Key, Put};
 
 use crate::error::{FormatError, RepoError};
-use crate::format::bytes::{Reader, wide};
+use crate::format::bytes::wide;
 use crate::format::header::{HEADER_BYTES_MAX, Header, Kind};
 use crate::id::Digest;
 use crate::object::{self, TrailerRead};
@@ -28,7 +28,8 @@ pub enum Pushed {
 /// Puts a sealed archive object.
 ///
 /// # Errors
-/// [`RepoError::Unknown`] when the store does not say what became of it.
+/// [`RepoError::Unknown`] when the store does not say what became of it; damage to the object that
+/// has the name.
 pub async fn push(
     sealed: &SealedStore,
     name: &Key,
@@ -38,9 +39,9 @@ pub async fn push(
     match sealed.store().put_if_absent(name, object).await {
         Put::Created => Ok(Pushed::Created),
         Put::Exists => {
-            let there = sealed.header(name).await?;
-            let same = there.kind == Kind::Archive && there.digest == digest;
-            Ok(if same { Pushed::AlreadyThere } else { Pushed::Collision { stored: there.digest } })
+            // The end too: a copy that was cut short has the same header.
+            let stored = read_trailer(sealed, name).await?.header.digest;
+            Ok(if stored == digest { Pushed::AlreadyThere } else { Pushed::Collision { stored } })
         }
         Put::Unknown(source) => Err(RepoError::Unknown { object: name.to_string(), source }),
     }
@@ -111,9 +112,5 @@ pub async fn read_trailer(sealed: &SealedStore, name: &Key) -> Result<Trailer, R
 /// # Errors
 /// When the object is not there or damaged.
 pub async fn stored_digest(sealed: &SealedStore, name: &Key) -> Result<Digest, RepoError> {
-    let range = ByteRange::At { offset: 0, len: HEADER_BYTES_MAX };
-    let front = sealed.store().get_range(name, range).await?.bytes;
-    let header =
-        Header::decode(&mut Reader::new(&front)).map_err(|error| RepoError::format(name, error))?;
-    Ok(header.digest)
+    Ok(sealed.header(name).await?.digest)
 }

@@ -78,8 +78,8 @@ impl SealedStore {
     /// Puts a document under its name unless the name is taken.
     ///
     /// # Errors
-    /// When the store does not say what became of it ([`RepoError::Unknown`]), or the object that
-    /// has the name cannot be read.
+    /// When the document is above the limit, the store does not say what became of it
+    /// ([`RepoError::Unknown`]), or the object that has the name cannot be read.
     pub async fn put<T: Document>(
         &self,
         kind: Kind,
@@ -89,6 +89,12 @@ impl SealedStore {
         let plain = document.encode();
         let class = self.class();
         let sealed = object::seal_blob(&self.keys, kind, class, name, &plain, &self.random)?;
+        let len = plain.len().max(sealed.len());
+        if len > DOCUMENT_BYTES_MAX {
+            // No reader would take it.
+            let reason = format!("{len} bytes, where at most {DOCUMENT_BYTES_MAX} are allowed");
+            return Err(RepoError::Invalid { what: format!("document {name}"), reason });
+        }
         self.put_sealed(kind, name, sealed).await
     }
 
