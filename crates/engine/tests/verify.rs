@@ -17,6 +17,7 @@ use pgrecall_pgformat::control::ControlFile;
 use pgrecall_pgformat::segment::ArchiveNameKind;
 use pgrecall_pgformat::segment_digest::digest_segment;
 use pgrecall_pgformat::{ArchiveName, SegmentName, TimelineId};
+use pgrecall_repo::archive;
 use pgrecall_repo::backup::{BackupNote, BackupSession, Claim};
 use pgrecall_repo::codec::Level;
 use pgrecall_repo::format::document::{Manifest, TableChunk};
@@ -25,13 +26,13 @@ use pgrecall_repo::format::map::{Extent, FileMap, HashChunk, HashSource, MapChun
 use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::format::table::{self, Entry, EntryKind, Piece, PieceMap, RelativePath};
 use pgrecall_repo::id::{BackupId, ChunkId};
+use pgrecall_repo::index::{self, Purpose};
 use pgrecall_repo::keys::{KeyFile, Unlock};
 use pgrecall_repo::names;
 use pgrecall_repo::object::{self, Payload};
 use pgrecall_repo::pack::PackBuilder;
 use pgrecall_repo::random::SharedRandom;
 use pgrecall_repo::repository::{Created, KeyNote, OpenOptions, Repository};
-use pgrecall_repo::{archive, index};
 use pgrecall_store::{Key, MemoryStore, Put, Store};
 
 const SEGMENT: &str = "000000010000000000000008";
@@ -300,7 +301,9 @@ async fn a_rotten_chunk_is_found_by_reading_noted_and_stored_again() {
     let report = check(&made, Depth::ReadData).await;
     assert_damaged(&report, "1 files cannot be had whole: base/16384: every stored copy of chunk");
     assert!(!report.backups[0].restorable);
-    let noted = index::read_damage(&made.cluster.sealed, made.cluster.domain()).await.unwrap();
+    let noted = index::read_damage(&made.cluster.sealed, made.cluster.domain(), Purpose::Read)
+        .await
+        .unwrap();
     assert_eq!(noted.len(), 1);
     // From now on looking is enough, and the next backup has to store it again.
     assert_damaged(&check(&made, Depth::Structure).await, "every stored copy");

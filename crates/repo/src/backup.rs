@@ -5,22 +5,41 @@
 //! index objects that name them; before the manifest the packs are listed again, and after it the
 //! log of expired backups is read. Only then is the backup committed.
 
-use std::collections::HashSet;
-use std::sync::Mutex;
+mod claims;
+mod damage;
+mod ended;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures::StreamExt as _;
 
 use crate::chunks;
 use crate::error::RepoError;
-use crate::format::document::{Damage, DamagedChunk, Expired, Intent, Manifest, Start, Tombstone};
+use crate::format::document::{DamagedChunk, Expired, Intent, Manifest, Start, Tombstone};
 use crate::format::header::Kind;
-use crate::id::{BackupId, ChunkId, DamageId};
+use crate::format::index::IndexPack;
+use crate::format::table::Entry;
+use crate::id::{BackupId, ChunkId};
 use crate::index::{self, ChunkTable, Index, Purpose};
+use crate::manifests::TableReader;
 use crate::names::{self, ClusterRef};
 use crate::pack::{ConfirmedPack, FinishedPack};
 use crate::sealed_store::{SealedStore, Stored};
 
+use claims::Claims;
+pub use damage::report_damage;
+pub use ended::{LiveIntent, end_dead, live_intents};
+
 /// Confirmed packs without an index object before one is put.
 const PACKS_PER_INDEX: usize = 64;
+
+/// Their chunks before one is put: the head of an index object has to fit a frame.
+const CHUNKS_PER_INDEX: usize = 1 << 18;
+
+/// Table chunks of the backup before that are read at once.
+const TABLES_AT_ONCE: usize = 8;
 
 /// Whether a chunk has to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,16 +72,8 @@ pub struct BackupSession {
     referred: Vec<AtomicBool>,
     claims: Mutex<Claims>,
     confirmed: tokio::sync::Mutex<Confirmed>,
-}
-
-#[derive(Debug, Default)]
-struct Claims {
-    /// Chunks stored by this backup, or being stored.
-    fresh: HashSet<[u8; 16]>,
-    /// A sample of old chunks that the backup refers to, and how many it was drawn from.
-    sample: Vec<ChunkId>,
-    old: u64,
-    draw: u64,
+    /// Whether the manifest was sent, even once: then it may be in the store, now or later.
+    manifest_sent: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -72,10 +83,6 @@ struct Confirmed {
     /// All packs of this backup, with their sizes.
     packs: Vec<(crate::id::PackId, u64)>,
 }
-
-/// Old chunks that are read back before the manifest: 0.1 %, at least 8, at most 256.
-const SAMPLE_MAX: usize = 256;
-const SAMPLE_MIN: u64 = 8;
 
 impl BackupSession {
     /// Puts the intent and reads what may be referred to (B1 to B4).
@@ -101,20 +108,30 @@ impl BackupSession {
                 reason: "its random name is taken by something else".into(),
             });
         }
-        let table = read_table(&sealed, &at).await?;
-        let mut referred = Vec::new();
-        referred.resize_with(table.pack_count(), || AtomicBool::new(false));
-        let draw = u64::from_le_bytes(sealed.random().bytes());
-        let claims = Claims { draw, ..Claims::default() };
-        Ok(Self {
+        let seed = u64::from_le_bytes(sealed.random().bytes());
+        let mut session = Self {
             sealed,
             at,
             id,
-            table,
-            referred,
-            claims: Mutex::new(claims),
+            table: ChunkTable::default(),
+            referred: Vec::new(),
+            claims: Mutex::new(Claims::new(seed)),
             confirmed: tokio::sync::Mutex::default(),
-        })
+            manifest_sent: AtomicBool::new(false),
+        };
+        match read_table(&session.sealed, &session.at).await {
+            Ok(table) => session.table = table,
+            Err(error) => {
+                session.delete_intent().await;
+                return Err(error);
+            }
+        }
+        session.referred.resize_with(session.table.pack_count(), || AtomicBool::new(false));
+        Ok(session)
+    }
+
+    fn claims(&self) -> MutexGuard<'_, Claims> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The backup's id.
@@ -153,38 +170,73 @@ impl BackupSession {
 
     /// Refers to a chunk. With [`Claim::Store`] the caller must store it before the backup ends.
     pub fn claim(&self, chunk: &ChunkId) -> Claim {
-        if self.refer(chunk) {
-            return Claim::Known;
-        }
-        let mut claims = self.claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if claims.fresh.insert(index::short(chunk)) { Claim::Store } else { Claim::Known }
+        if self.refer(chunk) || !self.claims().store(chunk) { Claim::Known } else { Claim::Store }
     }
 
     /// Refers to a chunk of an earlier backup; false when it may not be referred to, and has to be
     /// read from the source and stored again.
     pub fn refer(&self, chunk: &ChunkId) -> bool {
-        let Some(number) = self.table.find(chunk) else {
-            let claims = self.claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            return claims.fresh.contains(&index::short(chunk));
+        let mut claims = self.claims();
+        let Some(number) = self.table.find(chunk).filter(|_| !claims.is_bad(chunk)) else {
+            return claims.stores(chunk);
         };
         let slot = usize::try_from(number).ok().and_then(|number| self.referred.get(number));
         if let Some(referred) = slot {
             referred.store(true, Ordering::Relaxed);
         }
-        self.claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner).offer(chunk);
+        claims.refer(chunk);
         true
     }
 
     /// Reads a metadata chunk of an earlier backup and refers to it; nothing when it may not be
-    /// referred to.
+    /// referred to. One that is damaged is noted, and is stored again by whoever claims it.
     ///
     /// # Errors
     /// When the store fails, or the chunk is damaged.
     pub async fn read_meta(&self, chunk: &ChunkId) -> Result<Option<Vec<u8>>, RepoError> {
-        let Some(location) = self.table.meta(chunk).filter(|_| self.refer(chunk)) else {
+        let plain = self.read_old(chunk).await?;
+        Ok(plain.filter(|_| self.refer(chunk)))
+    }
+
+    async fn read_old(&self, chunk: &ChunkId) -> Result<Option<Vec<u8>>, RepoError> {
+        if self.claims().is_bad(chunk) {
             return Ok(None);
-        };
-        chunks::read(&self.sealed, &self.at.domain, chunk, location).await.map(Some)
+        }
+        let Some(location) = self.table.meta(chunk) else { return Ok(None) };
+        match chunks::read(&self.sealed, &self.at.domain, chunk, &location).await {
+            Ok(plain) => Ok(Some(plain)),
+            Err(error) => {
+                if error.is_damage() {
+                    let pack = location.pack.id;
+                    self.claims().found_bad(DamagedChunk { pack, chunk: *chunk });
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads the file table of an earlier backup, as far as it may be referred to, part by part in
+    /// order of paths.
+    ///
+    /// # Errors
+    /// When a part may not be referred to or is damaged, or `each` refuses.
+    pub async fn each_table<E: From<RepoError>>(
+        &self,
+        manifest: &Manifest,
+        mut each: impl FnMut(Vec<Entry>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut reader = TableReader::default();
+        let mut parts = futures::stream::iter(&manifest.tables)
+            .map(|chunk| async move { (chunk, self.read_old(&chunk.id).await) })
+            .buffered(TABLES_AT_ONCE);
+        while let Some((chunk, plain)) = parts.next().await {
+            let missing = || RepoError::ChunkMissing {
+                chunk: chunk.id.to_string(),
+                domain: self.at.domain.to_string(),
+            };
+            each(reader.decode(chunk, &plain?.ok_or_else(missing)?)?)?;
+        }
+        Ok(())
     }
 
     /// Puts a pack (B5), and an index object when enough packs wait for one (B6).
@@ -198,28 +250,39 @@ impl BackupSession {
             let mut confirmed = self.confirmed.lock().await;
             confirmed.packs.push((pack.pack.id, size));
             confirmed.unindexed.push(pack);
-            let full = confirmed.unindexed.len() >= PACKS_PER_INDEX;
-            if full { std::mem::take(&mut confirmed.unindexed) } else { Vec::new() }
+            let chunks: usize = confirmed.unindexed.iter().map(|pack| pack.entries.len()).sum();
+            confirmed.unindexed.len() >= PACKS_PER_INDEX || chunks >= CHUNKS_PER_INDEX
         };
-        self.put_index(&due).await?;
+        if due {
+            self.put_index().await?;
+        }
         Ok(size)
     }
 
-    /// Puts an index object for the packs that have none yet: called every minute, so that the
-    /// work of a backup that dies serves the next one, and before the end.
+    /// Puts an index object for the packs that have none yet, and notes what was found bad: called
+    /// every minute, so that the work of a backup that dies serves the next one, and before the
+    /// end.
     ///
     /// # Errors
-    /// When the store does not confirm it.
+    /// When the store does not confirm them.
     pub async fn flush_index(&self) -> Result<(), RepoError> {
-        let due = std::mem::take(&mut self.confirmed.lock().await.unindexed);
-        self.put_index(&due).await
+        self.put_index().await?;
+        let damaged = self.claims().take_unnoted();
+        let found = format!("read by backup {}", self.id);
+        report_damage(&self.sealed, &self.at, damaged, found).await
     }
 
-    async fn put_index(&self, packs: &[ConfirmedPack]) -> Result<(), RepoError> {
+    async fn put_index(&self) -> Result<(), RepoError> {
+        let packs = std::mem::take(&mut self.confirmed.lock().await.unindexed);
         if packs.is_empty() {
             return Ok(());
         }
-        index::put_index(&self.sealed, &self.at.domain, packs).await
+        let put = index::put_index(&self.sealed, &self.at.domain, &packs).await;
+        if put.is_err() {
+            // The next one names them, and if there is none their own directories do.
+            self.confirmed.lock().await.unindexed.extend(packs);
+        }
+        put
     }
 
     /// Commits the backup (B7 to B10): when this returns, it exists.
@@ -227,37 +290,39 @@ impl BackupSession {
     /// # Errors
     /// [`RepoError::PacksMissing`] or damage found in the sample: try again from the start.
     /// [`RepoError::Fenced`]: another process ended this try. [`RepoError::Unknown`]: nobody knows
-    /// whether the manifest is there; the intent stays, and gc settles it.
+    /// whether the manifest is there. After any of them the caller [abandons](Self::abandon) the
+    /// backup.
     pub async fn commit(&self, manifest: &Manifest) -> Result<(), RepoError> {
         self.flush_index().await?;
-        if let Err(error) = self.check_packs().await {
-            self.abandon().await?;
-            return Err(error);
-        }
+        self.check_packs().await?;
         self.put_manifest(manifest).await?;
         let log = names::expired(&self.at.domain);
         let newest: Option<(u64, Expired)> = self.sealed.newest(Kind::Expired, &log).await?;
         if newest.is_some_and(|(_, log)| log.backups.contains(&self.id)) {
-            self.delete_intent().await?;
+            self.delete_intent().await;
             return Err(self.fenced("the log of expired backups names it"));
         }
-        self.delete_intent().await
+        self.delete_intent().await;
+        Ok(())
     }
 
-    /// Gives the backup up before its manifest was sent. What it stored serves the next try.
+    /// Gives the backup up. What it stored serves the next try. Where its manifest was sent, even
+    /// once, the intent stays: the manifest may be there, and others settle it.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn abandon(&self) -> Result<(), RepoError> {
-        self.flush_index().await?;
-        self.delete_intent().await
+        let flushed = self.flush_index().await;
+        if !self.manifest_sent.load(Ordering::Relaxed) {
+            self.delete_intent().await;
+        }
+        flushed
     }
 
-    async fn delete_intent(&self) -> Result<(), RepoError> {
-        let store = self.sealed.store();
-        store.delete(&names::intent(&self.at, self.id)).await?;
-        store.delete(&names::start(&self.at, self.id)).await?;
-        Ok(())
+    /// B10. What stays behind is in nobody's way but gc's, which ends it: no reason to call a
+    /// backup that exists a failure, as where the credentials may not delete.
+    async fn delete_intent(&self) {
+        ended::delete_intent(&self.sealed, &self.at, self.id).await;
     }
 
     fn fenced(&self, reason: &str) -> RepoError {
@@ -268,8 +333,8 @@ impl BackupSession {
     async fn check_packs(&self) -> Result<(), RepoError> {
         let listed = index::list_packs(&self.sealed, &self.at.domain).await?;
         let old = self.referred.iter().enumerate().filter_map(|(number, referred)| {
-            let number = u32::try_from(number).ok()?;
-            referred.load(Ordering::Relaxed).then(|| self.table.pack(number))?
+            let pack = self.table.pack(u32::try_from(number).ok()?)?;
+            referred.load(Ordering::Relaxed).then_some((pack.id, pack.size))
         });
         let fresh = self.confirmed.lock().await.packs.clone();
         let missing: Vec<_> =
@@ -282,37 +347,21 @@ impl BackupSession {
     }
 
     async fn check_sample(&self) -> Result<(), RepoError> {
-        let sample = {
-            let claims = self.claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let wanted = (claims.old / 1000).max(SAMPLE_MIN);
-            let count = usize::try_from(wanted).unwrap_or(SAMPLE_MAX).min(claims.sample.len());
-            claims.sample.get(..count).unwrap_or_default().to_vec()
-        };
-        if sample.is_empty() {
-            return Ok(());
-        }
-        let index = Index::open(&self.sealed, &self.at.domain, Purpose::Read).await?;
-        let wanted = sample.iter().copied().collect();
-        let located = index.locate(&self.sealed, &wanted).await?;
-        let mut bad = Vec::new();
-        let mut first = None;
-        for chunk in &sample {
-            let Some(location) = located.get(chunk) else {
-                return Err(RepoError::ChunkMissing {
-                    chunk: chunk.to_string(),
-                    domain: self.at.domain.to_string(),
-                });
-            };
-            match chunks::read(&self.sealed, &self.at.domain, chunk, location).await {
-                Ok(_) => {}
-                Err(error @ RepoError::Corrupt { .. }) => {
-                    bad.push(DamagedChunk { pack: location.pack.id, chunk: *chunk });
-                    first.get_or_insert(error);
-                }
-                Err(error) => return Err(error),
+        let drawn = self.claims().draw_sample();
+        let mut by_pack: BTreeMap<u32, Vec<ChunkId>> = BTreeMap::new();
+        for chunk in drawn {
+            if let Some(number) = self.table.find(&chunk) {
+                by_pack.entry(number).or_default().push(chunk);
             }
         }
-        let Some(error) = first else { return Ok(()) };
+        let packs = by_pack.into_iter();
+        let sample: Vec<(IndexPack, Vec<ChunkId>)> = packs
+            .filter_map(|(number, chunks)| Some((self.table.pack(number)?.clone(), chunks)))
+            .collect();
+        let Some((error, bad)) = damage::read_back(&self.sealed, &self.at.domain, sample).await?
+        else {
+            return Ok(());
+        };
         report_damage(&self.sealed, &self.at, bad, "read back before a commit".into()).await?;
         Err(error)
     }
@@ -320,6 +369,7 @@ impl BackupSession {
     /// B8.
     async fn put_manifest(&self, manifest: &Manifest) -> Result<(), RepoError> {
         let name = names::manifest(&self.at, self.id);
+        self.manifest_sent.store(true, Ordering::Relaxed);
         loop {
             let stored = match self.sealed.put(Kind::Manifest, &name, manifest).await {
                 Ok(stored) => stored,
@@ -336,32 +386,13 @@ impl BackupSession {
                         Ok(tombstone) => tombstone.reason,
                         Err(_) => "a tombstone stands under its name".into(),
                     };
-                    self.delete_intent().await?;
+                    self.delete_intent().await;
                     Err(self.fenced(&reason))
                 }
                 Ok(_) => Err(self.fenced("another manifest stands under its name")),
                 Err(error) if error.is_not_found() => continue,
                 Err(error) => Err(error),
             };
-        }
-    }
-}
-
-impl Claims {
-    /// Reservoir sampling of the old chunks referred to.
-    fn offer(&mut self, chunk: &ChunkId) {
-        self.old += 1;
-        if self.sample.len() < SAMPLE_MAX {
-            self.sample.push(*chunk);
-            return;
-        }
-        // xorshift64*: which chunks are read back need not be secret, only spread.
-        self.draw ^= self.draw >> 12;
-        self.draw ^= self.draw << 25;
-        self.draw ^= self.draw >> 27;
-        let at = self.draw.wrapping_mul(0x2545_f491_4f6c_dd1d) % self.old;
-        if let Some(slot) = usize::try_from(at).ok().and_then(|at| self.sample.get_mut(at)) {
-            *slot = *chunk;
         }
     }
 }
@@ -377,80 +408,4 @@ async fn read_table(sealed: &SealedStore, at: &ClusterRef) -> Result<ChunkTable,
             other => return other,
         }
     }
-}
-
-/// Notes chunks found bad, so that the next backup stores them again.
-///
-/// # Errors
-/// When the store does not confirm the note.
-pub async fn report_damage(
-    sealed: &SealedStore,
-    at: &ClusterRef,
-    chunks: Vec<DamagedChunk>,
-    found: String,
-) -> Result<(), RepoError> {
-    if chunks.is_empty() {
-        return Ok(());
-    }
-    let name = names::damaged(&at.domain, DamageId::random(sealed.random()));
-    sealed.put(Kind::Damage, &name, &Damage { chunks, found }).await?;
-    Ok(())
-}
-
-/// An intent that is in the store.
-#[derive(Debug, Clone)]
-pub struct LiveIntent {
-    /// What it says.
-    pub intent: Intent,
-    /// Where the backup starts, once it has said so.
-    pub start: Option<Start>,
-}
-
-/// The backups under way of one cluster.
-///
-/// # Errors
-/// When they cannot be listed or read.
-pub async fn live_intents(
-    sealed: &SealedStore,
-    at: &ClusterRef,
-) -> Result<Vec<LiveIntent>, RepoError> {
-    let mut live = Vec::new();
-    for object in sealed.list(&names::intents(at)).await? {
-        let Ok(id) = object.key.file_name().parse::<BackupId>() else { continue };
-        let intent = match sealed.get::<Intent>(Kind::Intent, &object.key).await {
-            Ok(intent) => intent,
-            Err(error) if error.is_not_found() => continue,
-            Err(error) => return Err(error),
-        };
-        let start = match sealed.get::<Start>(Kind::Start, &names::start(at, id)).await {
-            Ok(start) => Some(start),
-            Err(error) if error.is_not_found() => None,
-            Err(error) => return Err(error),
-        };
-        live.push(LiveIntent { intent, start });
-    }
-    Ok(live)
-}
-
-/// Ends a dead backup (S1): a tombstone under its manifest's name first, so that a manifest that
-/// comes late is refused by the store itself, then its intent is deleted. True when the backup
-/// turns out to have been committed, and stands.
-///
-/// # Errors
-/// When the store fails.
-pub async fn end_dead(
-    sealed: &SealedStore,
-    at: &ClusterRef,
-    id: BackupId,
-    reason: String,
-) -> Result<bool, RepoError> {
-    let name = names::manifest(at, id);
-    let tombstone = Tombstone { backup: id, reason };
-    let stored = sealed.put(Kind::Tombstone, &name, &tombstone).await?;
-    sealed.store().delete(&names::intent(at, id)).await?;
-    sealed.store().delete(&names::start(at, id)).await?;
-    if stored == Stored::Mine {
-        return Ok(false);
-    }
-    Ok(sealed.header(&name).await?.kind == Kind::Manifest)
 }

@@ -1,15 +1,19 @@
 //! Reading chunks: where to read, how much at once, and opening what came.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
+use futures::StreamExt as _;
 use pgrecall_store::{ByteRange, Key};
 
 use crate::codec;
 use crate::error::{FormatError, RepoError};
 use crate::format::bytes::{Reader, wide};
-use crate::format::frame::{self, Place};
+use crate::format::frame::{self, FrameCipher, Place};
+use crate::format::index::IndexPack;
 use crate::id::ChunkId;
 use crate::index::{Index, Location};
+use crate::keys::Keys;
 use crate::names::{self, Name};
 use crate::pack::frame_len;
 use crate::sealed_store::SealedStore;
@@ -23,6 +27,8 @@ const READ_BYTES_MAX: u64 = 8 << 20;
 /// One read of a pack, and the chunks that come with it.
 #[derive(Debug, Clone)]
 pub struct ReadRange {
+    /// The pack.
+    pub pack: Arc<IndexPack>,
     /// The pack's name.
     pub name: Key,
     /// The first byte.
@@ -33,34 +39,36 @@ pub struct ReadRange {
     pub chunks: Vec<(ChunkId, Location)>,
 }
 
+impl ReadRange {
+    fn of(domain: &Name, chunk: ChunkId, location: Location) -> Self {
+        Self {
+            pack: location.pack.clone(),
+            name: names::pack(domain, location.pack.kind, location.pack.id),
+            offset: location.offset.into(),
+            len: frame_len(location.sealed_len),
+            chunks: vec![(chunk, location)],
+        }
+    }
+}
+
 /// Joins the places of chunks into reads, in the order of packs and offsets.
 #[must_use]
 pub fn plan_reads(domain: &Name, mut wanted: Vec<(ChunkId, Location)>) -> Vec<ReadRange> {
     wanted.sort_by_key(|(_, at)| (at.pack.id, at.offset));
     let mut reads: Vec<ReadRange> = Vec::new();
-    let mut pack = None;
     for (chunk, location) in wanted {
         let start = u64::from(location.offset);
         let end = start + frame_len(location.sealed_len);
-        let same = pack == Some(location.pack.id);
         match reads.last_mut() {
             Some(read)
-                if same
+                if read.pack.id == location.pack.id
                     && start <= read.offset + read.len + GAP_BYTES_MAX
                     && end - read.offset <= READ_BYTES_MAX =>
             {
                 read.len = read.len.max(end - read.offset);
                 read.chunks.push((chunk, location));
             }
-            _ => {
-                pack = Some(location.pack.id);
-                reads.push(ReadRange {
-                    name: names::pack(domain, location.pack.kind, location.pack.id),
-                    offset: start,
-                    len: end - start,
-                    chunks: vec![(chunk, location)],
-                });
-            }
+            _ => reads.push(ReadRange::of(domain, chunk, location)),
         }
     }
     reads
@@ -80,51 +88,77 @@ pub async fn fetch(sealed: &SealedStore, read: &ReadRange) -> Result<bytes::Byte
     Err(RepoError::format(&read.name, error))
 }
 
-/// Opens one chunk of a read into `plain` (cleared first) and checks that it is the chunk that its
-/// id names.
-///
-/// # Errors
-/// [`RepoError::Corrupt`] that names the pack and the chunk.
-pub fn open(
-    sealed: &SealedStore,
-    read: &ReadRange,
-    bytes: &[u8],
-    (chunk, location): (&ChunkId, &Location),
-    plain: &mut Vec<u8>,
-) -> Result<(), RepoError> {
-    let fail = |error| RepoError::format(format!("{} (chunk {chunk})", read.name), error);
-    let keys = sealed.keys();
-    let start = usize::try_from(u64::from(location.offset).saturating_sub(read.offset));
-    let mut reader = Reader::new(bytes.get(start.unwrap_or(usize::MAX)..).unwrap_or_default());
-    let framed = frame::take(&mut reader).map_err(fail)?;
-    if wide(framed.len()) != u64::from(location.sealed_len) {
-        return Err(fail(FormatError::Unexpected {
-            what: "frame length",
-            expected: location.sealed_len.to_string(),
-            found: framed.len().to_string(),
-        }));
-    }
-    let sealing = &location.pack.sealing;
-    let cipher = keys
-        .cipher(sealing, sealing.class, location.pack.kind, read.name.as_str())
-        .map_err(fail)?;
-    let mut scratch = Vec::new();
-    let place = Place::body(location.frame.into());
-    let opened = cipher.open(place, framed, &mut scratch).map_err(fail)?;
-    plain.clear();
-    codec::inflate(&opened, plain).map_err(fail)?;
-    let found = keys.chunk_id(plain);
-    if found == *chunk {
-        return Ok(());
-    }
-    Err(fail(FormatError::Unexpected {
-        what: "keyed hash of the chunk",
-        expected: chunk.to_string(),
-        found: found.to_string(),
-    }))
+/// Memory that opening one chunk after the other makes use of again.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    frame: Vec<u8>,
+    plain: Vec<u8>,
 }
 
-/// Reads one chunk.
+/// Opens the chunks of one read, on several threads if need be: the cipher of their pack is made
+/// once.
+#[derive(Debug)]
+pub struct Opener<'a> {
+    keys: &'a Keys,
+    read: &'a ReadRange,
+    bytes: &'a [u8],
+    cipher: Result<FrameCipher, FormatError>,
+}
+
+impl<'a> Opener<'a> {
+    /// Takes the bytes that [`fetch`] gave.
+    #[must_use]
+    pub fn new(sealed: &'a SealedStore, read: &'a ReadRange, bytes: &'a [u8]) -> Self {
+        let keys = sealed.keys();
+        let (sealing, kind) = (&read.pack.sealing, read.pack.kind);
+        let cipher = keys.cipher(sealing, sealing.class, kind, read.name.as_str());
+        Self { keys, read, bytes, cipher }
+    }
+
+    /// Opens one chunk and checks that it is the one that its id names.
+    ///
+    /// # Errors
+    /// [`RepoError::Corrupt`] that names the pack and the chunk.
+    pub fn open<'b>(
+        &self,
+        (chunk, location): (&ChunkId, &Location),
+        buffers: &'b mut Buffers,
+    ) -> Result<&'b [u8], RepoError> {
+        self.inflate(location, buffers)
+            .and_then(|()| match self.keys.chunk_id(&buffers.plain) {
+                found if found == *chunk => Ok(()),
+                found => Err(FormatError::Unexpected {
+                    what: "keyed hash of the chunk",
+                    expected: chunk.to_string(),
+                    found: found.to_string(),
+                }),
+            })
+            .map_err(|error| {
+                RepoError::format(format!("{} (chunk {chunk})", self.read.name), error)
+            })?;
+        Ok(&buffers.plain)
+    }
+
+    fn inflate(&self, location: &Location, buffers: &mut Buffers) -> Result<(), FormatError> {
+        let cipher = self.cipher.as_ref().map_err(Clone::clone)?;
+        let start = u64::from(location.offset).saturating_sub(self.read.offset);
+        let start = usize::try_from(start).unwrap_or(usize::MAX);
+        let mut reader = Reader::new(self.bytes.get(start..).unwrap_or_default());
+        let framed = frame::take(&mut reader)?;
+        if wide(framed.len()) != u64::from(location.sealed_len) {
+            return Err(FormatError::Unexpected {
+                what: "frame length",
+                expected: location.sealed_len.to_string(),
+                found: framed.len().to_string(),
+            });
+        }
+        let place = Place::body(location.frame.into());
+        let opened = cipher.open(place, framed, &mut buffers.frame)?;
+        codec::inflate(&opened, &mut buffers.plain)
+    }
+}
+
+/// Reads one copy of a chunk.
 ///
 /// # Errors
 /// When it cannot be read, opened, or is another one.
@@ -134,46 +168,133 @@ pub async fn read(
     chunk: &ChunkId,
     location: &Location,
 ) -> Result<Vec<u8>, RepoError> {
-    let read = ReadRange {
-        name: names::pack(domain, location.pack.kind, location.pack.id),
-        offset: location.offset.into(),
-        len: frame_len(location.sealed_len),
-        chunks: Vec::new(),
-    };
+    let read = ReadRange::of(domain, *chunk, location.clone());
     let bytes = fetch(sealed, &read).await?;
-    let mut plain = Vec::new();
-    open(sealed, &read, &bytes, (chunk, location), &mut plain)?;
-    Ok(plain)
+    let mut buffers = Buffers::default();
+    Opener::new(sealed, &read, &bytes).open((chunk, location), &mut buffers)?;
+    Ok(buffers.plain)
 }
 
-/// Reads a set of metadata chunks into memory.
+/// Reads a chunk from the first of its copies that is good.
 ///
 /// # Errors
-/// [`RepoError::ChunkMissing`] when one is in no pack; damage.
+/// [`RepoError::ChunkMissing`] when there is none; what is wrong with the last one when all are
+/// bad.
+pub async fn read_any(
+    sealed: &SealedStore,
+    domain: &Name,
+    index: &Index,
+    chunk: &ChunkId,
+) -> Result<Vec<u8>, RepoError> {
+    let (text, name) = (chunk.to_string(), domain.to_string());
+    let mut last = RepoError::ChunkMissing { chunk: text, domain: name };
+    for location in index.copies(sealed, chunk).await? {
+        match read(sealed, domain, chunk, &location).await {
+            Err(error) if error.is_damage() => {
+                tracing::error!(%chunk, pack = %location.pack.id, %error, "a copy of a chunk is bad");
+                last = error;
+            }
+            read => return read,
+        }
+    }
+    Err(last)
+}
+
+/// Finds a set of chunks, all of which must be there.
+///
+/// # Errors
+/// [`RepoError::ChunkMissing`] when one is in no pack.
+pub async fn locate_all(
+    sealed: &SealedStore,
+    domain: &Name,
+    index: &Index,
+    wanted: &HashSet<ChunkId>,
+) -> Result<Vec<(ChunkId, Location)>, RepoError> {
+    let located = index.locate(sealed, wanted).await?;
+    match wanted.iter().find(|chunk| !located.contains_key(chunk)) {
+        None => Ok(located.into_iter().collect()),
+        Some(chunk) => {
+            let (chunk, domain) = (chunk.to_string(), domain.to_string());
+            Err(RepoError::ChunkMissing { chunk, domain })
+        }
+    }
+}
+
+/// Reads under way at once.
+const READS_AT_ONCE: usize = 8;
+
+/// Reads a set of metadata chunks into memory, each from a copy that is good.
+///
+/// # Errors
+/// [`RepoError::ChunkMissing`] when one is in no pack; damage to all its copies.
 pub async fn read_many(
     sealed: &SealedStore,
     domain: &Name,
     index: &Index,
     wanted: &HashSet<ChunkId>,
 ) -> Result<HashMap<ChunkId, Vec<u8>>, RepoError> {
-    use futures::{StreamExt, TryStreamExt};
-    let located = index.locate(sealed, wanted).await?;
-    if let Some(chunk) = wanted.iter().find(|chunk| !located.contains_key(chunk)) {
-        let (chunk, domain) = (chunk.to_string(), domain.to_string());
-        return Err(RepoError::ChunkMissing { chunk, domain });
-    }
-    let reads = plan_reads(domain, located.into_iter().collect());
-    let fetched = futures::stream::iter(reads)
-        .map(|read| async move { fetch(sealed, &read).await.map(|bytes| (read, bytes)) })
-        .buffered(8);
-    fetched
-        .try_fold(HashMap::new(), |mut all, (read, bytes)| async move {
-            for (chunk, location) in &read.chunks {
-                let mut plain = Vec::new();
-                open(sealed, &read, &bytes, (chunk, location), &mut plain)?;
-                all.insert(*chunk, plain);
+    let located = locate_all(sealed, domain, index, wanted).await?;
+    let mut reads = futures::stream::iter(plan_reads(domain, located))
+        .map(|read| read_range(sealed, read))
+        .buffer_unordered(READS_AT_ONCE);
+    let mut all = HashMap::with_capacity(wanted.len());
+    let mut bad = Vec::new();
+    while let Some(read) = reads.next().await {
+        for (chunk, plain) in read? {
+            match plain {
+                Some(plain) => drop(all.insert(chunk, plain)),
+                None => bad.push(chunk),
             }
-            Ok(all)
-        })
-        .await
+        }
+    }
+    for chunk in bad {
+        all.insert(chunk, read_any(sealed, domain, index, &chunk).await?);
+    }
+    Ok(all)
+}
+
+/// Reads chunks and tells which are bad.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn find_bad(
+    sealed: &SealedStore,
+    domain: &Name,
+    located: Vec<(ChunkId, Location)>,
+) -> Result<Vec<ChunkId>, RepoError> {
+    let mut reads = futures::stream::iter(plan_reads(domain, located))
+        .map(|read| read_range(sealed, read))
+        .buffer_unordered(READS_AT_ONCE);
+    let mut bad = Vec::new();
+    while let Some(read) = reads.next().await {
+        bad.extend(read?.into_iter().filter(|(_, plain)| plain.is_none()).map(|(id, _)| id));
+    }
+    Ok(bad)
+}
+
+type Plains = Vec<(ChunkId, Option<Vec<u8>>)>;
+
+/// The plaintexts of a read; nothing for what is damaged.
+async fn read_range(sealed: &SealedStore, read: ReadRange) -> Result<Plains, RepoError> {
+    let bytes = match fetch(sealed, &read).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_damage() => {
+            return Ok(read.chunks.iter().map(|(chunk, _)| (*chunk, None)).collect());
+        }
+        Err(error) => return Err(error),
+    };
+    let sealed = sealed.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let opener = Opener::new(&sealed, &read, &bytes);
+        let chunks = read.chunks.iter().map(|(chunk, location)| {
+            let mut buffers = Buffers::default();
+            let good = opener.open((chunk, location), &mut buffers).is_ok();
+            (*chunk, good.then_some(buffers.plain))
+        });
+        chunks.collect()
+    });
+    match opened.await {
+        Ok(plains) => Ok(plains),
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }

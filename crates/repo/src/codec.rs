@@ -49,27 +49,27 @@ pub fn compress(plain: &[u8], level: Level, out: &mut Vec<u8>) -> Codec {
     }
 }
 
-/// Appends a frame's plaintext to `out`.
+/// Inflates a frame's payload into `out` (cleared first).
 ///
 /// # Errors
 /// When the payload does not inflate to exactly the length it states.
 pub fn inflate(opened: &Opened<'_>, out: &mut Vec<u8>) -> Result<(), FormatError> {
     let plain_len = narrow(opened.plain_len.min(FRAME_PLAIN_BYTES_MAX));
+    out.clear();
     match opened.codec {
         Codec::Stored => {
             out.extend_from_slice(opened.payload);
             Ok(())
         }
         Codec::Zstd => {
-            let start = out.len();
-            out.resize(start + plain_len, 0);
+            out.reserve(plain_len);
             let found = DECOMPRESSOR.with_borrow_mut(|slot| {
                 let decompressor = match slot {
                     Some(decompressor) => decompressor,
                     None => slot.insert(Decompressor::new()?),
                 };
-                decompressor
-                    .decompress_to_buffer(opened.payload, out.get_mut(start..).unwrap_or_default())
+                // A vector is written within its capacity, without being filled with zeros first.
+                decompressor.decompress_to_buffer(opened.payload, out)
             });
             match found {
                 Ok(len) if len == plain_len => Ok(()),
@@ -96,9 +96,11 @@ mod tests {
         let mut out = b"before".to_vec();
         let opened = Opened { codec: Codec::Zstd, plain_len: 100_000, payload: &packed };
         inflate(&opened, &mut out).unwrap();
-        assert_eq!(&out[6..], &plain[..]);
+        assert_eq!(out, plain);
         let lying = Opened { codec: Codec::Zstd, plain_len: 99_999, payload: &packed };
         assert!(inflate(&lying, &mut Vec::new()).is_err());
+        let lying = Opened { codec: Codec::Zstd, plain_len: 99_999, payload: &packed };
+        assert!(inflate(&lying, &mut Vec::with_capacity(1 << 20)).is_err());
         let lying = Opened { codec: Codec::Zstd, plain_len: 100_001, payload: &packed };
         assert!(inflate(&lying, &mut Vec::new()).is_err());
     }

@@ -289,6 +289,19 @@ impl RepoError {
         }
     }
 
+    /// True when an object is there and cannot be read, or is not there: nothing that trying again
+    /// mends, and where another copy may be good.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Store(source) if source.is_media_error() => true,
+            _ => matches!(
+                self.kind(),
+                ErrorKind::Corrupt | ErrorKind::Unsupported | ErrorKind::NotFound
+            ),
+        }
+    }
+
     /// True when the store proved that the object is not there.
     #[must_use]
     pub fn is_not_found(&self) -> bool {

@@ -2,13 +2,16 @@
 
 use std::collections::HashSet;
 
+use futures::StreamExt as _;
+use pgrecall_store::Key;
+
 use crate::chunks;
 use crate::error::{FormatError, RepoError};
-use crate::format::document::{Expired, Manifest, TableChunk};
+use crate::format::document::{Expired, Manifest, TableChunk, Tombstone};
 use crate::format::header::{Header, Kind};
 use crate::format::table::{self, Entry};
 use crate::id::BackupId;
-use crate::index::Index;
+use crate::index::{Index, warn_unreadable};
 use crate::names::{self, ClusterRef, Name};
 use crate::sealed_store::SealedStore;
 
@@ -39,38 +42,76 @@ pub struct Backups {
     pub valid: Vec<Backup>,
     /// Those that may.
     pub unreadable: Vec<Unreadable>,
+    /// Why the log of expired backups could not be read, if so: some of the valid ones may have
+    /// expired.
+    pub log_error: Option<RepoError>,
 }
+
+/// Manifests read at once.
+const MANIFESTS_AT_ONCE: usize = 16;
 
 /// Lists the valid backups of a domain: names that hold manifests, listed first, without those that
 /// the highest entry of the log of expired backups names, read after.
 ///
+/// What cannot be read is told and passed over: no single object keeps the other backups from
+/// being restored. Who deletes must not go by a list of which anything could not be read.
+///
 /// # Errors
-/// When the store cannot list, or the log cannot be read.
+/// When the store fails.
 pub async fn list(sealed: &SealedStore, domain: &Name) -> Result<Backups, RepoError> {
     let listed = sealed.list(&names::manifests(domain)).await?;
-    let log = names::expired(domain);
-    let expired: HashSet<BackupId> = sealed
-        .newest::<Expired>(Kind::Expired, &log)
-        .await?
-        .map(|(_, log)| log.backups.into_iter().collect())
-        .unwrap_or_default();
-    let mut backups = Backups::default();
-    for object in listed {
-        let Some((at, id)) = names::manifest_of(domain, &object.key) else { continue };
-        if expired.contains(&id) {
-            continue;
-        }
-        match read(sealed, &at, id).await {
+    let (expired, log_error) = expired(sealed, domain).await?;
+    let mut backups = Backups { log_error, ..Backups::default() };
+    let named = listed.iter().filter_map(|object| names::manifest_of(domain, &object.key));
+    let mut read = futures::stream::iter(named.filter(|(_, id)| !expired.contains(id)))
+        .map(|(at, id)| async move {
+            let manifest = read(sealed, &at, id).await;
+            (at, id, manifest)
+        })
+        .buffered(MANIFESTS_AT_ONCE);
+    while let Some((at, id, manifest)) = read.next().await {
+        match manifest {
             Ok(Some(manifest)) => backups.valid.push(Backup { at, manifest }),
             Ok(None) => {}
             Err(error) if error.is_not_found() => {}
-            Err(error @ (RepoError::Corrupt { .. } | RepoError::Newer { .. })) => {
+            Err(error) if error.is_damage() => {
                 backups.unreadable.push(Unreadable { at, id, error });
             }
             Err(error) => return Err(error),
         }
     }
     Ok(backups)
+}
+
+/// The backups that the log of expired ones names; where its highest entry cannot be read, those
+/// that the one before names, and the error.
+async fn expired(
+    sealed: &SealedStore,
+    domain: &Name,
+) -> Result<(HashSet<BackupId>, Option<RepoError>), RepoError> {
+    let log = names::expired(domain);
+    let mut first_error = None;
+    let mut below = u64::MAX;
+    loop {
+        // Listed again each time: an entry that vanished was not the highest any more.
+        let entries = sealed.list(log.prefix()).await?;
+        let numbers = entries.iter().filter_map(|entry| log.number(&entry.key));
+        let Some(number) = numbers.filter(|number| *number < below).max() else {
+            return Ok((HashSet::new(), first_error));
+        };
+        match sealed.get::<Expired>(Kind::Expired, &log.entry(number)).await {
+            Ok(entry) => return Ok((entry.backups.into_iter().collect(), first_error)),
+            Err(error) if error.is_not_found() => {}
+            Err(error) if error.is_damage() => {
+                let what = "an entry of the log of expired backups cannot be read: backups that \
+                            expired may be listed";
+                warn_unreadable(&log.entry(number), &error, what);
+                first_error.get_or_insert(error);
+                below = number;
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Reads one manifest; nothing when a tombstone stands there.
@@ -88,7 +129,9 @@ pub async fn read(
     let header = Header::decode(&mut crate::format::bytes::Reader::new(&object))
         .map_err(|error| RepoError::format(&name, error))?;
     if header.kind == Kind::Tombstone {
-        return Ok(None);
+        // The header is in the clear: nobody is to make a backup vanish by one byte of it.
+        let tombstone: Tombstone = sealed.open(Kind::Tombstone, &name, &object)?;
+        return check_backup(&name, id, tombstone.backup).map(|()| None);
     }
     let manifest: Manifest = sealed.open(Kind::Manifest, &name, &object)?;
     let same = manifest.backup == id
@@ -105,6 +148,15 @@ pub async fn read(
     Err(RepoError::format(&name, error))
 }
 
+fn check_backup(name: &Key, expected: BackupId, found: BackupId) -> Result<(), RepoError> {
+    if expected == found {
+        return Ok(());
+    }
+    let (expected, found) = (expected.to_string(), found.to_string());
+    let what = "the backup that the tombstone is of";
+    Err(RepoError::format(name, FormatError::Unexpected { what, expected, found }))
+}
+
 /// Table chunks read at once: bounds memory, whatever the number of files.
 const TABLES_AT_ONCE: usize = 64;
 
@@ -119,39 +171,46 @@ pub async fn each_table<E: From<RepoError>>(
     manifest: &Manifest,
     mut each: impl FnMut(Vec<Entry>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut last: Option<table::RelativePath> = None;
+    let mut reader = TableReader::default();
     for part in manifest.tables.chunks(TABLES_AT_ONCE) {
         let wanted = part.iter().map(|chunk| chunk.id).collect();
         let read = chunks::read_many(sealed, domain, index, &wanted).await?;
         for chunk in part {
-            let entries = decode_table(chunk, read.get(&chunk.id), last.as_ref())?;
-            if let Some(entry) = entries.last() {
-                last = Some(entry.path.clone());
-            }
-            each(entries)?;
+            let plain = read.get(&chunk.id).map(Vec::as_slice).unwrap_or_default();
+            each(reader.decode(chunk, plain)?)?;
         }
     }
     Ok(())
 }
 
-fn decode_table(
-    chunk: &TableChunk,
-    plain: Option<&Vec<u8>>,
-    last: Option<&table::RelativePath>,
-) -> Result<Vec<Entry>, RepoError> {
-    let fail = |error| RepoError::format(format!("file table chunk {}", chunk.id), error);
-    let plain = plain.map(Vec::as_slice).unwrap_or_default();
-    let entries = table::decode(plain).map_err(fail)?;
-    let in_order = match (last, entries.first()) {
-        (Some(last), Some(first)) => *last < first.path,
-        _ => true,
-    };
-    if in_order && u64::try_from(entries.len()) == Ok(chunk.entries) {
-        return Ok(entries);
+/// Decodes the chunks of a file table, one after the other.
+#[derive(Debug, Default)]
+pub struct TableReader {
+    last: Option<table::RelativePath>,
+}
+
+impl TableReader {
+    /// The entries of the next chunk.
+    ///
+    /// # Errors
+    /// When it is no table chunk, or does not go on where the last one ended.
+    pub fn decode(&mut self, chunk: &TableChunk, plain: &[u8]) -> Result<Vec<Entry>, RepoError> {
+        let fail = |error| RepoError::format(format!("file table chunk {}", chunk.id), error);
+        let entries = table::decode(plain).map_err(fail)?;
+        let in_order = match (&self.last, entries.first()) {
+            (Some(last), Some(first)) => *last < first.path,
+            _ => true,
+        };
+        if !in_order || u64::try_from(entries.len()) != Ok(chunk.entries) {
+            return Err(fail(FormatError::Unexpected {
+                what: "file table",
+                expected: format!("{} entries, in order of paths", chunk.entries),
+                found: format!("{} entries", entries.len()),
+            }));
+        }
+        if let Some(entry) = entries.last() {
+            self.last = Some(entry.path.clone());
+        }
+        Ok(entries)
     }
-    Err(fail(FormatError::Unexpected {
-        what: "file table",
-        expected: format!("{} entries, in order of paths", chunk.entries),
-        found: format!("{} entries", entries.len()),
-    }))
 }

@@ -2,25 +2,37 @@
 //! looked at once, then abandoned for a new name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use pgrecall_store::{ErrorKind as StoreErrorKind, Key, Put, Store};
+use tokio::time::Instant;
 
 use crate::codec::{self, Level};
 use crate::error::RepoError;
 use crate::format::bytes::{Reader, wide};
-use crate::format::frame::{self, Codec, FrameCipher, PREFIX_BYTES, Place};
+use crate::format::frame::{self, Codec, FRAME_PLAIN_BYTES_MAX, FrameCipher, PREFIX_BYTES, Place};
 use crate::format::header::{Header, KeyClass, Kind};
 use crate::format::index::IndexPack;
+use crate::format::layout;
 use crate::format::pack::{DirectoryEntry, encode_directory};
 use crate::id::{ChunkId, Digest, PackId};
+use crate::index::Location;
 use crate::keys::Keys;
 use crate::names::{self, Name};
 use crate::object;
+use crate::random::SharedRandom;
 use crate::sealed_store::SealedStore;
 
 /// Bytes of a pack at which it is closed.
 pub const PACK_BYTES: usize = 32 << 20;
+
+/// Chunks of a pack at which it is closed: its directory has to fit a frame.
+pub const PACK_CHUNKS: usize = 1 << 18;
+
+const _: () = assert!(
+    4 + PACK_CHUNKS as u64 * layout::DIRECTORY_ENTRY.size() <= FRAME_PLAIN_BYTES_MAX as u64
+);
 
 /// A pack being filled, by one thread, in memory.
 #[derive(Debug)]
@@ -55,7 +67,8 @@ impl PackBuilder {
             .cipher(&sealing, class_of(kind), kind, name.as_str())
             .map_err(|error| RepoError::format(&name, error))?;
         let header = Header { kind, sealing, digest: Digest([0; 32]) };
-        let mut out = Vec::new();
+        // Room for all of it, which the system provides as it is written to.
+        let mut out = Vec::with_capacity(PACK_BYTES + PACK_BYTES / 16);
         header.encode(&mut out);
         let (entries, scratch) = (Vec::new(), Vec::new());
         Ok(Self { keys, domain: domain.clone(), id, name, header, cipher, out, entries, scratch })
@@ -103,6 +116,12 @@ impl PackBuilder {
     #[must_use]
     pub fn len(&self) -> usize {
         self.out.len()
+    }
+
+    /// Whether the pack has to be closed before a chunk of that many bytes is added.
+    #[must_use]
+    pub fn is_full(&self, next_bytes: usize) -> bool {
+        self.out.len() + next_bytes > PACK_BYTES || self.entries.len() >= PACK_CHUNKS
     }
 
     /// True before the first chunk.
@@ -169,8 +188,37 @@ pub struct ConfirmedPack {
     pub entries: Vec<DirectoryEntry>,
 }
 
-/// Names tried for one pack before giving up.
-const NAMES_MAX: u32 = 5;
+impl ConfirmedPack {
+    /// Where its chunks are.
+    #[must_use]
+    pub fn locations(&self) -> Vec<(ChunkId, Location)> {
+        let pack = Arc::new(self.pack.clone());
+        let places = self.entries.iter().enumerate().map(|(frame, entry)| {
+            let location = Location {
+                pack: pack.clone(),
+                frame: u32::try_from(frame).unwrap_or(u32::MAX),
+                offset: entry.offset,
+                sealed_len: entry.sealed_len,
+                plain_len: entry.plain_len,
+            };
+            (entry.chunk, location)
+        });
+        places.collect()
+    }
+}
+
+/// The time for one pack, under as many names as fit.
+const PUT_TIME_MAX: Duration = Duration::from_secs(600);
+
+/// The longest pause before the second name; it doubles from there. Each pause is drawn between
+/// zero and that.
+const PAUSE_FIRST: Duration = Duration::from_millis(500);
+
+/// What the longest pause never exceeds.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Names tried where waiting is of little use: they were taken, or this machine's own disk fails.
+const NAMES_MAX: u32 = 3;
 
 impl FinishedPack {
     /// Bytes of the pack.
@@ -185,26 +233,43 @@ impl FinishedPack {
         self.bytes.is_empty()
     }
 
-    /// Puts the pack, under a new name as often as an answer is lost.
+    /// Puts the pack, under a new name as often as an answer is lost, with pauses between them: a
+    /// store that asks to slow down must not end a backup of many hours.
     ///
     /// # Errors
     /// When no name was confirmed.
     pub async fn put(mut self, sealed: &SealedStore) -> Result<ConfirmedPack, RepoError> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let source = match sealed.store().put_once(&self.name, self.bytes.clone()).await {
+        let start = Instant::now();
+        for tries in 1.. {
+            match sealed.store().put_once(&self.name, self.bytes.clone()).await {
                 Put::Created => break,
                 Put::Exists if self.is_there(sealed.store()).await => break,
                 // A random name is taken by other bytes: it was never ours.
-                Put::Exists => None,
-                Put::Unknown(_) if self.is_there(sealed.store()).await => break,
-                Put::Unknown(source) => Some(source),
-            };
-            if let Some(source) = source
-                && (tries >= NAMES_MAX || !may_pass(source.kind()))
-            {
-                return Err(RepoError::Unknown { object: self.name.to_string(), source });
+                Put::Exists if tries < NAMES_MAX => {}
+                Put::Exists => {
+                    return Err(RepoError::Invalid {
+                        what: format!("pack {}", self.name),
+                        reason: "the random names of packs are taken by something else".into(),
+                    });
+                }
+                // Where a sync has failed the file can be read and may still be lost.
+                Put::Unknown(source) if source.is_local() && tries < NAMES_MAX => {
+                    if !may_pass(source.kind()) {
+                        return Err(RepoError::Unknown { object: self.name.to_string(), source });
+                    }
+                }
+                Put::Unknown(source) => {
+                    if !source.is_local() && self.is_there(sealed.store()).await {
+                        break;
+                    }
+                    let pause = pause(tries, sealed.random());
+                    let over = start.elapsed() + pause > PUT_TIME_MAX;
+                    if source.is_local() || over || !may_pass(source.kind()) {
+                        return Err(RepoError::Unknown { object: self.name.to_string(), source });
+                    }
+                    tracing::warn!(pack = %self.name, error = %source, ?pause, "not stored: waiting");
+                    tokio::time::sleep(pause).await;
+                }
             }
             tracing::warn!(pack = %self.name, "the pack's name is abandoned for a new one");
             self = self.renamed(sealed)?;
@@ -241,6 +306,12 @@ impl FinishedPack {
         }
         fresh.finish()
     }
+}
+
+/// Full jitter: anything from nothing to the exponential bound.
+fn pause(tries: u32, random: &SharedRandom) -> Duration {
+    let bound = PAUSE_FIRST.saturating_mul(1 << (tries - 1).min(16)).min(PAUSE_MAX);
+    bound.mul_f64(f64::from(u32::from_le_bytes(random.bytes())) / f64::from(u32::MAX))
 }
 
 /// Whether a put that failed so may work under another name.

@@ -1,6 +1,11 @@
 //! A repository over a store in memory: made, opened, joined, written and read; what is moved,
 //! flipped, cut or taken away is noticed.
 
+#[path = "session/damaged.rs"]
+mod damaged;
+#[path = "session/failing.rs"]
+mod failing;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 

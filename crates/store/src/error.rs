@@ -112,6 +112,22 @@ impl StoreError {
         self.0.kind
     }
 
+    /// Whether this machine's own file system failed, and not a server.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.errno().is_some()
+    }
+
+    /// Whether the disk could not read these very bytes: others may be fine.
+    #[must_use]
+    pub fn is_media_error(&self) -> bool {
+        self.errno() == Some(rustix::io::Errno::IO.raw_os_error())
+    }
+
+    fn errno(&self) -> Option<i32> {
+        self.0.source.as_ref()?.downcast_ref::<std::io::Error>()?.raw_os_error()
+    }
+
     /// What was being done.
     #[must_use]
     pub fn act(&self) -> Act {

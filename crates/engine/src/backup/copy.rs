@@ -13,7 +13,7 @@ use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::format::map::{FileMap, HashChunk};
 use pgrecall_repo::format::table::{Piece, PieceMap};
 use pgrecall_repo::id::{BackupId, ChunkId};
-use pgrecall_repo::pack::{FinishedPack, PACK_BYTES, PackBuilder};
+use pgrecall_repo::pack::{FinishedPack, PackBuilder};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -243,7 +243,7 @@ impl Copier {
         };
         builder.add(id, plain, self.options.level)?;
         let room = usize::try_from(self.options.chunk_bytes).unwrap_or_default();
-        if builder.len() + room >= PACK_BYTES { Ok(slot.take()) } else { Ok(None) }
+        if builder.is_full(room) { Ok(slot.take()) } else { Ok(None) }
     }
 
     fn send(&self, pack: PackBuilder) -> Result<(), EngineError> {

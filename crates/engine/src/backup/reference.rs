@@ -9,8 +9,6 @@ use pgrecall_repo::format::document::Manifest;
 use pgrecall_repo::format::map::{FileMap, HashSource, MapChunk, PAGE_HASH_BYTES, Source};
 use pgrecall_repo::format::table::{Entry, Piece, PieceMap};
 use pgrecall_repo::id::{BackupId, ChunkId};
-use pgrecall_repo::index::{Index, Purpose};
-use pgrecall_repo::manifests;
 
 use crate::details::BackupDetails;
 use crate::error::EngineError;
@@ -33,9 +31,6 @@ impl Reference {
     /// so.
     pub async fn read(session: &BackupSession, manifest: &Manifest) -> Result<Self, EngineError> {
         let details = BackupDetails::of(manifest)?;
-        let sealed = session.sealed();
-        let domain = &session.at().domain;
-        let index = Index::open(sealed, domain, Purpose::Read).await?;
         let mut files = HashMap::new();
         let keep = |entries: Vec<Entry>| -> Result<(), EngineError> {
             for entry in entries {
@@ -45,7 +40,7 @@ impl Reference {
             }
             Ok(())
         };
-        manifests::each_table(sealed, domain, &index, manifest, keep).await?;
+        session.each_table(manifest, keep).await?;
         Ok(Self { id: manifest.backup, details, files })
     }
 

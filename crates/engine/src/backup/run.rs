@@ -109,33 +109,13 @@ pub async fn run(request: &BackupRequest) -> Result<BackupReport, EngineError> {
             let elapsed = request.clock.elapsed().saturating_sub(began);
             Ok(BackupReport { id, details, elapsed })
         }
-        Err(Ended { error, manifest: ManifestSent::No }) => {
+        Err(error) => {
             // The error is what counts; a store that is gone cannot be tidied either.
             if let Err(left) = session.abandon().await {
-                tracing::warn!(%left, "the intent of this backup is left behind");
+                tracing::warn!(%left, "what this backup stored may not serve the next one");
             }
             Err(error)
         }
-        Err(Ended { error, manifest: ManifestSent::Yes }) => Err(error),
-    }
-}
-
-/// Whether the manifest may be in the store: then the intent must stay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ManifestSent {
-    No,
-    Yes,
-}
-
-/// A backup that ended without a manifest that is known to be there.
-struct Ended {
-    error: EngineError,
-    manifest: ManifestSent,
-}
-
-impl<E: Into<EngineError>> From<E> for Ended {
-    fn from(error: E) -> Self {
-        Self { error: error.into(), manifest: ManifestSent::No }
     }
 }
 
@@ -188,7 +168,7 @@ impl Run<'_> {
         &self,
         server: Server,
         began: String,
-    ) -> Result<(BackupId, BackupDetails), Ended> {
+    ) -> Result<(BackupId, BackupDetails), EngineError> {
         let request = self.request;
         make_way(&request.cluster, &self.host, Some(self.session.id()), &request.progress).await?;
         let reference = self.reference().await?;
@@ -214,10 +194,8 @@ impl Run<'_> {
         let (document, details) = manifest?;
         self.wait_for_wal(&details, &server).await?;
         request.cancel.check()?;
-        match self.session.commit(&document).await {
-            Ok(()) => Ok((self.session.id(), details)),
-            Err(error) => Err(Ended { error: error.into(), manifest: ManifestSent::Yes }),
-        }
+        self.session.commit(&document).await?;
+        Ok((self.session.id(), details))
     }
 
     /// The newest backup of this lineage, to compare with.

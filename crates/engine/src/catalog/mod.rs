@@ -7,7 +7,7 @@ pub mod wal;
 use jiff::Timestamp;
 use pgrecall_repo::backup as sessions;
 use pgrecall_repo::id::BackupId;
-use pgrecall_repo::index;
+use pgrecall_repo::index::{self, Purpose};
 use pgrecall_repo::manifests;
 use serde::Serialize;
 
@@ -211,7 +211,7 @@ pub async fn read(
         let reach = reach::of(&backup.details, &wal, &mut times).await?;
         rows.push(backup_row(backup, reach, now));
     }
-    let damaged = index::read_damage(&cluster.sealed, cluster.domain()).await?;
+    let damaged = index::read_damage(&cluster.sealed, cluster.domain(), Purpose::Read).await?;
     let live = sessions::live_intents(&cluster.sealed, &cluster.at).await?;
     let timelines: Vec<TimelineRow> = timeline_rows(&wal);
     Ok(ClusterCatalog {

@@ -276,12 +276,8 @@ impl Copier<'_> {
         let sealed = &self.cluster.sealed;
         let domain = self.cluster.domain();
         let wanted: HashSet<ChunkId> = batch.places.iter().map(|(id, _)| *id).collect();
-        let located = self.index.locate(sealed, &wanted).await?;
-        if let Some(chunk) = wanted.iter().find(|chunk| !located.contains_key(chunk)) {
-            let (chunk, domain) = (chunk.to_string(), domain.to_string());
-            return Err(RepoError::ChunkMissing { chunk, domain }.into());
-        }
-        let reads = chunks::plan_reads(domain, located.into_iter().collect());
+        let located = chunks::locate_all(sealed, domain, self.index, &wanted).await?;
+        let reads = chunks::plan_reads(domain, located);
         let batch = Arc::new(batch);
         let at_once = self.pool.current_num_threads() + 1;
         futures::stream::iter(reads)
@@ -289,8 +285,14 @@ impl Copier<'_> {
                 let batch = batch.clone();
                 async move {
                     self.cancel.check()?;
-                    let bytes = chunks::fetch(sealed, &read).await?;
-                    self.scatter(batch, read, bytes).await
+                    let bad = match chunks::fetch(sealed, &read).await {
+                        Ok(bytes) => self.scatter(batch.clone(), read, bytes).await?,
+                        Err(error) if error.is_damage() => {
+                            read.chunks.into_iter().map(|(chunk, _)| chunk).collect()
+                        }
+                        Err(error) => return Err(error.into()),
+                    };
+                    self.write_other_copies(&batch, bad).await
                 }
             })
             .buffer_unordered(at_once)
@@ -298,13 +300,30 @@ impl Copier<'_> {
             .await
     }
 
-    /// Opens the chunks of a read on the pool and writes them to their places.
+    /// Writes chunks whose first copy is bad from another one that is good.
+    async fn write_other_copies(
+        &self,
+        batch: &Batch,
+        bad: Vec<ChunkId>,
+    ) -> Result<(), EngineError> {
+        let mut file = None;
+        for chunk in bad {
+            self.cancel.check()?;
+            let sealed = &self.cluster.sealed;
+            let plain = chunks::read_any(sealed, self.cluster.domain(), self.index, &chunk).await?;
+            write_places(&mut file, &plain, batch, &chunk, &self.progress)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the chunks of a read on the pool and writes them to their places; gives those that
+    /// are bad.
     async fn scatter(
         &self,
         batch: Arc<Batch>,
         read: chunks::ReadRange,
         bytes: bytes::Bytes,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Vec<ChunkId>, EngineError> {
         let (done, waiting) = tokio::sync::oneshot::channel();
         let sealed = self.cluster.sealed.clone();
         let progress = self.progress.clone();
@@ -322,7 +341,7 @@ impl Copier<'_> {
 
 #[derive(Default)]
 struct Writer {
-    plain: Vec<u8>,
+    buffers: chunks::Buffers,
     file: Option<(u32, File)>,
 }
 
@@ -332,39 +351,60 @@ fn scatter_read(
     read: &chunks::ReadRange,
     bytes: &[u8],
     progress: &Progress,
-) -> Result<(), EngineError> {
-    read.chunks.par_iter().try_for_each_init(Writer::default, |writer, (chunk, location)| {
-        chunks::open(sealed, read, bytes, (chunk, location), &mut writer.plain)?;
-        let mut written = 0;
-        for (_, place) in batch.of(chunk) {
-            writer.write(batch, place)?;
-            written += u64::from(place.len);
+) -> Result<Vec<ChunkId>, EngineError> {
+    let opener = chunks::Opener::new(sealed, read, bytes);
+    let opened = read.chunks.par_iter().map_init(Writer::default, |writer, (chunk, location)| {
+        let Writer { buffers, file } = writer;
+        match opener.open((chunk, location), buffers) {
+            Ok(plain) => write_places(file, plain, batch, chunk, progress).map(|()| None),
+            Err(_) => Ok(Some(*chunk)),
         }
-        progress.advance(written);
-        Ok(())
-    })
+    });
+    let bad: Vec<Option<ChunkId>> = opened.collect::<Result<_, EngineError>>()?;
+    Ok(bad.into_iter().flatten().collect())
 }
 
-impl Writer {
-    fn write(&mut self, batch: &Batch, place: &Place) -> Result<(), EngineError> {
-        let number = usize::try_from(place.file).unwrap_or(usize::MAX);
-        let Some(path) = batch.files.get(number) else { return Ok(()) };
-        let fail = |error| EngineError::file("write", path, error);
-        let from = usize::try_from(place.chunk_offset).unwrap_or(usize::MAX);
-        let len = usize::try_from(place.len).unwrap_or(usize::MAX);
-        let bytes = self.plain.get(from..).and_then(|rest| rest.get(..len)).ok_or_else(|| {
-            let message = format!("a chunk of {} is shorter than its map says", path.display());
-            EngineError::refused(ErrorKind::Corrupt, message)
-        })?;
-        let file = match &mut self.file {
-            Some((open, file)) if *open == place.file => file,
-            open => {
-                let file = OpenOptions::new().write(true).open(path).map_err(fail)?;
-                &mut open.insert((place.file, file)).1
-            }
-        };
-        file.write_all_at(bytes, place.offset).map_err(fail)
+/// Writes a chunk's bytes to all of its places.
+fn write_places(
+    file: &mut Option<(u32, File)>,
+    plain: &[u8],
+    batch: &Batch,
+    chunk: &ChunkId,
+    progress: &Progress,
+) -> Result<(), EngineError> {
+    let mut written = 0;
+    for (_, place) in batch.of(chunk) {
+        write(file, plain, batch, place)?;
+        written += u64::from(place.len);
     }
+    progress.advance(written);
+    Ok(())
+}
+
+/// Writes a chunk's bytes to one of its places; `open` is the file that was written to last.
+fn write(
+    open: &mut Option<(u32, File)>,
+    plain: &[u8],
+    batch: &Batch,
+    place: &Place,
+) -> Result<(), EngineError> {
+    let number = usize::try_from(place.file).unwrap_or(usize::MAX);
+    let Some(path) = batch.files.get(number) else { return Ok(()) };
+    let fail = |error| EngineError::file("write", path, error);
+    let from = usize::try_from(place.chunk_offset).unwrap_or(usize::MAX);
+    let len = usize::try_from(place.len).unwrap_or(usize::MAX);
+    let bytes = plain.get(from..).and_then(|rest| rest.get(..len)).ok_or_else(|| {
+        let message = format!("a chunk of {} is shorter than its map says", path.display());
+        EngineError::refused(ErrorKind::Corrupt, message)
+    })?;
+    let file = match open {
+        Some((number, file)) if *number == place.file => file,
+        open => {
+            let file = OpenOptions::new().write(true).open(path).map_err(fail)?;
+            &mut open.insert((place.file, file)).1
+        }
+    };
+    file.write_all_at(bytes, place.offset).map_err(fail)
 }
 
 fn map_chunk(piece: &Piece) -> Option<ChunkId> {

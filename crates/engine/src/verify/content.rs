@@ -9,12 +9,12 @@ use pgrecall_repo::RepoError;
 use pgrecall_repo::chunks::{self, ReadRange};
 use pgrecall_repo::format::document::DamagedChunk;
 use pgrecall_repo::id::{ChunkId, PackId};
-use pgrecall_repo::index::Location;
+use pgrecall_repo::index::{self, Location};
 use pgrecall_repo::names::Name;
 use pgrecall_repo::sealed_store::SealedStore;
 
 use super::finding::{Severity, VerifyReport};
-use super::rows::{READS_AT_ONCE, Rows, is_damaged, location, read_object};
+use super::rows::{READS_AT_ONCE, Rows, is_damaged, location};
 use crate::cancel::Cancel;
 use crate::catalog::chain;
 use crate::error::{EngineError, ErrorKind};
@@ -39,7 +39,7 @@ pub(super) async fn read_all(
 ) -> Result<Vec<DamagedChunk>, EngineError> {
     let mut bad: BTreeMap<PackId, Vec<(ChunkId, String)>> = BTreeMap::new();
     for name in rows.objects().to_vec() {
-        let object = read_object(sealed, &name).await?;
+        let object = index::read_object(sealed, &name).await?;
         let mut wanted = Vec::new();
         for entry in &object.entries {
             let number = usize::try_from(entry.pack).unwrap_or(usize::MAX);
@@ -112,10 +112,11 @@ async fn read_range(sealed: &SealedStore, range: ReadRange) -> Result<Opened, En
 
 fn open(sealed: &SealedStore, range: &ReadRange, bytes: &[u8]) -> Opened {
     let mut opened = Opened { read_bytes: 0, bad: Vec::new() };
-    let mut plain = Vec::new();
+    let mut buffers = chunks::Buffers::default();
+    let opener = chunks::Opener::new(sealed, range, bytes);
     for (chunk, location) in &range.chunks {
-        match chunks::open(sealed, range, bytes, (chunk, location), &mut plain) {
-            Ok(()) => opened.read_bytes += u64::from(location.plain_len),
+        match opener.open((chunk, location), &mut buffers) {
+            Ok(_) => opened.read_bytes += u64::from(location.plain_len),
             Err(error) => {
                 let reason = cause(&error);
                 opened.bad.push((*chunk, Arc::as_ref(&location.pack).id, reason));

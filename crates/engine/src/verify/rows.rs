@@ -7,11 +7,10 @@ use futures::{StreamExt, stream};
 use pgrecall_repo::chunks::{self, ReadRange};
 use pgrecall_repo::format::document::DamagedChunk;
 use pgrecall_repo::format::header::Kind;
-use pgrecall_repo::format::index::{IndexEntry, IndexHead, IndexPack, decode_block};
+use pgrecall_repo::format::index::{IndexEntry, IndexPack};
 use pgrecall_repo::id::{ChunkId, PackId};
-use pgrecall_repo::index::{self, Location};
+use pgrecall_repo::index::{self, IndexObject, Location, Purpose};
 use pgrecall_repo::names::{self, Name};
-use pgrecall_repo::object;
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_repo::{ErrorKind, FormatError, RepoError};
 use pgrecall_store::Key;
@@ -19,9 +18,6 @@ use pgrecall_store::Key;
 use super::finding::{Severity, VerifyReport};
 use crate::catalog::chain;
 use crate::error::EngineError;
-
-/// An index object is at most this long.
-const INDEX_BYTES_MAX: u64 = 1 << 30;
 
 /// Reads of packs under way at once.
 pub(super) const READS_AT_ONCE: usize = 4;
@@ -69,34 +65,6 @@ pub(super) enum Presence {
     OtherLength(u32),
 }
 
-/// One index object, read whole.
-pub(super) struct IndexObject {
-    pub(super) packs: Vec<Arc<IndexPack>>,
-    pub(super) entries: Vec<IndexEntry>,
-}
-
-pub(super) async fn read_object(
-    sealed: &SealedStore,
-    name: &Key,
-) -> Result<IndexObject, RepoError> {
-    let bytes = sealed.store().get(name, INDEX_BYTES_MAX).await?;
-    let (mut head, mut entries): (Option<IndexHead>, _) = (None, Vec::new());
-    let header = object::open_frames(sealed.keys(), Kind::Index, name, &bytes, |frame| {
-        match &head {
-            None => head = Some(IndexHead::decode(frame)?),
-            Some(head) => entries.extend(decode_block(frame, head.packs.len())?),
-        }
-        Ok(())
-    })?;
-    let head = head.filter(|head| sealed.keys().digest(&head.encode()) == header.digest);
-    let head = head.ok_or_else(|| {
-        let (what, expected) = ("digest of the index head", header.digest.to_string());
-        let source = FormatError::Unexpected { what, expected, found: "another".into() };
-        RepoError::Corrupt { object: name.to_string(), source }
-    })?;
-    Ok(IndexObject { packs: head.packs.into_iter().map(Arc::new).collect(), entries })
-}
-
 impl Rows {
     /// Reads notes of damage, the index, then lists packs.
     pub(super) async fn read(
@@ -104,7 +72,7 @@ impl Rows {
         domain: &Name,
         report: &mut VerifyReport,
     ) -> Result<Self, EngineError> {
-        let noted = index::read_damage(sealed, domain).await?;
+        let noted = index::read_damage(sealed, domain, Purpose::Read).await?;
         let mut rows = Self { noted, ..Self::default() };
         let mut gone: HashMap<PackId, (IndexPack, u64)> = HashMap::new();
         // Packs of listed manifests were there before these; those that come later are of backups
@@ -112,7 +80,7 @@ impl Rows {
         let listed = index::list_packs(sealed, domain).await?;
         for name in sealed.list(&names::indexes(domain)).await? {
             let name = name.key;
-            match read_object(sealed, &name).await {
+            match index::read_object(sealed, &name).await {
                 Ok(object) => rows.add(&listed, &object, &mut gone),
                 Err(error) if is_damaged(&error) => {
                     report.add(
@@ -306,10 +274,11 @@ fn open_all(
     bytes: &[u8],
     read: &mut HashMap<ChunkId, Result<Vec<u8>, RepoError>>,
 ) {
+    let opener = chunks::Opener::new(sealed, range, bytes);
+    let mut buffers = chunks::Buffers::default();
     for (chunk, location) in &range.chunks {
-        let mut plain = Vec::new();
-        let opened = chunks::open(sealed, range, bytes, (chunk, location), &mut plain);
-        read.insert(*chunk, opened.map(|()| plain));
+        let opened = opener.open((chunk, location), &mut buffers);
+        read.insert(*chunk, opened.map(<[u8]>::to_vec));
     }
 }
 
@@ -325,7 +294,6 @@ pub(super) fn location(pack: &Arc<IndexPack>, entry: &IndexEntry) -> Location {
         offset: entry.offset,
         sealed_len: entry.sealed_len,
         plain_len: entry.plain_len,
-        check: entry.check,
     }
 }
 

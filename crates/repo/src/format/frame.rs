@@ -5,6 +5,7 @@
 //! can be neither reordered nor cut off; the associated data name the object, so objects cannot be
 //! swapped.
 
+use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::aead::{AeadInOut, KeyInit, Tag};
 use aes_gcm::{Aes256Gcm, Nonce};
 use xxhash_rust::xxh3::Xxh3;
@@ -195,9 +196,8 @@ impl FrameCipher {
             found: wide(sealed.len()),
         })?;
         let (text, tag) = sealed.split_at_checked(text_len).unwrap_or_default();
-        scratch.clear();
-        scratch.extend_from_slice(text);
-        self.decrypt(place, scratch, tag)?;
+        scratch.resize(text_len, 0);
+        self.decrypt(place, text, tag, scratch)?;
         let mut reader = Reader::new(scratch);
         let codec = Codec::from_byte(reader.u8("codec")?)?;
         let plain_len = reader.u32("plain length")?;
@@ -230,19 +230,31 @@ impl FrameCipher {
         }
     }
 
-    fn decrypt(&self, place: Place, text: &mut [u8], tag: &[u8]) -> Result<(), FormatError> {
+    /// Decrypts `text` into `plain`, which is as long.
+    fn decrypt(
+        &self,
+        place: Place,
+        text: &[u8],
+        tag: &[u8],
+        plain: &mut [u8],
+    ) -> Result<(), FormatError> {
         let what = match place.section {
             Section::Body => "a frame of the body",
             Section::Trailer => "the trailer",
         };
         let nonce = place.nonce();
         match &self.cipher {
-            Cipher::Clear if self.checksum(&nonce, text) == tag => Ok(()),
+            Cipher::Clear if self.checksum(&nonce, text) == tag => {
+                plain.copy_from_slice(text);
+                Ok(())
+            }
             Cipher::Clear => Err(FormatError::Unauthentic { what }),
             Cipher::Aes(aes) => {
                 let tag = Tag::<Aes256Gcm>::try_from(tag)
                     .map_err(|_| FormatError::Unauthentic { what })?;
-                aes.decrypt_inout_detached(&Nonce::from(nonce), &self.associated, text.into(), &tag)
+                let bytes = InOutBuf::new(text, plain)
+                    .map_err(|_| FormatError::Unauthentic { what: "a buffer of another length" })?;
+                aes.decrypt_inout_detached(&Nonce::from(nonce), &self.associated, bytes, &tag)
                     .map_err(|_| FormatError::Unauthentic { what })
             }
         }

@@ -1,0 +1,76 @@
+//! Backups under way as others see them, and how a dead one is ended.
+
+use crate::error::RepoError;
+use crate::format::document::{Intent, Start, Tombstone};
+use crate::format::header::Kind;
+use crate::id::BackupId;
+use crate::names::{self, ClusterRef};
+use crate::sealed_store::{SealedStore, Stored};
+
+/// An intent that is in the store.
+#[derive(Debug, Clone)]
+pub struct LiveIntent {
+    /// What it says.
+    pub intent: Intent,
+    /// Where the backup starts, once it has said so.
+    pub start: Option<Start>,
+}
+
+/// The backups under way of one cluster.
+///
+/// # Errors
+/// When they cannot be listed or read.
+pub async fn live_intents(
+    sealed: &SealedStore,
+    at: &ClusterRef,
+) -> Result<Vec<LiveIntent>, RepoError> {
+    let mut live = Vec::new();
+    for object in sealed.list(&names::intents(at)).await? {
+        let Ok(id) = object.key.file_name().parse::<BackupId>() else { continue };
+        let intent = match sealed.get::<Intent>(Kind::Intent, &object.key).await {
+            Ok(intent) => intent,
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(error),
+        };
+        let start = match sealed.get::<Start>(Kind::Start, &names::start(at, id)).await {
+            Ok(start) => Some(start),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error),
+        };
+        live.push(LiveIntent { intent, start });
+    }
+    Ok(live)
+}
+
+/// Ends a dead backup (S1): a tombstone under its manifest's name first, so that a manifest that
+/// comes late is refused by the store itself, then its intent is deleted. True when the backup
+/// turns out to have been committed, and stands.
+///
+/// # Errors
+/// When the store fails.
+pub async fn end_dead(
+    sealed: &SealedStore,
+    at: &ClusterRef,
+    id: BackupId,
+    reason: String,
+) -> Result<bool, RepoError> {
+    let name = names::manifest(at, id);
+    let tombstone = Tombstone { backup: id, reason };
+    let stored = sealed.put(Kind::Tombstone, &name, &tombstone).await?;
+    delete_intent(sealed, at, id).await;
+    if stored == Stored::Mine {
+        return Ok(false);
+    }
+    Ok(sealed.header(&name).await?.kind == Kind::Manifest)
+}
+
+/// Deletes an intent that a manifest or a tombstone has ended, or a backup that never sent its
+/// manifest: one that stays is litter, and keeps gc from removing what it may refer to.
+pub(super) async fn delete_intent(sealed: &SealedStore, at: &ClusterRef, id: BackupId) {
+    for name in [names::intent(at, id), names::start(at, id)] {
+        if let Err(error) = sealed.store().delete(&name).await {
+            tracing::warn!(object = %name, %error, "an object that has served its time cannot be \
+                deleted, and stays");
+        }
+    }
+}
