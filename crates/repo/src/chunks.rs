@@ -191,7 +191,8 @@ pub async fn read_any(
     for location in index.copies(sealed, chunk).await? {
         match read(sealed, domain, chunk, &location).await {
             Err(error) if error.is_damage() => {
-                tracing::error!(%chunk, pack = %location.pack.id, %error, "a copy of a chunk is bad");
+                let pack = location.pack.id;
+                tracing::error!(%chunk, %pack, %error, "a copy of a chunk is bad");
                 last = error;
             }
             read => return read,

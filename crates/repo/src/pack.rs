@@ -267,7 +267,7 @@ impl FinishedPack {
                     if source.is_local() || over || !may_pass(source.kind()) {
                         return Err(RepoError::Unknown { object: self.name.to_string(), source });
                     }
-                    tracing::warn!(pack = %self.name, error = %source, ?pause, "not stored: waiting");
+                    tracing::warn!(pack = %self.name, error = %source, ?pause, "not stored");
                     tokio::time::sleep(pause).await;
                 }
             }
