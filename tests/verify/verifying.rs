@@ -126,10 +126,11 @@ fn a_missing_segment_is_found_with_what_it_costs() {
     let segments: Vec<String> = (0..3).map(|_| switch(&primary)).collect();
     site.wait_archived(&primary, &segments[2]);
     std::fs::remove_file(site.object(&segments[1]).expect("an object")).expect("removing");
-    let report = expect(&site, &primary, &["verify"], 0);
+    let report = expect(&site, &primary, &["verify"], 18);
+    assert_eq!(report["sound"], false);
     let cluster = &report["clusters"][0];
     let said = cluster["findings"].to_string();
-    assert!(said.contains("1 segments are missing") && said.contains(&segments[1]), "{report:#}");
+    assert!(said.contains("the segment is missing") && said.contains(&segments[1]), "{report:#}");
     let reach = &cluster["backups"][0]["reach"][0];
     assert_eq!(reach["next_segment"], segments[1], "{report:#}");
     let listed = expect(&site, &primary, &["list"], 0);

@@ -16,7 +16,8 @@ use pgrecall_engine::wal_place;
 use pgrecall_pgformat::control::ControlFile;
 use pgrecall_pgformat::segment::ArchiveNameKind;
 use pgrecall_pgformat::segment_digest::digest_segment;
-use pgrecall_pgformat::{ArchiveName, SegmentName, TimelineId};
+use pgrecall_pgformat::segment_summary::{HeadExtent, SegmentHead, SegmentSummary};
+use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, TimelineId};
 use pgrecall_repo::archive;
 use pgrecall_repo::backup::{BackupNote, BackupSession, Claim};
 use pgrecall_repo::codec::Level;
@@ -415,13 +416,113 @@ async fn wal_that_is_missing_rotten_or_of_another_cluster_ends_recovery() {
     assert_damaged(&check(&lies, Depth::Structure).await, "its WAL is of the system");
 }
 
+/// A segment of which only the trailer is ever read.
+async fn push_trailer(made: &Made, file: &str, change: impl FnOnce(&mut SegmentSummary)) {
+    let size = made.cluster.facts.wal_segment_size;
+    let sound = segment_object(&made.cluster);
+    let mut trailer = trailer::read(&made.cluster.sealed, &sound).await.unwrap().trailer;
+    let name = SegmentName::parse(file, size).unwrap();
+    let summary = trailer.summary.as_mut().unwrap();
+    let (last, head) = (summary.last_record, SegmentHead::default());
+    let start = name.number.start(size);
+    summary.name = name;
+    summary.first_record = Some(Lsn(start.0 + 0x28));
+    summary.first_previous = last;
+    summary.last_record = summary.first_record;
+    summary.last_record_end = Some(name.number.end(size));
+    summary.head = head;
+    summary.tail = None;
+    change(summary);
+    trailer.name = file.into();
+    let object = wal_place::object(&made.cluster.at, ArchiveName::Segment(name), size).unwrap();
+    push(&made.cluster, &object, &vec![0; 1 << 20], &trailer.encode()).await;
+}
+
+async fn push_history(made: &Made, timeline: u32, text: &str) -> Key {
+    let name = ArchiveName::History(TimelineId(timeline));
+    let size = made.cluster.facts.wal_segment_size;
+    let object = wal_place::object(&made.cluster.at, name, size).unwrap();
+    push(&made.cluster, &object, text.as_bytes(), b"{}").await;
+    object
+}
+
+const NINTH: &str = "000000010000000000000009";
+
+#[tokio::test]
+async fn a_gap_on_a_backups_way_is_damage_and_only_incomplete() {
+    let made = made().await;
+    push_trailer(&made, "00000001000000000000000B", |_| {}).await;
+    let report = check(&made, Depth::Structure).await;
+    assert_damaged(&report, "WAL 000000010000000000000009 to 00000001000000000000000A");
+    assert_damaged(&report, "2 segments are missing");
+    assert!(report.is_only_incomplete(), "{}", said(&report));
+    assert!(report.backups[0].restorable);
+}
+
+#[tokio::test]
+async fn the_first_segment_of_a_timeline_is_missed() {
+    let made = made().await;
+    push_history(&made, 2, "1\t0/900100\tpromoted\n").await;
+    assert!(check(&made, Depth::Structure).await.sound);
+    push_trailer(&made, "00000002000000000000000A", |_| {}).await;
+    let report = check(&made, Depth::Structure).await;
+    assert_damaged(&report, "WAL 000000020000000000000009");
+    assert!(report.is_only_incomplete());
+}
+
+#[tokio::test]
+async fn a_timeline_without_its_history_is_damage() {
+    let made = made().await;
+    push_trailer(&made, "000000020000000000000009", |_| {}).await;
+    let report = check(&made, Depth::Structure).await;
+    assert_damaged(&report, "its history, 00000002.history, is not stored");
+    assert!(report.is_only_incomplete());
+}
+
+#[tokio::test]
+async fn wal_of_a_diverged_history_is_damage() {
+    let sound = made().await;
+    let tail = {
+        let object = segment_object(&sound.cluster);
+        let trailer = trailer::read(&sound.cluster.sealed, &object).await.unwrap().trailer;
+        trailer.summary.unwrap().tail
+    };
+    let follows = |summary: &mut SegmentSummary| {
+        if tail.is_some() {
+            summary.head.extent = HeadExtent::Overwrites;
+        }
+    };
+    push_trailer(&sound, NINTH, follows).await;
+    let report = check(&sound, Depth::Structure).await;
+    assert!(report.sound, "{}", said(&report));
+
+    let other = made().await;
+    push_trailer(&other, NINTH, |summary| {
+        follows(summary);
+        summary.first_previous = summary.first_previous.map(|lsn| Lsn(lsn.0 - 0x38));
+    })
+    .await;
+    assert_damaged(&check(&other, Depth::Structure).await, "WAL of another history");
+
+    let headless = made().await;
+    push_trailer(&headless, NINTH, |summary| {
+        summary.head = match &tail {
+            Some(_) => SegmentHead::default(),
+            None => SegmentHead {
+                remaining_bytes: 8,
+                extent: HeadExtent::Whole,
+                ..SegmentHead::default()
+            },
+        };
+    })
+    .await;
+    assert_damaged(&check(&headless, Depth::Structure).await, "bytes of a record should go on");
+}
+
 #[tokio::test]
 async fn a_history_that_rots_is_damage() {
     let made = made().await;
-    let name = ArchiveName::History(TimelineId(2));
-    let size = made.cluster.facts.wal_segment_size;
-    let object = wal_place::object(&made.cluster.at, name, size).unwrap();
-    push(&made.cluster, &object, b"1\t0/880000\tpromoted\n", b"{}").await;
+    let object = push_history(&made, 2, "1\t0/880000\tpromoted\n").await;
     assert!(check(&made, Depth::Structure).await.sound);
     made.flip_from_end(&object, 60).await;
     made.flip(&object, 100).await;

@@ -87,6 +87,8 @@ pub(crate) struct Cursor {
     last_record: Option<Lsn>,
     /// Whether a page has been seen.
     started: bool,
+    /// Whether the first page seen takes the place of a record that was given up.
+    begins_with_overwrite: bool,
     /// Bytes still to be passed over of a record whose start is not known.
     skip: u32,
     carried: Option<UnfinishedRecord>,
@@ -111,6 +113,7 @@ impl Cursor {
             at,
             last_record: None,
             started: false,
+            begins_with_overwrite: false,
             skip: 0,
             carried,
             progress: None,
@@ -136,6 +139,11 @@ impl Cursor {
 
     pub(crate) fn timeline(&self) -> Option<TimelineId> {
         self.timeline
+    }
+
+    /// Whether the first page seen takes the place of a record that was given up.
+    pub(crate) fn begins_with_overwrite(&self) -> bool {
+        self.begins_with_overwrite
     }
 
     /// The long header of the last segment start that was seen.
@@ -211,8 +219,11 @@ impl Cursor {
             (true, remaining) => Expected::Continuation(remaining),
         };
         let header = self.enter_page(self.at, expected, window)?;
-        if !self.started && header.flags.continues_record() {
-            self.skip = header.remaining_bytes;
+        if !self.started {
+            self.begins_with_overwrite = header.flags.overwrites_record();
+            if header.flags.continues_record() {
+                self.skip = header.remaining_bytes;
+            }
         }
         self.started = true;
         Ok(self.at.saturating_add(u64::from(header.size_bytes())))

@@ -1,5 +1,7 @@
 //! Why reading WAL stopped, and where.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::lsn::Lsn;
@@ -84,4 +86,43 @@ pub enum EndReason {
         /// Bytes that the page says; 0 if it starts with a new record.
         found_bytes: u32,
     },
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Zeroes => f.write_str("nothing was written from there on"),
+            Self::RecordLength { found } => write!(f, "no record has a length of {found} bytes"),
+            Self::ResourceManager { found } => write!(f, "there is no resource manager {found}"),
+            Self::PreviousLink { expected: Some(expected), found } => write!(
+                f,
+                "its record follows one at {found}, and the record before is at {expected}: it is \
+                 WAL of another history"
+            ),
+            Self::PreviousLink { expected: None, found } => {
+                write!(f, "its first record follows one at {found}, which lies behind it")
+            }
+            Self::Checksum { expected, found } => write!(
+                f,
+                "the checksum of its record is {found:#010x}, and that of its bytes {expected:#010x}"
+            ),
+            Self::PageMagic { found } => write!(f, "a page has the magic {found:#06x}"),
+            Self::PageFlags { found } => write!(f, "a page has the flags {found:#06x}"),
+            Self::PageAddress { found } => write!(f, "a page says that it belongs at {found}"),
+            Self::Timeline { expected, found } => write!(
+                f,
+                "a page of timeline {} comes after one of timeline {}",
+                found.0, expected.0
+            ),
+            Self::Sizes { segment_size_bytes, page_size_bytes } => write!(
+                f,
+                "its first page speaks of segments of {segment_size_bytes} bytes and pages of \
+                 {page_size_bytes}"
+            ),
+            Self::Continuation { expected_bytes, found_bytes } => write!(
+                f,
+                "{expected_bytes} bytes of a record should go on there, and {found_bytes} do"
+            ),
+        }
+    }
 }

@@ -49,6 +49,7 @@ pub mod record;
 pub mod relation;
 pub mod resource_manager;
 pub mod segment;
+pub mod segment_chain;
 pub mod segment_digest;
 pub mod segment_summary;
 pub mod stream;

@@ -1,17 +1,16 @@
 //! A walk over one WAL segment in one pass, with a summary at its end.
 
 use crate::cursor::{Cursor, Step, Window};
-use crate::error::FormatError;
 use crate::event::Event;
 use crate::field::{to_u64, to_usize};
 use crate::lsn::Lsn;
 use crate::record::{BlockReference, Record};
 use crate::segment::{SegmentName, SegmentSize};
 use crate::segment_summary::{
-    HeadExtent, SPANNING_BYTES_MAX, SegmentEnd, SegmentIdentity, SegmentSummary, TimelineStart,
+    HeadExtent, SPANNING_BYTES_MAX, SegmentEnd, SegmentHead, SegmentIdentity, SegmentSummary,
+    TimelineStart,
 };
 use crate::timeline::TimelineId;
-use crate::unfinished::{SpanningEnd, SpanningRecord};
 
 /// What the walk shows its caller on the way.
 #[derive(Debug)]
@@ -37,6 +36,8 @@ pub struct SegmentWalk {
     scratch: Vec<u8>,
     blocks: Vec<BlockReference>,
     state: State,
+    /// How much to keep of records that other segments share.
+    spanning_bytes_max: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +56,8 @@ pub fn digest_segment(name: SegmentName, size: SegmentSize, bytes: &[u8]) -> Seg
 }
 
 /// As [`digest_segment`], showing every record to `visit`, in order: for finding an exact recovery
-/// target. The record that goes on in the next segment is not among them; see [`join_spanning`].
+/// target. The record that goes on in the next segment is not among them; see
+/// [`SegmentChain`](crate::segment_chain::SegmentChain).
 pub fn visit_segment(
     name: SegmentName,
     size: SegmentSize,
@@ -65,36 +67,6 @@ pub fn visit_segment(
     let mut walk = SegmentWalk::new(name, size);
     walk.feed_with(bytes, visit);
     walk.finish()
-}
-
-/// The record that begins at the end of one segment and ends in the next, from both summaries.
-/// Nothing if the first segment ends with a whole record, or if the second one overwrites the
-/// broken record.
-///
-/// # Errors
-/// Parts that do not fit together, were too long to keep (see [`SpanningRecord::join`] for those),
-/// or a wrong checksum.
-pub fn join_spanning(
-    before: &SegmentSummary,
-    after: &SegmentSummary,
-) -> Result<Option<SpanningRecord>, FormatError> {
-    let Some(tail) = &before.tail else {
-        return Ok(None);
-    };
-    let head = &after.head;
-    if head.extent == HeadExtent::None {
-        return Ok(None);
-    }
-    let identity = after.identity.zip(head.end_lsn).zip(head.timeline);
-    let Some(((identity, end_lsn), timeline)) = identity else {
-        return Err(FormatError::Length {
-            file: crate::error::FileKind::WalRecord,
-            expected: u64::from(tail.total_len),
-            found: u64::from(tail.present_bytes).saturating_add(to_u64(head.bytes.len())),
-        });
-    };
-    let end = SpanningEnd { end_lsn, timeline, major: identity.major };
-    SpanningRecord::join(tail, &[&head.bytes], end).map(Some)
 }
 
 impl SegmentWalk {
@@ -111,7 +83,15 @@ impl SegmentWalk {
             scratch: Vec::new(),
             blocks: Vec::new(),
             state: State::Reading { needed_until: start },
+            spanning_bytes_max: SPANNING_BYTES_MAX,
         }
+    }
+
+    /// A walk whose summary keeps all that the segment has of records that others share, however
+    /// long they are.
+    #[must_use]
+    pub fn keeping_all(name: SegmentName, size: SegmentSize) -> Self {
+        Self { spanning_bytes_max: usize::MAX, ..Self::new(name, size) }
     }
 
     /// Reads the next piece.
@@ -146,7 +126,10 @@ impl SegmentWalk {
             };
             let start = self.fed_until.saturating_sub(to_u64(self.leftover.len()));
             let window = Window { start, bytes: &self.leftover };
-            self.summary.tail = self.cursor.unfinished(window, SPANNING_BYTES_MAX);
+            self.summary.tail = self.cursor.unfinished(window, self.spanning_bytes_max);
+        }
+        if self.summary.head.extent == HeadExtent::None && self.cursor.begins_with_overwrite() {
+            self.summary.head.extent = HeadExtent::Overwrites;
         }
         self.summary.timelines = self
             .cursor
@@ -224,7 +207,10 @@ impl SegmentWalk {
                 }
                 Step::Continuation { lsn, bytes, remaining_bytes } => {
                     let timeline = self.cursor.timeline();
-                    add_head(summary, lsn, bytes, remaining_bytes, timeline);
+                    keep_head(&mut summary.head, bytes, remaining_bytes, self.spanning_bytes_max);
+                    if remaining_bytes == 0 {
+                        end_head(&mut summary.head, lsn, bytes, timeline);
+                    }
                 }
                 Step::NeedMore { until } => self.state = State::Reading { needed_until: until },
                 Step::End(end) => {
@@ -254,6 +240,7 @@ fn add_record(
 ) {
     summary.records = summary.records.saturating_add(1);
     summary.first_record.get_or_insert(record.lsn);
+    summary.first_previous.get_or_insert(record.header.previous);
     summary.last_record = Some(record.lsn);
     summary.last_record_end = Some(record.end_lsn);
     // A record whose checksum is right but whose parts are not says nothing here; replay would stop
@@ -272,25 +259,19 @@ fn add_record(
     }
 }
 
-fn add_head(
-    summary: &mut SegmentSummary,
-    lsn: Lsn,
-    bytes: &[u8],
-    remaining_bytes: u32,
-    timeline: Option<TimelineId>,
-) {
-    let head = &mut summary.head;
-    let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+fn keep_head(head: &mut SegmentHead, bytes: &[u8], remaining_bytes: u32, bytes_max: usize) {
     if head.extent == HeadExtent::None {
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         head.remaining_bytes = remaining_bytes.saturating_add(len);
         head.extent = HeadExtent::NoEnd;
     }
-    let room = SPANNING_BYTES_MAX.saturating_sub(head.bytes.len());
+    let room = bytes_max.saturating_sub(head.bytes.len());
     head.bytes.0.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
-    if remaining_bytes == 0 {
-        let is_whole = head.bytes.len() == to_usize(head.remaining_bytes);
-        head.extent = if is_whole { HeadExtent::Whole } else { HeadExtent::TooLong };
-        head.end_lsn = Some(lsn.saturating_add(u64::from(len)).align_up());
-        head.timeline = timeline;
-    }
+}
+
+fn end_head(head: &mut SegmentHead, lsn: Lsn, bytes: &[u8], timeline: Option<TimelineId>) {
+    let is_whole = head.bytes.len() == to_usize(head.remaining_bytes);
+    head.extent = if is_whole { HeadExtent::Whole } else { HeadExtent::TooLong };
+    head.end_lsn = Some(lsn.saturating_add(to_u64(bytes.len())).align_up());
+    head.timeline = timeline;
 }

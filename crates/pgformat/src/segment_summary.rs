@@ -221,6 +221,9 @@ pub enum HeadExtent {
     /// No record goes on at the segment's start.
     #[default]
     None,
+    /// No record goes on, and the page says that it takes the place of one that was given up
+    /// (`XLP_FIRST_IS_OVERWRITE_CONTRECORD`).
+    Overwrites,
     /// All bytes up to the record's end are kept.
     Whole,
     /// The record ends here, but there were too many bytes to keep.
@@ -260,6 +263,9 @@ pub struct SegmentSummary {
     pub records: u64,
     /// The first record that starts here and ends here.
     pub first_record: Option<Lsn>,
+    /// The record that the first one follows, by its own word (`xl_prev`).
+    #[serde(default)]
+    pub first_previous: Option<Lsn>,
     /// The last record that starts here and ends here.
     pub last_record: Option<Lsn>,
     /// The position after that record (of a switch record: the segment's end).
@@ -305,6 +311,7 @@ impl SegmentSummary {
             timelines: Vec::new(),
             records: 0,
             first_record: None,
+            first_previous: None,
             last_record: None,
             last_record_end: None,
             end: SegmentEnd::Cut { lsn: start },

@@ -10,7 +10,8 @@ use pgrecall_pgformat::page_check::{PageChecksums, check_page};
 use pgrecall_pgformat::record::{Record, RecordHeader, record_checksum};
 use pgrecall_pgformat::relation::RelationFile;
 use pgrecall_pgformat::resource_manager::ResourceManager;
-use pgrecall_pgformat::segment_digest::{SegmentWalk, digest_segment, join_spanning};
+use pgrecall_pgformat::segment_chain::{Link, SegmentChain};
+use pgrecall_pgformat::segment_digest::{SegmentWalk, digest_segment};
 use pgrecall_pgformat::stream::{Item, StreamOptions, WalStream};
 use pgrecall_pgformat::timeline::History;
 use pgrecall_pgformat::unfinished::{Base64Bytes, UnfinishedRecord};
@@ -150,7 +151,7 @@ proptest! {
         let (bytes, lsns) = craft(major, 3, &payloads, 3);
         prop_assert_eq!(read_stream(Lsn(3 << 20), &bytes, &pieces), lsns.clone());
         let mut found = Vec::new();
-        let mut before = None;
+        let mut chain = SegmentChain::new(size());
         for (segment, number) in bytes.chunks(1 << 20).zip(3..) {
             let mut walk = SegmentWalk::new(name(number), size());
             let mut here = Vec::new();
@@ -165,13 +166,10 @@ proptest! {
             }
             let summary = walk.finish();
             prop_assert_eq!(&summary, &digest_segment(name(number), size(), segment));
-            if let Some(before) = before.take()
-                && let Some(spanning) = join_spanning(&before, &summary).unwrap()
-            {
+            if let Link::Joined(spanning) = chain.enter(&summary).unwrap() {
                 found.push(spanning.record().lsn);
             }
             found.extend(here);
-            before = Some(summary);
         }
         prop_assert_eq!(found, lsns);
     }

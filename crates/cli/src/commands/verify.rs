@@ -56,7 +56,12 @@ pub(crate) fn run(settings: &Settings, args: &VerifyArgs) -> Outcome<u8> {
     } else {
         stdout::print(&render(&report, Colour::of_stdout()))?;
     }
-    Ok(if report.sound { 0 } else { Kind::Corrupt.row().code })
+    let incomplete = report.clusters.iter().all(|cluster| cluster.report.is_only_incomplete());
+    Ok(match (report.sound, incomplete) {
+        (true, _) => 0,
+        (false, true) => Kind::Incomplete.row().code,
+        (false, false) => Kind::Corrupt.row().code,
+    })
 }
 
 /// Everything that `verify` tells. Its JSON is stable: members are added, never changed.

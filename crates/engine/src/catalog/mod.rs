@@ -209,7 +209,7 @@ pub async fn read(
     let mut rows = Vec::new();
     for backup in &known {
         let reach = reach::of(&backup.details, &wal, &mut times).await?;
-        rows.push(backup_row(backup, reach, now));
+        rows.push(backup_row(backup, &wal, reach, now));
     }
     let damaged = index::read_damage(&cluster.sealed, cluster.domain(), Purpose::Read).await?;
     let live = sessions::live_intents(&cluster.sealed, &cluster.at).await?;
@@ -228,7 +228,7 @@ pub async fn read(
     })
 }
 
-fn backup_row(backup: &Known, reach: Vec<Reach>, now: Timestamp) -> BackupRow {
+fn backup_row(backup: &Known, wal: &StoredWal, reach: Vec<Reach>, now: Timestamp) -> BackupRow {
     let details = &backup.details;
     BackupRow {
         id: backup.manifest.backup,
@@ -242,7 +242,7 @@ fn backup_row(backup: &Known, reach: Vec<Reach>, now: Timestamp) -> BackupRow {
         reference: details.reference,
         start: details.start,
         stop: details.stop,
-        wal_complete: reach.iter().any(|reach| reach.until_lsn >= details.stop.lsn),
+        wal_complete: reach::is_consistent(&reach, details, wal),
         reach,
         entries: backup.manifest.entries,
         bytes: backup.manifest.bytes,

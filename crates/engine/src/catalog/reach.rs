@@ -81,6 +81,19 @@ pub fn newest(summary: &SegmentSummary) -> Option<Timestamp> {
     Timestamp::from_microsecond(newest).ok()
 }
 
+/// Whether the WAL up to a backup's stop is there: on a way that leads over the timeline on which
+/// the backup stopped.
+#[must_use]
+pub fn is_consistent(reach: &[Reach], details: &BackupDetails, wal: &StoredWal) -> bool {
+    let stop = details.stop;
+    reach.iter().any(|reach| {
+        let history = wal.history(pgrecall_pgformat::TimelineId(reach.timeline));
+        reach.until_lsn >= stop.lsn
+            && history.contains(stop.timeline)
+            && history.switch_point(stop.timeline).is_none_or(|left| stop.lsn <= left)
+    })
+}
+
 /// How far recovery from a backup can go, along each timeline that goes on from it.
 ///
 /// # Errors

@@ -166,6 +166,38 @@ impl StoredWal {
         stored.unwrap_or_else(|| History::without_ancestors(timeline))
     }
 
+    /// Timelines with WAL whose ancestors no history tells, and whose own is not stored at all.
+    /// Timeline 1 has none.
+    #[must_use]
+    pub fn without_history(&self) -> Vec<TimelineId> {
+        let known = |timeline: &TimelineId| {
+            timeline.0 <= 1
+                || self.histories.values().any(|history| history.contains(*timeline))
+                || self.bad_histories.iter().any(|bad| bad.timeline == *timeline)
+        };
+        let mut found: Vec<TimelineId> =
+            self.segments.keys().map(|(_, timeline)| *timeline).filter(|t| !known(t)).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Between stored segments of one timeline.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<Gap> {
+        let mut gaps = Vec::new();
+        for (&(size, timeline), segments) in &self.segments {
+            let Ok(size) = SegmentSize::try_from(size) else { continue };
+            for pair in segments.runs().windows(2) {
+                let [before, after] = pair else { continue };
+                let first = before.last.next();
+                let last = after.first.previous().unwrap_or(first);
+                gaps.push(Gap { timeline, first, last, size });
+            }
+        }
+        gaps
+    }
+
     /// Every timeline that is known of, by WAL or by a history.
     #[must_use]
     pub fn timelines(&self) -> BTreeSet<TimelineId> {
@@ -196,6 +228,60 @@ impl StoredWal {
             });
         }
         ways
+    }
+}
+
+/// Segments of one timeline that are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Gap {
+    /// The timeline in their names.
+    pub timeline: TimelineId,
+    /// The first one missing.
+    pub first: SegmentNumber,
+    /// The last one missing.
+    pub last: SegmentNumber,
+    /// Their size.
+    pub size: SegmentSize,
+}
+
+impl Gap {
+    /// Where the WAL before it ends.
+    #[must_use]
+    pub fn start(&self) -> Lsn {
+        self.first.start(self.size)
+    }
+
+    /// Where there is WAL again.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        self.last.end(self.size)
+    }
+
+    /// The files, for people.
+    #[must_use]
+    pub fn files(&self) -> String {
+        let name = |number| SegmentName { timeline: self.timeline, number }.file_name(self.size);
+        if self.first == self.last {
+            return format!("WAL {}", name(self.first));
+        }
+        format!("WAL {} to {}", name(self.first), name(self.last))
+    }
+
+    /// How many, for people.
+    #[must_use]
+    pub fn how_many(&self) -> String {
+        match self.last.0.saturating_sub(self.first.0).saturating_add(1) {
+            1 => "the segment is missing".into(),
+            more => format!("{more} segments are missing"),
+        }
+    }
+
+    /// Whether both lack some segment.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        (self.timeline, self.size) == (other.timeline, other.size)
+            && self.first <= other.last
+            && other.first <= self.last
     }
 }
 
@@ -232,6 +318,38 @@ impl Way {
             number = number.next();
         }
         last
+    }
+
+    /// Missing segments that others of this way come after.
+    #[must_use]
+    pub fn gaps(&self, wal: &StoredWal) -> Vec<Gap> {
+        let mut gaps: Vec<Gap> = Vec::new();
+        let size = self.size;
+        let Some(furthest) = self.furthest(wal) else { return gaps };
+        let mut number = self.first;
+        while number < furthest {
+            let SegmentName { timeline, .. } = self.name_of(number);
+            if !wal.has(self.name_of(number), size) {
+                match gaps.last_mut() {
+                    Some(gap) if gap.last.next() == number && gap.timeline == timeline => {
+                        gap.last = number;
+                    }
+                    _ => gaps.push(Gap { timeline, first: number, last: number, size }),
+                }
+            }
+            number = number.next();
+        }
+        gaps
+    }
+
+    /// The last segment of this way that is stored at all.
+    fn furthest(&self, wal: &StoredWal) -> Option<SegmentNumber> {
+        let of = |timeline: TimelineId| wal.segments.get(&(self.size.bytes(), timeline));
+        let last = self.owners.iter().filter_map(|(_, timeline)| {
+            let numbers = &of(*timeline)?.numbers;
+            numbers.iter().rev().find(|number| self.name_of(**number).timeline == *timeline)
+        });
+        last.copied().max()
     }
 
     /// Where the WAL after the last segment begins.

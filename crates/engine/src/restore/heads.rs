@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use pgrecall_pgformat::{Lsn, SegmentName, SegmentNumber, TimelineId};
+use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, SegmentNumber, TimelineId};
 
 use super::refusal::known_timelines;
 use super::wal_view::WalView;
@@ -12,14 +12,21 @@ use crate::error::EngineError;
 /// Trailers asked for at once.
 const BATCH_SEGMENTS: usize = 64;
 
-/// The timelines at which a recovery to the latest moment could end, oldest first.
+/// The ends of the history.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Heads {
+    /// The timelines at which a recovery to the latest moment could end, oldest first; those whose
+    /// ancestors nobody knows are not among them.
+    pub timelines: Vec<TimelineId>,
+    /// What could not be found out, sentences.
+    pub notes: Vec<String>,
+}
+
+/// Finds the ends of the history. `more` are timelines that are known of otherwise.
 ///
 /// # Errors
-/// When stored WAL cannot be read.
-pub async fn heads<V: WalView>(
-    view: &V,
-    more: &[TimelineId],
-) -> Result<Vec<TimelineId>, EngineError> {
+/// When the store fails.
+pub async fn heads<V: WalView>(view: &V, more: &[TimelineId]) -> Result<Heads, EngineError> {
     let stored = view.stored();
     let mut all = known_timelines(stored);
     all.extend_from_slice(more);
@@ -32,14 +39,15 @@ pub async fn heads<V: WalView>(
             *lsn = (*lsn).max(switch.lsn);
         }
     }
-    let mut heads = Vec::new();
-    for timeline in all {
+    let unknown = stored.without_history();
+    let mut heads = Heads::default();
+    for timeline in all.into_iter().filter(|timeline| !unknown.contains(timeline)) {
         let ends = match left.get(&timeline) {
             None => true,
-            Some(lsn) => goes_on(view, timeline, *lsn).await?,
+            Some(lsn) => goes_on(view, timeline, *lsn, &mut heads.notes).await?,
         };
         if ends {
-            heads.push(timeline);
+            heads.timelines.push(timeline);
         }
     }
     Ok(heads)
@@ -51,20 +59,35 @@ async fn goes_on<V: WalView>(
     view: &V,
     timeline: TimelineId,
     left: Lsn,
+    notes: &mut Vec<String>,
 ) -> Result<bool, EngineError> {
     let stored = view.stored();
     let Some(numbers) = stored.segments.get(&timeline) else { return Ok(false) };
     let first = SegmentNumber::containing(left, stored.segment_size);
     let names: Vec<SegmentName> =
         numbers.range(first..).map(|number| SegmentName { timeline, number: *number }).collect();
+    let mut unreadable = None;
     for part in names.chunks(BATCH_SEGMENTS) {
-        let summaries = view.summaries(part).await?;
+        let stored_as: Vec<ArchiveName> =
+            part.iter().map(|name| ArchiveName::Segment(*name)).collect();
         let after = |end: Option<pgrecall_pgformat::xact::TransactionEnd>| {
             end.is_some_and(|end| end.lsn >= left)
         };
-        if summaries.iter().any(|summary| after(summary.transactions.last)) {
-            return Ok(true);
+        for (name, look) in part.iter().zip(view.summaries(&stored_as).await?) {
+            match look {
+                Ok(summary) if after(summary.transactions.last) => return Ok(true),
+                Ok(_) => {}
+                Err(_) => unreadable = unreadable.or(Some(*name)),
+            }
         }
+    }
+    if let Some(name) = unreadable {
+        notes.push(format!(
+            "Whether transactions ended on timeline {} after it was left is not known: the trailer \
+             of {} does not read.",
+            timeline.0,
+            name.file_name(stored.segment_size)
+        ));
     }
     Ok(false)
 }

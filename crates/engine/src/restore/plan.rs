@@ -7,7 +7,7 @@ use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, SegmentNumber, TimelineId
 use pgrecall_repo::id::BackupId;
 use serde::Serialize;
 
-use super::heads::heads;
+use super::heads::{Heads, heads};
 use super::refusal::{PlanError, Refusal, Way, known_timelines, show};
 use super::route::{self, Route};
 use super::scan::WalPath;
@@ -132,16 +132,29 @@ pub async fn plan<V: WalView>(
                 known.dedup();
                 return Err(Refusal::UnknownTimeline { timeline, known }.into());
             }
-            vec![timeline]
+            Heads { timelines: vec![timeline], notes: Vec::new() }
         }
         None if request.target == Target::Immediate => {
-            newest(&backups).map(|backup| backup.details.stop.timeline).into_iter().collect()
+            let newest = newest(&backups).map(|backup| backup.details.stop.timeline);
+            Heads { timelines: newest.into_iter().collect(), notes: Vec::new() }
         }
-        None => heads(view, &of_backups).await?,
+        None => {
+            let mut heads = heads(view, &of_backups).await?;
+            if let Some(timeline) = stored.without_history().first() {
+                if request.target == Target::Latest {
+                    return Err(no_history(view, *timeline).into());
+                }
+                heads.notes.push(format!(
+                    "{}: whether the target lies on it, or what was committed on it, nobody knows.",
+                    no_history(view, *timeline)
+                ));
+            }
+            heads
+        }
     };
     let mut found: Vec<Route<'_>> = Vec::new();
     let mut refused: Vec<(TimelineId, Refusal)> = Vec::new();
-    for head in ends {
+    for head in ends.timelines {
         let path = WalPath::new(stored.history(head), stored.segment_size);
         match route::find(view, &path, &backups, request).await {
             Ok(route) => found.push(route),
@@ -149,8 +162,19 @@ pub async fn plan<V: WalView>(
             Err(failed) => return Err(failed),
         }
     }
-    let route = settle(found, refused, &request.target)?;
+    let mut route = settle(found, refused, &request.target)?;
+    let owner = route.owner();
+    // PostgreSQL refuses such a target (`validateRecoveryParameters`, xlogrecovery.c).
+    if owner.0 > 1 && !stored.histories.contains_key(&owner) {
+        return Err(no_history(view, owner).into());
+    }
+    route.notes.extend(ends.notes);
     Ok(finish(view, route, request)?)
+}
+
+fn no_history<V: WalView>(view: &V, timeline: TimelineId) -> Refusal {
+    let bad = view.stored().bad_histories.get(&timeline).cloned();
+    Refusal::NoHistory { timeline, bad }
 }
 
 fn newest<'a>(backups: &[&'a BackupRow]) -> Option<&'a BackupRow> {
@@ -192,6 +216,8 @@ fn settle<'a>(
     let forks = match target {
         // On a branch whose latest moment cannot be reached there may still be the data meant.
         Target::Latest => found.len() + refused.iter().filter(|(_, r)| is_way(r)).count() > 1,
+        // Where WAL of a newer branch does not go so far, the older one's moment may be another.
+        Target::Time(_) if newer_falls_short(&found, &refused) => true,
         _ => found.windows(2).any(|pair| match pair {
             [a, b] => (a.stop, a.owner()) != (b.stop, b.owner()),
             _ => false,
@@ -199,7 +225,7 @@ fn settle<'a>(
     };
     if forks {
         let mut ways: Vec<Way> = found.iter().map(|route| way(route, target)).collect();
-        if *target == Target::Latest {
+        if matches!(target, Target::Latest | Target::Time(_)) {
             ways.extend(refused.iter().filter(|(_, r)| is_way(r)).map(|(timeline, refusal)| Way {
                 timeline: *timeline,
                 left: None,
@@ -214,6 +240,19 @@ fn settle<'a>(
     }
     // The newest branch's reason says most.
     Err(refused.into_iter().next_back().map_or(Refusal::NoBackups, |(_, refusal)| refusal))
+}
+
+fn newer_falls_short(found: &[Route<'_>], refused: &[(TimelineId, Refusal)]) -> bool {
+    let newest = found.iter().map(|route| route.path.history().timeline()).max();
+    refused.iter().any(|(timeline, refusal)| {
+        newest.is_some_and(|newest| *timeline > newest)
+            && matches!(
+                refusal,
+                Refusal::BeyondWal { .. }
+                    | Refusal::MissingSegment { .. }
+                    | Refusal::BrokenWal { .. }
+            )
+    })
 }
 
 /// Whether a branch that was refused could be meant all the same.
@@ -342,19 +381,14 @@ fn notes<V: WalView>(route: &Route<'_>, view: &V) -> Vec<String> {
             files.join(", ")
         ));
     }
-    let size = view.stored().segment_size;
-    let last = route.path.last_stored(view.stored());
-    let later = view.stored().partials.iter().find(|partial| {
-        partial.timeline == route.path.history().timeline()
-            && last.is_none_or(|last| partial.number > last)
-    });
-    if let (Some(partial), Stop::Lsn { lsn, .. }) = (later, route.stop)
-        && SegmentNumber::containing(lsn, size).next() >= partial.number
+    if let (Some(partial), Stop::Lsn { lsn, .. }) =
+        (route.path.last_partial(view.stored()), route.stop)
+        && SegmentNumber::containing(lsn, view.stored().segment_size) == partial.number
     {
         notes.push(format!(
-            "{}.partial, the unfinished last segment of this timeline, is stored too and is not \
-             used.",
-            partial.file_name(size)
+            "The last WAL comes from {}.partial: what a server had of its unfinished segment when \
+             it was promoted. Nothing is stored of what came after.",
+            partial.file_name(view.stored().segment_size)
         ));
     }
     notes

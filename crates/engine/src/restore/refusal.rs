@@ -90,13 +90,15 @@ pub enum Refusal {
         /// The last commit or abort before it.
         last_transaction: Option<Timestamp>,
     },
-    /// WAL breaks off on the way.
-    #[error("the WAL in segment {segment} breaks off at {lsn}, and replay would end there")]
+    /// WAL breaks off on the way, or does not read.
+    #[error("replay would end at {lsn}, in WAL segment {segment}: {reason}")]
     BrokenWal {
         /// Its file name.
         segment: String,
         /// Where.
         lsn: Lsn,
+        /// Why.
+        reason: String,
         /// The last commit or abort before it.
         last_transaction: Option<Timestamp>,
     },
@@ -111,6 +113,18 @@ pub enum Refusal {
     UnknownName {
         /// The name.
         name: String,
+    },
+    /// Nobody knows where a timeline comes from.
+    #[error(
+        "the history of timeline {} {}",
+        timeline.0,
+        bad.as_deref().map_or("is not stored".into(), |bad| format!("does not read: {bad}"))
+    )]
+    NoHistory {
+        /// The timeline.
+        timeline: TimelineId,
+        /// What is wrong with its file, if there is one.
+        bad: Option<String>,
     },
     /// The history forks, and the target does not say which branch is meant.
     #[error(
@@ -144,6 +158,8 @@ impl Refusal {
                 ErrorKind::NotFound
             }
             Self::UnknownXid { .. } | Self::UnknownName { .. } => ErrorKind::NotFound,
+            Self::NoHistory { bad: None, .. } => ErrorKind::Incomplete,
+            Self::NoHistory { bad: Some(_), .. } => ErrorKind::Corrupt,
             Self::AmbiguousBackup { .. } | Self::TwoTimelines { .. } => ErrorKind::Invalid,
             Self::NoBackupOnTimeline { .. }
             | Self::BeforeFirstBackup { .. }
@@ -190,6 +206,16 @@ impl Refusal {
             Self::UnknownName { .. } => vec![
                 "It may have been made after the last archived segment: pg_switch_wal() sends the \
                  current one."
+                    .into(),
+            ],
+            Self::NoHistory { timeline, .. } => vec![
+                format!(
+                    "Store it: pgrecall wal push pg_wal/{:08X}.history, from a server that has been \
+                     on that timeline.",
+                    timeline.0
+                ),
+                "--timeline N follows another timeline; what was committed on this one is then \
+                 left out."
                     .into(),
             ],
             Self::TwoTimelines { ways } => {

@@ -4,20 +4,24 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use pgrecall_pgformat::segment_digest::visit_segment;
+use pgrecall_pgformat::segment_digest::{SegmentWalk, visit_segment};
 use pgrecall_pgformat::segment_summary::SegmentSummary;
 use pgrecall_pgformat::timeline::History;
-use pgrecall_pgformat::{ArchiveName, SegmentName};
+use pgrecall_pgformat::{ArchiveName, SegmentName, SegmentSize, TimelineId};
 use pgrecall_repo::format::document::Manifest;
+use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_repo::{archive, manifests};
+use pgrecall_store::Key;
 
 use super::plan::BackupRow;
 use super::scan::mark_of;
-use super::wal_view::{Mark, StoredWal, WalRecord, WalView};
+use super::wal_view::{Look, Mark, StoredWal, Unreadable, WalRecord, WalView};
 use crate::archive::trailer;
+use crate::catalog::chain;
+use crate::catalog::wal::is_damage;
 use crate::cluster::ClusterStore;
 use crate::details::BackupDetails;
-use crate::error::{EngineError, ErrorKind};
+use crate::error::EngineError;
 use crate::wal_place;
 
 /// Trailers read at once.
@@ -34,7 +38,7 @@ const HISTORY_BYTES_MAX: u64 = 1 << 20;
 pub struct RepoWal<'a> {
     cluster: &'a ClusterStore,
     stored: StoredWal,
-    kept: Mutex<HashMap<SegmentName, Arc<SegmentSummary>>>,
+    kept: Mutex<HashMap<ArchiveName, Arc<SegmentSummary>>>,
 }
 
 impl<'a> RepoWal<'a> {
@@ -64,37 +68,42 @@ impl<'a> RepoWal<'a> {
             else {
                 continue;
             };
-            let mut bytes = Vec::new();
-            archive::fetch(sealed, &object.key, HISTORY_BYTES_MAX, |part| {
-                bytes.extend_from_slice(part);
-            })
-            .await?;
-            let history = History::parse(timeline, &bytes)
-                .map_err(|source| EngineError::Postgres { path: object.key.to_string(), source })?;
-            stored.histories.insert(timeline, history);
+            match history(sealed, timeline, &object.key).await {
+                Ok(history) => {
+                    stored.histories.insert(timeline, history);
+                }
+                Err(error) if is_damage(&error) => {
+                    stored.bad_histories.insert(timeline, chain(&error));
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(Self { cluster, stored, kept: Mutex::default() })
     }
 
-    async fn summary(&self, name: SegmentName) -> Result<Arc<SegmentSummary>, EngineError> {
+    async fn look(&self, name: ArchiveName) -> Result<Look, EngineError> {
         let known = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
         if let Some(known) = known {
-            return Ok(known);
+            return Ok(Ok(known));
         }
         let size = self.stored.segment_size;
-        let object = wal_place::object(&self.cluster.at, ArchiveName::Segment(name), size)?;
-        let file = trailer::read(&self.cluster.sealed, &object).await?;
-        let summary = file.trailer.summary.ok_or_else(|| {
-            let message = format!("the trailer of {object} says nothing of its records");
-            EngineError::refused(ErrorKind::Corrupt, message)
-        })?;
+        let object = wal_place::object(&self.cluster.at, name, size)?;
+        let file = match trailer::read(&self.cluster.sealed, &object).await {
+            Ok(file) => file,
+            Err(error) if is_damage(&error) => return Ok(Err(Unreadable(chain(&error)))),
+            Err(error) => return Err(error),
+        };
+        let Some(summary) = file.trailer.summary else {
+            let reason = format!("the trailer of {object} says nothing of its records");
+            return Ok(Err(Unreadable(reason)));
+        };
         let summary = Arc::new(summary);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT_MAX {
             kept.clear();
         }
         kept.insert(name, summary.clone());
-        Ok(summary)
+        Ok(Ok(summary))
     }
 
     /// The whole file of a segment or `.partial`.
@@ -102,14 +111,50 @@ impl<'a> RepoWal<'a> {
     /// # Errors
     /// When it is not there or damaged.
     pub async fn file(&self, name: ArchiveName) -> Result<Vec<u8>, EngineError> {
-        let size = self.stored.segment_size;
-        let object = wal_place::object(&self.cluster.at, name, size)?;
-        let mut bytes = Vec::new();
-        let limit = u64::from(size.bytes());
-        archive::fetch(&self.cluster.sealed, &object, limit, |part| bytes.extend_from_slice(part))
-            .await?;
-        Ok(bytes)
+        file(self.cluster, name, self.stored.segment_size).await
     }
+}
+
+async fn file(
+    cluster: &ClusterStore,
+    name: ArchiveName,
+    size: SegmentSize,
+) -> Result<Vec<u8>, EngineError> {
+    let object = wal_place::object(&cluster.at, name, size)?;
+    let mut bytes = Vec::new();
+    let limit = u64::from(size.bytes());
+    archive::fetch(&cluster.sealed, &object, limit, |part| bytes.extend_from_slice(part)).await?;
+    Ok(bytes)
+}
+
+/// As [`file`]; damage is no failure.
+async fn readable(
+    cluster: &ClusterStore,
+    name: ArchiveName,
+    size: SegmentSize,
+) -> Result<Result<Vec<u8>, Unreadable>, EngineError> {
+    match file(cluster, name, size).await {
+        Ok(bytes) => Ok(Ok(bytes)),
+        Err(error) if is_damage(&error) => Ok(Err(Unreadable(chain(&error)))),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a segment itself says, with all that it has of records which others share.
+///
+/// # Errors
+/// When the store fails.
+pub async fn whole_summary(
+    cluster: &ClusterStore,
+    name: ArchiveName,
+    size: SegmentSize,
+) -> Result<Look, EngineError> {
+    let Some(segment) = segment_of(name) else { return Ok(Err(no_segment(name))) };
+    Ok(readable(cluster, name, size).await?.map(|bytes| {
+        let mut walk = SegmentWalk::keeping_all(segment, size);
+        walk.feed(&bytes);
+        Arc::new(walk.finish())
+    }))
 }
 
 impl WalView for RepoWal<'_> {
@@ -117,29 +162,57 @@ impl WalView for RepoWal<'_> {
         &self.stored
     }
 
-    async fn summaries(
-        &self,
-        names: &[SegmentName],
-    ) -> Result<Vec<Arc<SegmentSummary>>, EngineError> {
+    async fn summaries(&self, names: &[ArchiveName]) -> Result<Vec<Look>, EngineError> {
         futures::stream::iter(names.to_vec())
-            .map(|name| self.summary(name))
+            .map(|name| self.look(name))
             .buffered(READS_AT_ONCE)
             .try_collect()
             .await
     }
 
-    async fn records(&self, name: SegmentName) -> Result<Vec<WalRecord>, EngineError> {
-        let bytes = self.file(ArchiveName::Segment(name)).await?;
-        let mut records = Vec::new();
-        visit_segment(name, self.stored.segment_size, &bytes, &mut |visited| {
-            records.push(WalRecord {
-                lsn: visited.record.lsn,
-                end_lsn: visited.record.end_lsn,
-                mark: visited.event.map_or(Mark::Other, mark_of),
-            });
-        });
-        Ok(records)
+    async fn whole_summary(&self, name: ArchiveName) -> Result<Look, EngineError> {
+        whole_summary(self.cluster, name, self.stored.segment_size).await
     }
+
+    async fn records(
+        &self,
+        name: ArchiveName,
+    ) -> Result<Result<Vec<WalRecord>, Unreadable>, EngineError> {
+        let Some(segment) = segment_of(name) else { return Ok(Err(no_segment(name))) };
+        Ok(readable(self.cluster, name, self.stored.segment_size).await?.map(|bytes| {
+            let mut records = Vec::new();
+            visit_segment(segment, self.stored.segment_size, &bytes, &mut |visited| {
+                records.push(WalRecord {
+                    lsn: visited.record.lsn,
+                    end_lsn: visited.record.end_lsn,
+                    mark: visited.event.map_or(Mark::Other, mark_of),
+                });
+            });
+            records
+        }))
+    }
+}
+
+const fn segment_of(name: ArchiveName) -> Option<SegmentName> {
+    match name {
+        ArchiveName::Segment(segment) | ArchiveName::Partial(segment) => Some(segment),
+        _ => None,
+    }
+}
+
+fn no_segment(name: ArchiveName) -> Unreadable {
+    Unreadable(format!("{name:?} is no segment"))
+}
+
+async fn history(
+    sealed: &SealedStore,
+    timeline: TimelineId,
+    object: &Key,
+) -> Result<History, EngineError> {
+    let mut bytes = Vec::new();
+    archive::fetch(sealed, object, HISTORY_BYTES_MAX, |part| bytes.extend_from_slice(part)).await?;
+    History::parse(timeline, &bytes)
+        .map_err(|source| EngineError::Postgres { path: object.to_string(), source })
 }
 
 /// A lineage's backups, with their manifests.
@@ -157,7 +230,14 @@ pub async fn backups(
     let (mut rows, mut all) = (Vec::new(), Vec::new());
     for backup in listed.valid.into_iter().filter(|backup| backup.at == cluster.at) {
         let manifest = backup.manifest;
-        let details = BackupDetails::of(&manifest)?;
+        let details = match BackupDetails::of(&manifest) {
+            Ok(details) => details,
+            Err(error) => {
+                tracing::warn!(backup = %manifest.backup, error = %chain(&error),
+                    "a manifest's details cannot be read, and its backup not be used");
+                continue;
+            }
+        };
         rows.push(BackupRow {
             id: manifest.backup,
             bytes: manifest.bytes,

@@ -1,13 +1,13 @@
 //! One branch of the history: the backup that gets to the target, and where recovery stops.
 
 use pgrecall_pgformat::xact::TransactionEnd;
-use pgrecall_pgformat::{Lsn, SegmentNumber, TimelineId, Timestamp};
+use pgrecall_pgformat::{ArchiveName, Lsn, SegmentNumber, TimelineId, Timestamp};
 
 use super::plan::{BackupRow, Stop, time_of};
 use super::refusal::{PlanError, Refusal};
 use super::scan::{Reach, Rule, Scan, ScanEnd, WalPath, scan};
 use super::target::{Bound, Request, Target};
-use super::wal_view::{Mark, WalRecord, WalView};
+use super::wal_view::{Mark, Unreadable, WalRecord, WalView};
 
 /// A checkpoint's time is in whole seconds and taken a moment before its redo point: commits up to
 /// so much later may lie before that point.
@@ -298,8 +298,11 @@ impl<'a, V: WalView> Branch<'_, 'a, V> {
                 return Ok(false);
             }
         }
-        let last = self.last_before(backup).await?;
-        Ok(last.is_some_and(|end| Rule::is_beyond(end.time, time, self.request.bound)))
+        Ok(match self.last_before(backup).await? {
+            Ok(last) => last.is_some_and(|end| Rule::is_beyond(end.time, time, self.request.bound)),
+            // An older backup is sure to be right.
+            Err(_) => true,
+        })
     }
 
     /// The time of the backup's start checkpoint, by the clock that commits have their times from.
@@ -308,31 +311,44 @@ impl<'a, V: WalView> Branch<'_, 'a, V> {
         let size = self.view.stored().segment_size;
         let name = self.path.name_of(SegmentNumber::containing(lsn, size));
         if self.view.stored().has(name) {
-            let summaries = self.view.summaries(&[name]).await?;
-            let mut records = summaries.iter().flat_map(|summary| &summary.checkpoints.items);
+            let looks = self.view.summaries(&[ArchiveName::Segment(name)]).await?;
+            let mut records = looks.iter().flatten().flat_map(|look| &look.checkpoints.items);
             if let Some(record) = records.find(|record| record.lsn == lsn) {
                 return Ok(Some(Timestamp::from_unix_secs(record.checkpoint.time_unix_secs)));
             }
         }
-        let began: Option<jiff::Timestamp> = backup.details.began.parse().ok();
-        Ok(began.map(|began| Timestamp::from_unix_micros(began.as_microsecond())))
+        // The backup began by the clock of its own host, maybe before the checkpoint: what is
+        // certain is that its checkpoint was over when it ended.
+        let ended: Option<jiff::Timestamp> = backup.details.ended.parse().ok();
+        Ok(ended.map(|ended| Timestamp::from_unix_micros(ended.as_microsecond())))
     }
 
     /// The last commit or abort before the backup's redo point, where it is stored not far off.
-    async fn last_before(&self, backup: &BackupRow) -> Result<Option<TransactionEnd>, PlanError> {
+    async fn last_before(
+        &self,
+        backup: &BackupRow,
+    ) -> Result<Result<Option<TransactionEnd>, Unreadable>, PlanError> {
         let redo = backup.details.start.lsn;
         let stored = self.view.stored();
         let mut number = SegmentNumber::containing(redo, stored.segment_size);
         for step in 0..LOOK_BACK_SEGMENTS {
             let name = self.path.name_of(number);
             if !stored.has(name) {
-                return Ok(None);
+                return Ok(Ok(None));
             }
-            let summaries = self.view.summaries(&[name]).await?;
-            let Some(summary) = summaries.first() else { return Ok(None) };
+            let name = ArchiveName::Segment(name);
+            let looks = self.view.summaries(&[name]).await?;
+            let summary = match looks.into_iter().next() {
+                Some(Ok(summary)) => summary,
+                Some(Err(unreadable)) => return Ok(Err(unreadable)),
+                None => return Ok(Ok(None)),
+            };
             let last = if step == 0 && summary.transactions.first.is_some_and(|end| end.lsn < redo)
             {
-                let records = self.view.records(name).await?;
+                let records = match self.view.records(name).await? {
+                    Ok(records) => records,
+                    Err(unreadable) => return Ok(Err(unreadable)),
+                };
                 records
                     .iter()
                     .take_while(|record| record.lsn < redo)
@@ -345,14 +361,14 @@ impl<'a, V: WalView> Branch<'_, 'a, V> {
                 summary.transactions.last.filter(|end| end.lsn < redo)
             };
             if last.is_some() {
-                return Ok(last);
+                return Ok(Ok(last));
             }
             match number.previous() {
                 Some(previous) => number = previous,
-                None => return Ok(None),
+                None => return Ok(Ok(None)),
             }
         }
-        Ok(None)
+        Ok(Ok(None))
     }
 
     fn inside_or_before(&self, backup: &BackupRow, side: Side) -> Refusal {
@@ -397,9 +413,12 @@ impl<'a, V: WalView> Branch<'_, 'a, V> {
             ScanEnd::Missing(segment) => {
                 Refusal::MissingSegment { segment: segment.file_name(size), end, last_transaction }
             }
-            ScanEnd::Broken { segment, lsn } => {
-                Refusal::BrokenWal { segment: segment.file_name(size), lsn: *lsn, last_transaction }
-            }
+            ScanEnd::Broken { segment, lsn, reason } => Refusal::BrokenWal {
+                segment: segment.file_name(size),
+                lsn: *lsn,
+                reason: reason.clone(),
+                last_transaction,
+            },
             ScanEnd::Stop(_) | ScanEnd::Until | ScanEnd::EndOfWal => {
                 let start = backup.details.start.lsn;
                 if end.is_none_or(|end| end < backup.details.stop.lsn) {

@@ -1,18 +1,21 @@
 //! PostgreSQL's way through the WAL, without PostgreSQL: where replay along a timeline path would
 //! stop (`recoveryStopsBefore` and `recoveryStopsAfter` in `xlogrecovery.c`), or how far it gets.
 
-use std::sync::Arc;
-
 use pgrecall_pgformat::event::Event;
-use pgrecall_pgformat::segment_digest::join_spanning;
-use pgrecall_pgformat::segment_summary::{HeadExtent, SegmentEnd, SegmentSummary};
+use pgrecall_pgformat::record::Record;
+use pgrecall_pgformat::segment_chain::{CutRecord, Link, SegmentChain};
+use pgrecall_pgformat::segment_summary::{SegmentEnd, SegmentSummary};
 use pgrecall_pgformat::timeline::History;
 use pgrecall_pgformat::xact::TransactionEnd;
-use pgrecall_pgformat::{Lsn, SegmentName, SegmentNumber, SegmentSize, Timestamp};
+use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, SegmentNumber, SegmentSize, Timestamp};
 
 use super::target::Bound;
-use super::wal_view::{Mark, StoredWal, WalRecord, WalView};
-use crate::error::EngineError;
+use super::wal_view::{Mark, StoredWal, Unreadable, WalRecord, WalView};
+use crate::error::{EngineError, ErrorKind};
+
+/// The longest record that is put together from several segments. One that could be the end of a
+/// transaction and is longer has some ten million subtransactions.
+pub const JOINED_BYTES_MAX: u32 = 64 << 20;
 
 /// Trailers asked for at once.
 const BATCH_SEGMENTS: usize = 64;
@@ -58,6 +61,55 @@ impl WalPath {
         });
         newest.copied().max()
     }
+
+    /// What goes on after the last whole segment: what the timeline before had of the segment in
+    /// which it was left, whole or as the `.partial` of the server that was promoted. PostgreSQL
+    /// takes the older timeline's file where the newer one's is not there, too.
+    fn from_ancestor(&self, stored: &StoredWal) -> Option<Piece> {
+        let last = self.last_stored(stored);
+        let spans = self.history.spans();
+        spans.iter().rev().find_map(|span| {
+            let of_span = |name: &SegmentName| {
+                name.timeline == span.timeline
+                    && last.is_none_or(|last| name.number == last.next())
+                    && name.number.end(self.size) > span.start
+                    && span.end.is_none_or(|end| name.number.start(self.size) < end)
+            };
+            let partial = || stored.partials.iter().rev().find(|name| of_span(name)).copied();
+            let whole =
+                last.map(|last| SegmentName { timeline: span.timeline, number: last.next() });
+            let whole = whole.filter(|name| stored.has(*name) && of_span(name));
+            let (name, stored_as) = match whole {
+                Some(name) => (name, ArchiveName::Segment(name)),
+                None => partial().map(|name| (name, ArchiveName::Partial(name)))?,
+            };
+            Some(Piece { name, stored: stored_as, until: span.end })
+        })
+    }
+
+    /// The `.partial` that goes on after the last whole segment, if that is what does.
+    #[must_use]
+    pub fn last_partial(&self, stored: &StoredWal) -> Option<SegmentName> {
+        let piece = self.from_ancestor(stored)?;
+        matches!(piece.stored, ArchiveName::Partial(_)).then_some(piece.name)
+    }
+
+    /// What has the content of a segment, under which name; only as far as `until` if that is given.
+    fn stored_as(&self, number: SegmentNumber, stored: &StoredWal) -> Option<Piece> {
+        let name = self.name_of(number);
+        if stored.has(name) {
+            return Some(Piece { name, stored: ArchiveName::Segment(name), until: None });
+        }
+        self.from_ancestor(stored).filter(|piece| piece.name.number == number)
+    }
+}
+
+/// A segment on the way.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    name: SegmentName,
+    stored: ArchiveName,
+    until: Option<Lsn>,
 }
 
 /// Where replay is to stop.
@@ -192,12 +244,15 @@ pub enum ScanEnd {
     EndOfWal,
     /// A segment is missing while later ones are stored.
     Missing(SegmentName),
-    /// WAL breaks off in a segment while later ones are stored.
+    /// WAL breaks off in a segment while later ones are stored, or a segment does not follow the
+    /// one before, or does not read.
     Broken {
         /// The segment.
         segment: SegmentName,
         /// Where.
         lsn: Lsn,
+        /// Why.
+        reason: String,
     },
 }
 
@@ -222,32 +277,42 @@ pub async fn scan<V: WalView>(
     rule: &Rule,
 ) -> Result<Scan, EngineError> {
     let stored = view.stored();
-    let last = path.last_stored(stored);
-    let mut scanner = Scanner { from, until, rule, reach: Reach::default(), before: None };
+    let last =
+        path.last_stored(stored).max(path.from_ancestor(stored).map(|piece| piece.name.number));
+    let chain = SegmentChain::new(path.size);
+    let mut scanner = Scanner { from, until, rule, reach: Reach::default(), chain };
     let mut number = SegmentNumber::containing(from, path.size);
     loop {
-        let names = batch(path, stored, number, last);
-        if names.is_empty() {
+        let pieces = batch(path, stored, number, last);
+        if pieces.is_empty() {
             let end = match last {
                 Some(last) if number <= last => ScanEnd::Missing(path.name_of(number)),
                 _ => ScanEnd::EndOfWal,
             };
             return Ok(Scan { end, reach: scanner.reach });
         }
-        let summaries = view.summaries(&names).await?;
-        for (name, summary) in names.iter().zip(summaries) {
-            if until.is_some_and(|until| name.number.start(path.size) >= until) {
+        let names: Vec<ArchiveName> = pieces.iter().map(|piece| piece.stored).collect();
+        let looks = view.summaries(&names).await?;
+        for (piece, look) in pieces.iter().zip(looks) {
+            let start = piece.name.number.start(path.size);
+            if until.is_some_and(|until| start >= until) {
                 return Ok(Scan { end: ScanEnd::Until, reach: scanner.reach });
             }
-            if let Some(end) = scanner.segment(view, *name, summary).await? {
-                let end = match end {
-                    // What no later segment follows is an end like any other.
-                    ScanEnd::Broken { .. } if Some(name.number) == last => ScanEnd::EndOfWal,
-                    end => end,
-                };
+            let summary = match look {
+                Ok(summary) => summary,
+                Err(Unreadable(reason)) => {
+                    let end = ScanEnd::Broken { segment: piece.name, lsn: start, reason };
+                    return Ok(Scan { end, reach: scanner.reach });
+                }
+            };
+            if let Some(end) = scanner.border(view, piece.name, &summary).await? {
                 return Ok(Scan { end, reach: scanner.reach });
             }
-            number = name.number.next();
+            let is_last = Some(piece.name.number) == last;
+            if let Some(end) = scanner.piece(view, *piece, &summary, is_last).await? {
+                return Ok(Scan { end, reach: scanner.reach });
+            }
+            number = piece.name.number.next();
         }
     }
 }
@@ -258,18 +323,15 @@ fn batch(
     stored: &StoredWal,
     first: SegmentNumber,
     last: Option<SegmentNumber>,
-) -> Vec<SegmentName> {
-    let mut names = Vec::new();
+) -> Vec<Piece> {
+    let mut pieces = Vec::new();
     let mut number = first;
-    while names.len() < BATCH_SEGMENTS && last.is_some_and(|last| number <= last) {
-        let name = path.name_of(number);
-        if !stored.has(name) {
-            break;
-        }
-        names.push(name);
+    while pieces.len() < BATCH_SEGMENTS && last.is_some_and(|last| number <= last) {
+        let Some(piece) = path.stored_as(number, stored) else { break };
+        pieces.push(piece);
         number = number.next();
     }
-    names
+    pieces
 }
 
 struct Scanner<'a> {
@@ -277,44 +339,66 @@ struct Scanner<'a> {
     until: Option<Lsn>,
     rule: &'a Rule,
     reach: Reach,
-    /// The record that the segment before did not end, with that segment; the segment is gone when
-    /// the record is longer than one.
-    before: Option<(Lsn, Option<Arc<SegmentSummary>>)>,
+    chain: SegmentChain,
 }
 
 impl Scanner<'_> {
-    async fn segment<V: WalView>(
+    async fn piece<V: WalView>(
         &mut self,
         view: &V,
-        name: SegmentName,
-        summary: Arc<SegmentSummary>,
+        piece: Piece,
+        summary: &SegmentSummary,
+        is_last: bool,
     ) -> Result<Option<ScanEnd>, EngineError> {
-        if let Some(end) = self.spanning(&summary) {
-            return Ok(Some(end));
+        let segment = piece.name;
+        let until = self.until;
+        // Beyond the fork a `.partial` has another branch's records, if any.
+        let edge = piece.until.filter(|edge| until.is_none_or(|until| *edge < until));
+        self.until = edge.or(until);
+        let end = self.records(view, piece, summary).await?;
+        self.until = until;
+        if let Some(end) = end {
+            let at_edge = edge.is_some() && end == ScanEnd::Until;
+            return Ok(Some(if at_edge { ScanEnd::EndOfWal } else { end }));
         }
-        if self.rule.may_stop_in(&summary) || self.ends_within(&summary) {
-            for record in view.records(name).await? {
-                if record.lsn < self.from {
-                    continue;
-                }
-                if let Some(end) = self.record(record) {
-                    return Ok(Some(end));
-                }
+        let (lsn, reason) = match summary.end {
+            SegmentEnd::Full | SegmentEnd::Switch { .. } => return Ok(None),
+            SegmentEnd::Early(end) => (end.lsn, end.reason.to_string()),
+            SegmentEnd::Cut { lsn } => (lsn, "the file ends there".into()),
+        };
+        // What no later segment follows is an end like any other.
+        Ok(Some(match is_last {
+            true => ScanEnd::EndOfWal,
+            false => ScanEnd::Broken { segment, lsn, reason },
+        }))
+    }
+
+    async fn records<V: WalView>(
+        &mut self,
+        view: &V,
+        piece: Piece,
+        summary: &SegmentSummary,
+    ) -> Result<Option<ScanEnd>, EngineError> {
+        if !self.rule.may_stop_in(summary) && !self.ends_within(summary) {
+            self.reach.add_segment(summary, self.from);
+            return Ok(None);
+        }
+        let records = match view.records(piece.stored).await? {
+            Ok(records) => records,
+            Err(Unreadable(reason)) => {
+                let lsn = summary.first_record.unwrap_or_default();
+                return Ok(Some(ScanEnd::Broken { segment: piece.name, lsn, reason }));
             }
-            self.reach.add_times(&summary);
-        } else {
-            self.reach.add_segment(&summary, self.from);
-        }
-        match summary.end {
-            SegmentEnd::Full | SegmentEnd::Switch { .. } => {}
-            SegmentEnd::Early(end) => {
-                return Ok(Some(ScanEnd::Broken { segment: name, lsn: end.lsn }));
+        };
+        for record in records {
+            if record.lsn < self.from {
+                continue;
             }
-            SegmentEnd::Cut { lsn } => return Ok(Some(ScanEnd::Broken { segment: name, lsn })),
+            if let Some(end) = self.record(record) {
+                return Ok(Some(end));
+            }
         }
-        if let Some(tail) = &summary.tail {
-            self.before = Some((tail.lsn, Some(summary.clone())));
-        }
+        self.reach.add_times(summary);
         Ok(None)
     }
 
@@ -333,45 +417,77 @@ impl Scanner<'_> {
         None
     }
 
-    /// The record that began in the segment before (or earlier) and ends here.
-    fn spanning(&mut self, after: &SegmentSummary) -> Option<ScanEnd> {
-        let (lsn, before) = self.before.take()?;
-        match after.head.extent {
-            // Its writer gave it up: something else stands in its place.
-            HeadExtent::None => return None,
-            HeadExtent::NoEnd => {
-                self.before = Some((lsn, None));
-                return None;
+    /// The record that began in the segment before (or earlier) and ends here. What does not fit
+    /// together is never taken for the mere end of the WAL: somebody stored what comes after it.
+    async fn border<V: WalView>(
+        &mut self,
+        view: &V,
+        name: SegmentName,
+        after: &SegmentSummary,
+    ) -> Result<Option<ScanEnd>, EngineError> {
+        let (lsn, end_lsn, mark) = match self.chain.enter(after) {
+            Ok(Link::Clean | Link::GoesOn) => return Ok(None),
+            Ok(Link::Joined(joined)) => {
+                let record = joined.record();
+                (record.lsn, record.end_lsn, mark_of_record(&record))
             }
-            HeadExtent::Whole | HeadExtent::TooLong => {}
-        }
+            Ok(Link::Cut(cut)) => match mark_of_cut(view, &cut, self.chain.segment_size()).await? {
+                Ok(mark) => (cut.lsn, cut.end_lsn, mark),
+                Err(Unreadable(reason)) => {
+                    return Ok(Some(ScanEnd::Broken { segment: name, lsn: cut.lsn, reason }));
+                }
+            },
+            Err(end) => {
+                let (lsn, reason) = (end.lsn, end.reason.to_string());
+                return Ok(Some(ScanEnd::Broken { segment: name, lsn, reason }));
+            }
+        };
         if lsn < self.from {
-            return None;
+            return Ok(None);
         }
-        let end_lsn = after.head.end_lsn?;
-        let mark = before.map_or(Mark::Other, |before| mark_of_spanning(&before, after));
-        self.record(WalRecord { lsn, end_lsn, mark })
+        Ok(self.record(WalRecord { lsn, end_lsn, mark }))
     }
 }
 
-/// What a record of two segments is. Records too long to be kept in trailers (64 KiB) are taken for
-/// none of those that a target stops at; a commit of many thousand subtransactions can be one, and
-/// then recovery stops at the next one.
-fn mark_of_spanning(before: &SegmentSummary, after: &SegmentSummary) -> Mark {
-    let joined = match join_spanning(before, after) {
-        Ok(Some(joined)) => joined,
-        Ok(None) => return Mark::Other,
-        Err(error) => {
-            tracing::debug!(segment = ?after.name, %error, "a record of two segments is unknown");
-            return Mark::Other;
+/// What a record is whose bytes only the segments have.
+async fn mark_of_cut<V: WalView>(
+    view: &V,
+    cut: &CutRecord,
+    size: SegmentSize,
+) -> Result<Result<Mark, Unreadable>, EngineError> {
+    if cut.header.total_len > JOINED_BYTES_MAX {
+        if !Event::is_candidate(cut.header.resource_manager) {
+            return Ok(Ok(Mark::Other));
         }
-    };
-    let record = joined.record();
+        let message = format!(
+            "the WAL record at {} has {} bytes, and may be a commit",
+            cut.lsn, cut.header.total_len
+        );
+        return Err(EngineError::refused(ErrorKind::Unsupported, message)
+            .hint("A target before it, or a backup taken after it, would work."));
+    }
+    let mut chain = SegmentChain::new(size);
+    let mut last = Link::Clean;
+    for name in &cut.segments {
+        let summary = match view.whole_summary(ArchiveName::Segment(*name)).await? {
+            Ok(summary) => summary,
+            Err(unreadable) => return Ok(Err(unreadable)),
+        };
+        match chain.enter(&summary) {
+            Ok(link) => last = link,
+            Err(end) => return Ok(Err(Unreadable(end.reason.to_string()))),
+        }
+    }
+    Ok(match last {
+        Link::Joined(joined) => Ok(mark_of_record(&joined.record())),
+        _ => Err(Unreadable("the record is not the one that its trailer tells of".into())),
+    })
+}
+
+fn mark_of_record(record: &Record<'_>) -> Mark {
     let mut blocks = Vec::new();
-    let event = record
-        .decode_body(&mut blocks)
-        .ok()
-        .and_then(|body| Event::decode(&record, &body).ok().flatten());
+    let body = record.decode_body(&mut blocks).ok();
+    let event = body.and_then(|body| Event::decode(record, &body).ok().flatten());
     event.map_or(Mark::Other, |event| mark_of(&event))
 }
 

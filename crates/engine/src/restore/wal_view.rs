@@ -8,7 +8,9 @@ use std::sync::Arc;
 use pgrecall_pgformat::segment_summary::SegmentSummary;
 use pgrecall_pgformat::timeline::History;
 use pgrecall_pgformat::xact::TransactionEnd;
-use pgrecall_pgformat::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineId, Timestamp};
+use pgrecall_pgformat::{
+    ArchiveName, Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineId, Timestamp,
+};
 
 use crate::error::EngineError;
 
@@ -23,6 +25,8 @@ pub struct StoredWal {
     pub partials: BTreeSet<SegmentName>,
     /// Ancestries, as their history files tell them.
     pub histories: BTreeMap<TimelineId, History>,
+    /// History files that do not read, and why.
+    pub bad_histories: BTreeMap<TimelineId, String>,
 }
 
 impl StoredWal {
@@ -34,6 +38,7 @@ impl StoredWal {
             segments: BTreeMap::new(),
             partials: BTreeSet::new(),
             histories: BTreeMap::new(),
+            bad_histories: BTreeMap::new(),
         }
     }
 
@@ -41,6 +46,20 @@ impl StoredWal {
     #[must_use]
     pub fn has(&self, name: SegmentName) -> bool {
         self.segments.get(&name.timeline).is_some_and(|numbers| numbers.contains(&name.number))
+    }
+
+    /// Timelines with ancestors that nobody knows: there is WAL of them, or a history that does not
+    /// read. Timeline 1 has none.
+    #[must_use]
+    pub fn without_history(&self) -> Vec<TimelineId> {
+        let named = self.segments.keys().chain(self.bad_histories.keys()).copied();
+        let known = |timeline: &TimelineId| {
+            timeline.0 <= 1 || self.histories.values().any(|history| history.contains(*timeline))
+        };
+        let mut found: Vec<TimelineId> = named.filter(|timeline| !known(timeline)).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 
     /// A timeline's ancestry; without a history file it has none (`readTimeLineHistory`).
@@ -52,6 +71,13 @@ impl StoredWal {
             .unwrap_or_else(|| History::without_ancestors(timeline))
     }
 }
+
+/// Why a stored object does not read; the damage of one is no reason to fail where it is not needed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable(pub String);
+
+/// What the trailer of a segment says.
+pub type Look = Result<Arc<SegmentSummary>, Unreadable>;
 
 /// A record, as far as a recovery target cares.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +106,7 @@ pub enum Mark {
     Other,
 }
 
-/// Where the planner reads WAL.
+/// Where the planner reads WAL. Names are those of whole segments and of `.partial` files.
 pub trait WalView: Sync {
     /// What is stored.
     fn stored(&self) -> &StoredWal;
@@ -88,18 +114,27 @@ pub trait WalView: Sync {
     /// What the trailers of these segments say, in their order.
     ///
     /// # Errors
-    /// When one cannot be read.
+    /// When the store fails.
     fn summaries(
         &self,
-        names: &[SegmentName],
-    ) -> impl Future<Output = Result<Vec<Arc<SegmentSummary>>, EngineError>> + Send;
+        names: &[ArchiveName],
+    ) -> impl Future<Output = Result<Vec<Look>, EngineError>> + Send;
+
+    /// What a segment itself says, with all that it has of records which others share.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn whole_summary(
+        &self,
+        name: ArchiveName,
+    ) -> impl Future<Output = Result<Look, EngineError>> + Send;
 
     /// All records that start and end in a segment, in order.
     ///
     /// # Errors
-    /// When the segment cannot be read.
+    /// When the store fails.
     fn records(
         &self,
-        name: SegmentName,
-    ) -> impl Future<Output = Result<Vec<WalRecord>, EngineError>> + Send;
+        name: ArchiveName,
+    ) -> impl Future<Output = Result<Result<Vec<WalRecord>, Unreadable>, EngineError>> + Send;
 }

@@ -17,11 +17,23 @@ pub enum Severity {
     Damage,
 }
 
+/// What a finding is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Nature {
+    /// Stored bytes are not what was written, or something else is wrong with what is stored.
+    Wrong,
+    /// WAL, or the history of a timeline, is not stored.
+    Missing,
+}
+
 /// One thing found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
+    /// What it is about.
+    pub nature: Nature,
     /// The object, file or backup.
     pub object: String,
     /// What is wrong with it.
@@ -91,8 +103,30 @@ impl VerifyReport {
         what: impl Into<String>,
         consequence: impl Into<String>,
     ) {
-        let (object, what, consequence) = (object.into(), what.into(), consequence.into());
-        self.findings.push(Finding { severity, object, what, consequence });
+        self.push(severity, Nature::Wrong, (object.into(), what.into(), consequence.into()));
+    }
+
+    /// Something that should be stored is not, and some recovery does not work without it.
+    pub(super) fn add_missing(
+        &mut self,
+        object: impl Into<String>,
+        what: impl Into<String>,
+        consequence: impl Into<String>,
+    ) {
+        let texts = (object.into(), what.into(), consequence.into());
+        self.push(Severity::Damage, Nature::Missing, texts);
+    }
+
+    fn push(&mut self, severity: Severity, nature: Nature, texts: (String, String, String)) {
+        let (object, what, consequence) = texts;
+        self.findings.push(Finding { severity, nature, object, what, consequence });
+    }
+
+    /// Whether all that is bad is that something is missing.
+    #[must_use]
+    pub fn is_only_incomplete(&self) -> bool {
+        let mut bad = self.findings.iter().filter(|found| found.severity == Severity::Damage);
+        bad.all(|found| found.nature == Nature::Missing)
     }
 
     pub(super) fn finish(mut self) -> Self {

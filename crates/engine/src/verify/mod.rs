@@ -11,11 +11,14 @@ pub mod finding;
 mod rows;
 mod wal;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use pgrecall_repo::backup::report_damage;
 use pgrecall_repo::id::BackupId;
 
 use crate::cancel::Cancel;
-use crate::catalog::wal::StoredWal;
+use crate::catalog::reach::is_consistent;
+use crate::catalog::wal::{Gap, StoredWal};
 use crate::catalog::{self, Known, chain};
 use crate::clock::Clock;
 use crate::cluster::ClusterStore;
@@ -141,36 +144,46 @@ fn report_histories(stored: &StoredWal, report: &mut VerifyReport) {
             format!("recovery to timeline {} and those after it fails", bad.timeline.0),
         );
     }
+    for timeline in stored.without_history() {
+        report.add_missing(
+            format!("timeline {}", timeline.0),
+            format!("its history, {:08X}.history, is not stored", timeline.0),
+            "nobody knows which backups lead to it, and PostgreSQL refuses it as a target: push the \
+             file from the pg_wal of a server that has been on that timeline",
+        );
+    }
     report.checked.histories = count(stored.histories.len() + stored.bad_histories.len());
 }
 
-/// Gaps in the WAL that some backup would have to cross.
+/// Gaps in the WAL: those on the way from a backup, and others.
 fn report_gaps(stored: &StoredWal, backups: &[Known], report: &mut VerifyReport) {
-    for (&(size_bytes, timeline), segments) in &stored.segments {
-        let Ok(size) = pgrecall_pgformat::SegmentSize::try_from(size_bytes) else { continue };
-        for pair in segments.runs().windows(2) {
-            let [before, after] = pair else { continue };
-            let hurt = backups.iter().filter(|backup| {
-                let details = &backup.details;
-                details.wal_segment_size == size
-                    && details.start.lsn < before.last.end(size)
-                    && details.start.timeline <= timeline
-            });
-            let (first, last) = (before.last.next(), after.first.previous().unwrap_or(after.first));
-            let name = |number| pgrecall_pgformat::SegmentName { timeline, number }.file_name(size);
-            let hurt = hurt.count();
-            let severity = if hurt > 0 { Severity::Warning } else { Severity::Note };
-            report.add(
-                severity,
-                format!("WAL {} to {}", name(first), name(last)),
-                format!("{} segments are missing", last.0 - first.0 + 1),
-                format!(
-                    "{hurt} backups begin before it: recovery from them ends at {}; later moments \
-                     need a backup taken after {}",
-                    first.start(size),
-                    after.first.start(size)
-                ),
-            );
+    let mut hurt: BTreeMap<Gap, usize> = BTreeMap::new();
+    for backup in backups {
+        let details = &backup.details;
+        let mut gaps = BTreeSet::new();
+        for way in stored.ways_from(details.start, details.wal_segment_size) {
+            gaps.extend(way.gaps(stored));
+        }
+        for gap in gaps {
+            *hurt.entry(gap).or_default() += 1;
+        }
+    }
+    for (gap, backups) in &hurt {
+        report.add_missing(
+            gap.files(),
+            gap.how_many(),
+            format!(
+                "{backups} backups begin before it: recovery from them ends at {}; later moments \
+                 need a backup taken after {}",
+                gap.start(),
+                gap.end()
+            ),
+        );
+    }
+    for gap in stored.gaps() {
+        if !hurt.keys().any(|known| known.overlaps(&gap)) {
+            let consequence = "no backup begins before it: nothing is lost by it";
+            report.add(Severity::Note, gap.files(), gap.how_many(), consequence);
         }
     }
 }
@@ -186,12 +199,11 @@ async fn judge(
     let object = format!("backup {id}");
     report.checked.entries += walked.entries;
     let reach = check.reach_of(backup, report).await?;
-    let consistent = reach.iter().any(|reach| reach.until_lsn >= details.stop.lsn);
+    let consistent = is_consistent(&reach, details, check.stored());
     report_files(&object, &walked, report);
     if !consistent {
         let furthest = reach.iter().map(|reach| reach.until_lsn).max().unwrap_or_default();
-        report.add(
-            Severity::Damage,
+        report.add_missing(
             &object,
             format!(
                 "its WAL is needed from {} to {}, and is sound up to {furthest}",

@@ -4,9 +4,11 @@
 use std::collections::HashMap;
 
 use futures::{StreamExt, stream};
-use pgrecall_pgformat::segment_digest::{SegmentWalk, join_spanning};
-use pgrecall_pgformat::segment_summary::{HeadExtent, SegmentEnd, SegmentSummary};
-use pgrecall_pgformat::{Lsn, SegmentName, SegmentNumber};
+use pgrecall_pgformat::end_of_wal::EndOfWal;
+use pgrecall_pgformat::segment_chain::{Link, SegmentChain};
+use pgrecall_pgformat::segment_digest::SegmentWalk;
+use pgrecall_pgformat::segment_summary::SegmentEnd;
+use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, SegmentNumber};
 use pgrecall_repo::archive;
 
 use super::Depth;
@@ -18,6 +20,8 @@ use crate::catalog::wal::{StoredWal, Way, is_damage, segment_object};
 use crate::catalog::{Known, chain};
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
+use crate::restore::repo_wal::whole_summary;
+use crate::restore::scan::JOINED_BYTES_MAX;
 
 /// Trailers read at once.
 const TRAILERS_AT_ONCE: usize = 16;
@@ -62,6 +66,11 @@ impl<'a> WalCheck<'a> {
         cancel: &'a Cancel,
     ) -> Self {
         Self { cluster, wal, depth, cancel, checked: HashMap::new() }
+    }
+
+    /// What is stored.
+    pub(super) const fn stored(&self) -> &StoredWal {
+        self.wal
     }
 
     /// How far recovery from a backup can go, along each timeline.
@@ -123,7 +132,7 @@ impl<'a> WalCheck<'a> {
         last: SegmentNumber,
         report: &mut VerifyReport,
     ) -> Result<(), EngineError> {
-        let mut before: Option<(SegmentName, SegmentSummary)> = None;
+        let mut before: Option<(SegmentName, SegmentChain)> = None;
         let mut number = way.first;
         while number <= last {
             self.cancel.check()?;
@@ -155,23 +164,56 @@ impl<'a> WalCheck<'a> {
                 let (stored, read_bytes, broken) = segment?;
                 report.checked.read_bytes += read_bytes;
                 let summary = stored.and_then(|stored| stored.trailer.summary);
+                let mut chain = match before.take() {
+                    Some((at, chain)) if Some(at) == previous => chain,
+                    _ => SegmentChain::new(way.size),
+                };
+                let link = summary.as_ref().map(|summary| chain.enter(summary));
                 if !self.checked.contains_key(&(name, previous)) {
-                    let joined = match (&before, &summary) {
-                        (Some((at, tail)), Some(head)) if Some(*at) == previous => {
-                            join(tail, head, name.number.start(way.size))
-                        }
-                        _ => None,
+                    let broken = match broken {
+                        Some(broken) => Some(broken),
+                        None => self.judge_link(way, link).await?,
                     };
-                    let broken = broken.or(joined);
                     self.note(way, name, &broken, report)?;
                     let newest = summary.as_ref().and_then(newest);
                     self.checked.insert((name, previous), Checked { broken, newest });
                     report.checked.wal_segments += 1;
                 }
-                before = summary.map(|summary| (name, summary));
+                before = summary.map(|_| (name, chain));
             }
         }
         Ok(())
+    }
+
+    /// Whether a segment goes on where the one before ends. A record too long for the trailers is
+    /// put together from the segments when all is read.
+    async fn judge_link(
+        &self,
+        way: &Way,
+        link: Option<Result<Link, EndOfWal>>,
+    ) -> Result<Option<Broken>, EngineError> {
+        let broken = |end: EndOfWal| Broken { at: end.lsn, reason: end.reason.to_string() };
+        let cut = match link {
+            Some(Err(end)) => return Ok(Some(broken(end))),
+            Some(Ok(Link::Cut(cut))) => cut,
+            _ => return Ok(None),
+        };
+        if self.depth == Depth::Structure || cut.header.total_len > JOINED_BYTES_MAX {
+            return Ok(None);
+        }
+        let mut chain = SegmentChain::new(way.size);
+        for name in cut.segments {
+            match whole_summary(self.cluster, ArchiveName::Segment(name), way.size).await? {
+                Ok(summary) => {
+                    if let Err(end) = chain.enter(&summary) {
+                        return Ok(Some(broken(end)));
+                    }
+                }
+                // Its own finding says so.
+                Err(_) => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 
     fn note(
@@ -245,7 +287,7 @@ impl<'a> WalCheck<'a> {
         match &summary.end {
             SegmentEnd::Full | SegmentEnd::Switch { .. } => None,
             SegmentEnd::Early(end) => {
-                let reason = format!("its records end at {}: {:?}", end.lsn, end.reason);
+                let reason = format!("its records end at {}: {}", end.lsn, end.reason);
                 Some(Broken { at: end.lsn, reason })
             }
             SegmentEnd::Cut { lsn } => {
@@ -285,22 +327,4 @@ impl<'a> WalCheck<'a> {
 fn step(way: &Way, number: SegmentNumber) -> (SegmentName, Option<SegmentName>) {
     let before = number.previous().filter(|before| *before >= way.first);
     (way.name_of(number), before.map(|before| way.name_of(before)))
-}
-
-/// Whether the record at the end of one segment goes on in the next.
-fn join(before: &SegmentSummary, after: &SegmentSummary, border: Lsn) -> Option<Broken> {
-    let tail = before.tail.as_ref()?;
-    // Too long to be kept in the trailers: only the payload can tell.
-    let unknown = !tail.is_kept_whole()
-        || matches!(after.head.extent, HeadExtent::TooLong | HeadExtent::NoEnd);
-    if unknown {
-        return None;
-    }
-    match join_spanning(before, after) {
-        Ok(_) => None,
-        Err(error) => Some(Broken {
-            at: tail.lsn,
-            reason: format!("the record at {} does not go on at {border}: {error}", tail.lsn),
-        }),
-    }
 }

@@ -7,20 +7,20 @@ use std::sync::Arc;
 use pgrecall_engine::details::{BackupDetails, BackupStats, Method, Position, TakenFrom};
 use pgrecall_engine::error::EngineError;
 use pgrecall_engine::restore::plan::BackupRow;
-use pgrecall_engine::restore::wal_view::{Mark, StoredWal, WalRecord, WalView};
+use pgrecall_engine::restore::wal_view::{Look, Mark, StoredWal, Unreadable, WalRecord, WalView};
 use pgrecall_pgformat::control::{Checkpoint, DataChecksums, FullPageWrites};
 use pgrecall_pgformat::end_of_wal::{EndOfWal, EndReason};
 use pgrecall_pgformat::event::CheckpointKind;
 use pgrecall_pgformat::record::record_checksum;
 use pgrecall_pgformat::segment_summary::{
-    Capped, CheckpointRecord, HeadExtent, RestorePoint, SegmentEnd, SegmentHead, SegmentIdentity,
-    SegmentSummary, TimeOrder, TransactionDigest,
+    Capped, CheckpointRecord, HeadExtent, RestorePoint, SPANNING_BYTES_MAX, SegmentEnd,
+    SegmentHead, SegmentIdentity, SegmentSummary, TimeOrder, TransactionDigest,
 };
 use pgrecall_pgformat::timeline::History;
 use pgrecall_pgformat::unfinished::{Base64Bytes, UnfinishedRecord};
 use pgrecall_pgformat::xact::{TransactionEnd, TransactionOutcome};
 use pgrecall_pgformat::{
-    Lsn, Major, SegmentName, SegmentNumber, SegmentSize, TimelineId, Timestamp,
+    ArchiveName, Lsn, Major, SegmentName, SegmentNumber, SegmentSize, TimelineId, Timestamp,
 };
 use pgrecall_repo::id::BackupId;
 
@@ -88,11 +88,23 @@ pub(crate) struct MadeUp {
     pub(crate) records: BTreeMap<TimelineId, Vec<Rec>>,
     pub(crate) stored: StoredWal,
     pub(crate) broken: BTreeMap<SegmentName, Lsn>,
+    pub(crate) unreadable: Vec<ArchiveName>,
+    /// Segments whose first record follows another one than the last of the segment before.
+    pub(crate) foreign: Vec<SegmentName>,
+    /// What the trailers of some segments say instead.
+    pub(crate) replaced: Vec<SegmentSummary>,
 }
 
 impl MadeUp {
     pub(crate) fn new() -> Self {
-        Self { records: BTreeMap::new(), stored: StoredWal::empty(size()), broken: BTreeMap::new() }
+        Self {
+            records: BTreeMap::new(),
+            stored: StoredWal::empty(size()),
+            broken: BTreeMap::new(),
+            unreadable: Vec::new(),
+            foreign: Vec::new(),
+            replaced: Vec::new(),
+        }
     }
 
     /// Appends a record of the usual length and gives its position.
@@ -172,11 +184,51 @@ impl MadeUp {
         assert!(self.stored.segments.get_mut(&tli(timeline)).unwrap().remove(&number));
     }
 
+    fn segment(&self, name: ArchiveName) -> SegmentName {
+        match name {
+            ArchiveName::Segment(name) => {
+                assert!(self.stored.has(name), "asked for what is not stored");
+                name
+            }
+            ArchiveName::Partial(name) => {
+                assert!(self.stored.partials.contains(&name), "asked for what is not stored");
+                name
+            }
+            other => panic!("{other:?} is no segment"),
+        }
+    }
+
     fn in_segment(&self, name: SegmentName) -> Vec<Rec> {
         let (start, end) = (name.number.start(size()), name.number.end(size()));
         let broken = self.broken.get(&name).copied().unwrap_or(Lsn::MAX);
         let all = self.records.get(&name.timeline).map(Vec::as_slice).unwrap_or_default();
         all.iter().filter(|r| r.lsn >= start && r.end <= end && r.lsn < broken).cloned().collect()
+    }
+
+    /// The record before the one at `lsn`.
+    fn before(&self, timeline: TimelineId, lsn: Lsn) -> Lsn {
+        let records = self.records.get(&timeline).map(Vec::as_slice).unwrap_or_default();
+        let before = records.iter().take_while(|record| record.lsn < lsn).last();
+        before.map_or(Lsn(0), |record| record.lsn)
+    }
+
+    /// What a trailer holds: no more than 64 KiB of a record that other segments share.
+    pub(crate) fn trailer(&self, name: SegmentName) -> SegmentSummary {
+        if let Some(replaced) = self.replaced.iter().find(|summary| summary.name == name) {
+            return replaced.clone();
+        }
+        let mut summary = self.summary(name);
+        let head = &mut summary.head;
+        if head.bytes.0.len() > SPANNING_BYTES_MAX {
+            head.bytes.0.truncate(SPANNING_BYTES_MAX);
+            if head.extent == HeadExtent::Whole {
+                head.extent = HeadExtent::TooLong;
+            }
+        }
+        if let Some(tail) = &mut summary.tail {
+            tail.bytes.0.truncate(SPANNING_BYTES_MAX);
+        }
+        summary
     }
 
     pub(crate) fn summary(&self, name: SegmentName) -> SegmentSummary {
@@ -194,6 +246,7 @@ impl MadeUp {
             timelines: vec![],
             records: records.len() as u64,
             first_record: records.first().map(|r| r.lsn),
+            first_previous: records.first().map(|first| self.before(name.timeline, first.lsn)),
             last_record: records.last().map(|r| r.lsn),
             last_record_end: records.last().map(|r| r.end),
             end: SegmentEnd::Full,
@@ -208,6 +261,9 @@ impl MadeUp {
             head: SegmentHead::default(),
             tail: None,
         };
+        if self.foreign.contains(&name) {
+            summary.first_previous = summary.first_previous.map(|lsn| Lsn(lsn.0 - 0x38));
+        }
         if let Some(lsn) = self.broken.get(&name) {
             let reason = EndReason::Checksum { expected: 1, found: 2 };
             summary.end = SegmentEnd::Early(EndOfWal { lsn: *lsn, reason });
@@ -216,18 +272,20 @@ impl MadeUp {
             note(&mut summary, record);
         }
         if let Some(record) = all.iter().find(|r| r.lsn < start && r.end > start) {
-            let bytes = record_bytes(record);
+            let bytes = record_bytes(record, self.before(name.timeline, record.lsn));
             let present = (start.0 - record.lsn.0) as usize;
+            let ends = record.end <= end;
+            let here = if ends { bytes.len() } else { present + SEGMENT as usize };
             summary.head = SegmentHead {
                 remaining_bytes: (bytes.len() - present) as u32,
-                bytes: Base64Bytes(bytes[present..].to_vec()),
-                extent: HeadExtent::Whole,
-                end_lsn: Some(record.end),
-                timeline: Some(name.timeline),
+                bytes: Base64Bytes(bytes[present..here].to_vec()),
+                extent: if ends { HeadExtent::Whole } else { HeadExtent::NoEnd },
+                end_lsn: ends.then_some(record.end),
+                timeline: ends.then_some(name.timeline),
             };
         }
-        if let Some(record) = all.iter().find(|r| r.lsn < end && r.end > end) {
-            let bytes = record_bytes(record);
+        if let Some(record) = all.iter().find(|r| r.lsn >= start && r.lsn < end && r.end > end) {
+            let bytes = record_bytes(record, self.before(name.timeline, record.lsn));
             let present = (end.0 - record.lsn.0) as usize;
             summary.tail = Some(UnfinishedRecord {
                 lsn: record.lsn,
@@ -285,7 +343,7 @@ fn note(summary: &mut SegmentSummary, record: &Rec) {
 }
 
 /// A real record of this length: a header, main data with the time, a right checksum.
-fn record_bytes(record: &Rec) -> Vec<u8> {
+fn record_bytes(record: &Rec, previous: Lsn) -> Vec<u8> {
     let len = (record.end.0 - record.lsn.0) as usize;
     let (xid, info, manager, time) = match record.what {
         What::Commit { xid, time } => (xid, 0x00, 1, time.0),
@@ -296,7 +354,7 @@ fn record_bytes(record: &Rec) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend_from_slice(&(len as u32).to_le_bytes());
     bytes.extend_from_slice(&xid.to_le_bytes());
-    bytes.extend_from_slice(&0_u64.to_le_bytes());
+    bytes.extend_from_slice(&previous.0.to_le_bytes());
     bytes.extend_from_slice(&[info, manager, 0, 0]);
     bytes.extend_from_slice(&[0; 4]);
     // XLR_BLOCK_ID_DATA_LONG, the length, the data.
@@ -317,21 +375,29 @@ impl WalView for MadeUp {
         &self.stored
     }
 
-    async fn summaries(
-        &self,
-        names: &[SegmentName],
-    ) -> Result<Vec<Arc<SegmentSummary>>, EngineError> {
-        assert!(names.iter().all(|name| self.stored.has(*name)), "asked for what is not stored");
-        Ok(names.iter().map(|name| Arc::new(self.summary(*name))).collect())
+    async fn summaries(&self, names: &[ArchiveName]) -> Result<Vec<Look>, EngineError> {
+        Ok(names
+            .iter()
+            .map(|name| match self.unreadable.contains(name) {
+                true => Err(Unreadable("made so".into())),
+                false => Ok(Arc::new(self.trailer(self.segment(*name)))),
+            })
+            .collect())
     }
 
-    async fn records(&self, name: SegmentName) -> Result<Vec<WalRecord>, EngineError> {
-        assert!(self.stored.has(name));
-        let records = self.in_segment(name);
-        Ok(records
+    async fn whole_summary(&self, name: ArchiveName) -> Result<Look, EngineError> {
+        Ok(Ok(Arc::new(self.summary(self.segment(name)))))
+    }
+
+    async fn records(
+        &self,
+        name: ArchiveName,
+    ) -> Result<Result<Vec<WalRecord>, Unreadable>, EngineError> {
+        let records = self.in_segment(self.segment(name));
+        Ok(Ok(records
             .iter()
             .map(|r| WalRecord { lsn: r.lsn, end_lsn: r.end, mark: r.mark() })
-            .collect())
+            .collect()))
     }
 }
 

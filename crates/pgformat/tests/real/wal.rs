@@ -9,9 +9,8 @@ use pgrecall_pgformat::end_of_wal::EndOfWal;
 use pgrecall_pgformat::event::{CheckpointKind, Event};
 use pgrecall_pgformat::record::{ImageUse, Record};
 use pgrecall_pgformat::relation::Fork;
-use pgrecall_pgformat::segment_digest::{
-    SegmentWalk, digest_segment, join_spanning, visit_segment,
-};
+use pgrecall_pgformat::segment_chain::{Link, SegmentChain};
+use pgrecall_pgformat::segment_digest::{SegmentWalk, digest_segment, visit_segment};
 use pgrecall_pgformat::segment_summary::{HeadExtent, SegmentEnd, SegmentSummary};
 use pgrecall_pgformat::stream::{Item, StreamOptions, WalStream};
 use pgrecall_pgformat::timeline::History;
@@ -221,7 +220,7 @@ fn unix_micros(text: &str) -> i64 {
 fn compare_walks(segments: &[PathBuf], size: SegmentSize, all: &[Seen]) -> Vec<SegmentSummary> {
     let mut summaries: Vec<SegmentSummary> = Vec::new();
     let mut lsns = BTreeSet::new();
-    let mut too_long = BTreeSet::new();
+    let (mut chain, mut whole_chain) = (SegmentChain::new(size), SegmentChain::new(size));
     for path in segments {
         let name = name_of(path, size);
         let bytes = fs::read(path).expect("a segment");
@@ -243,26 +242,28 @@ fn compare_walks(segments: &[PathBuf], size: SegmentSize, all: &[Seen]) -> Vec<S
         }
         let json = serde_json::to_string(&summary).expect("JSON");
         assert_eq!(serde_json::from_str::<SegmentSummary>(&json).expect("JSON"), summary);
-        if let Some(before) = summaries.last() {
-            match join_spanning(before, &summary) {
-                Ok(Some(spanning)) => {
-                    let joined = seen(&spanning.record());
-                    let same = all.iter().find(|seen| seen.dumped.lsn == joined.dumped.lsn);
-                    assert_eq!(Some(&joined), same);
-                    assert!(lsns.insert(joined.dumped.lsn));
-                }
-                Ok(None) => {}
-                Err(_) => {
-                    let tail = before.tail.as_ref().expect("a tail");
-                    assert!(tail.total_len > 64 * 1024, "{tail:?}");
-                    too_long.insert(tail.lsn);
-                }
+        let mut whole = SegmentWalk::keeping_all(name, size);
+        whole.feed(&bytes);
+        let joined = whole_chain.enter(&whole.finish()).expect("the next segment");
+        let link = chain.enter(&summary).expect("the next segment");
+        match (&link, &joined) {
+            (Link::Joined(record), Link::Joined(same)) => assert_eq!(record, same),
+            (Link::Cut(cut), Link::Joined(record)) => {
+                assert!(record.record().header.total_len > 64 * 1024, "{record:?}");
+                assert_eq!((cut.lsn, cut.end_lsn), (record.record().lsn, record.record().end_lsn));
+                assert_eq!(cut.header, record.record().header);
             }
+            (link, joined) => assert_eq!(link, joined),
+        }
+        if let Link::Joined(record) = joined {
+            let joined = seen(&record.record());
+            let same = all.iter().find(|seen| seen.dumped.lsn == joined.dumped.lsn);
+            assert_eq!(Some(&joined), same);
+            assert!(lsns.insert(joined.dumped.lsn));
         }
         summaries.push(summary);
     }
-    let expected: BTreeSet<Lsn> =
-        all.iter().map(|seen| seen.dumped.lsn).filter(|lsn| !too_long.contains(lsn)).collect();
+    let expected: BTreeSet<Lsn> = all.iter().map(|seen| seen.dumped.lsn).collect();
     assert_eq!(lsns, expected);
     summaries
 }
