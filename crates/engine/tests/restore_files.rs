@@ -346,6 +346,10 @@ fn assert_restored(dir: &Path) {
     let auto = std::fs::read_to_string(dir.join("postgresql.auto.conf")).unwrap();
     let expected = "work_mem = '1MB'\n\
         restore_command = '/bin/pgrecall wal fetch %f \"%p\"'\n\
+        recovery_target = ''\n\
+        recovery_target_name = ''\n\
+        recovery_target_time = ''\n\
+        recovery_target_xid = ''\n\
         recovery_target_lsn = '0/3000000'\n\
         recovery_target_inclusive = 'false'\n\
         recovery_target_timeline = '1'\n\
@@ -457,7 +461,6 @@ async fn a_delta_writes_what_differs_and_removes_what_is_not_in_the_backup() {
     std::fs::write(&table, &bytes).unwrap();
     std::fs::write(dir.join("base/1/2700"), b"no longer empty").unwrap();
     std::fs::write(dir.join("base/1/99999"), b"made later").unwrap();
-    std::fs::write(dir.join("postmaster.pid"), b"999999999\n").unwrap();
     std::fs::create_dir(dir.join("base/5")).unwrap();
     std::fs::write(dir.join("base/5/112"), b"made later").unwrap();
     std::fs::write(dir.join("pg_wal/000000010000000000000009"), b"the last commits").unwrap();
@@ -474,7 +477,7 @@ async fn a_delta_writes_what_differs_and_removes_what_is_not_in_the_backup() {
         .map(|(_, content)| content.len())
         .sum();
     assert_eq!(done.copied.written_bytes, (PAGE + small) as u64, "one page, and what has none");
-    for gone in ["base/1/99999", "base/5", "postmaster.pid"] {
+    for gone in ["base/1/99999", "base/5"] {
         assert!(!dir.join(gone).exists(), "{gone}");
     }
     let old = done.old_wal.unwrap();
@@ -512,7 +515,32 @@ async fn directories_in_use_or_of_others_are_refused() {
     let error = refused.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
     assert!(error.to_string().contains("running server"), "{error}");
+    // One that names nobody here may be a server's in a container, or on another host.
+    for text in ["1\n/data\n", "999999999\n", "", "no number"] {
+        std::fs::write(scratch.path().join("postmaster.pid"), text).unwrap();
+        let error = run(&cluster, &manifest, &options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{text:?}: {error}");
+        assert!(error.hints().join(" ").contains("postmaster.pid"), "{error}");
+    }
+    assert!(path.exists(), "its control file is where it was");
     assert_eq!(std::fs::read(scratch.path().join("notes.txt")).unwrap(), b"mine");
+}
+
+/// A server that starts while the restore begins has its lock file there before it reads the
+/// control file.
+#[test]
+fn a_server_that_starts_in_the_last_moment_keeps_its_control_file() {
+    use pgrecall_engine::restore::target_dir::take_control;
+    let scratch = TempDir::new().unwrap();
+    std::fs::create_dir(scratch.path().join("global")).unwrap();
+    let path = scratch.path().join("global/pg_control");
+    std::fs::write(&path, control(SYSTEM)).unwrap();
+    std::fs::write(scratch.path().join("postmaster.pid"), b"1\n").unwrap();
+    assert_eq!(take_control(scratch.path()).unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(std::fs::read(&path).unwrap(), control(SYSTEM));
+    std::fs::remove_file(scratch.path().join("postmaster.pid")).unwrap();
+    take_control(scratch.path()).unwrap();
+    assert_eq!(std::fs::read_dir(scratch.path().join("global")).unwrap().count(), 0);
 }
 
 #[tokio::test]
@@ -567,10 +595,101 @@ async fn tablespaces_and_pg_wal_go_where_the_user_says() {
     assert!(space.join("PG_17_202406281").is_dir() && wal.join("archive_status").is_dir());
     let map = std::fs::read_to_string(options.dir.join("tablespace_map")).unwrap();
     assert_eq!(map, format!("16384 {}\n", space.display()));
-    // And once more over it.
+    // And once more over it, with another cluster's folder in the tablespace (as pg_upgrade leaves
+    // them), and WAL behind the link.
     options.existing = Existing::Delta;
-    run(&cluster, &manifest, &options).await.unwrap();
+    std::fs::create_dir(space.join("PG_15_202209061")).unwrap();
+    std::fs::write(space.join("PG_15_202209061/1"), b"another cluster's").unwrap();
+    std::fs::write(space.join("PG_17_202406281/stale"), b"ours").unwrap();
+    std::fs::write(wal.join("000000010000000000000009"), b"the last commits").unwrap();
+    let done = run(&cluster, &manifest, &options).await.unwrap();
     assert_eq!(link("pg_tblspc/16384"), space);
+    assert!(space.join("PG_15_202209061/1").exists());
+    assert!(!space.join("PG_17_202406281/stale").exists());
+    let old = done.old_wal.unwrap().at;
+    assert_eq!(std::fs::read(old.join("000000010000000000000009")).unwrap(), b"the last commits");
+    assert_eq!(link("pg_wal"), wal);
+    assert!(wal.join("archive_status").is_dir());
+}
+
+#[tokio::test]
+async fn original_places_are_made_and_never_written_over() {
+    let shop = Shop::new().await;
+    let cluster = shop.cluster(shop.store.clone()).await.unwrap();
+    let scratch = TempDir::new().unwrap();
+    let original = scratch.path().join("etc/postgresql/17/main/pg_hba.conf");
+    let wal = scratch.path().join("mnt/wal");
+    let session = session(&cluster).await;
+    let mut maker = Maker::new(&session);
+    let pieces = maker.small_pieces(b"local all all trust\n");
+    let control = maker.small(&control(SYSTEM));
+    let version = maker.small(b"17\n");
+    let bytes = |path: &Path| path.to_string_lossy().into_owned().into_bytes();
+    let entries = vec![
+        entry("PG_VERSION", 0o600, version),
+        entry("global", 0o700, EntryKind::Directory),
+        entry("global/pg_control", 0o600, control),
+        entry("pg_hba.conf", 0o640, EntryKind::Outside(bytes(&original), pieces)),
+        entry("pg_wal", 0o777, EntryKind::Link(bytes(&wal))),
+        entry("pg_wal/archive_status", 0o700, EntryKind::Directory),
+    ];
+    let manifest = maker.finish(entries).await;
+    let mut options = options(&scratch.path().join("data"));
+    options.places.locations = Locations::Original;
+    std::fs::create_dir_all(original.parent().unwrap()).unwrap();
+    std::fs::write(&original, b"a live server's").unwrap();
+    let error = run(&cluster, &manifest, &options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    assert!(error.to_string().contains("pg_hba.conf"), "{error}");
+    assert_eq!(std::fs::read(&original).unwrap(), b"a live server's");
+    std::fs::remove_dir_all(scratch.path().join("etc")).unwrap();
+    run(&cluster, &manifest, &options).await.unwrap();
+    assert_eq!(std::fs::read(&original).unwrap(), b"local all all trust\n");
+    assert_eq!(std::fs::read_link(options.dir.join("pg_wal")).unwrap(), wal);
+    assert!(wal.join("archive_status").is_dir());
+}
+
+#[tokio::test]
+async fn a_link_in_the_way_is_refused_while_all_is_as_it_was() {
+    let shop = Shop::new().await;
+    let cluster = shop.cluster(shop.store.clone()).await.unwrap();
+    let manifest = simple_backup(&cluster, vec![]).await;
+    let scratch = TempDir::new().unwrap();
+    let dir = scratch.path().join("data");
+    let mut options = options(&dir);
+    run(&cluster, &manifest, &options).await.unwrap();
+    let elsewhere = scratch.path().join("elsewhere");
+    std::fs::rename(dir.join("base/1"), &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, dir.join("base/1")).unwrap();
+    options.existing = Existing::Delta;
+    let error = run(&cluster, &manifest, &options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    assert!(dir.join("global/pg_control").exists() && !dir.join(MARKER).exists());
+}
+
+/// The segment that was being written has no `.ready` file.
+#[test]
+fn the_last_segment_counts_as_not_archived_and_recycled_ones_do_not() {
+    use pgrecall_engine::restore::old_wal::not_archived;
+    use pgrecall_engine::restore::wal_view::StoredWal;
+    use pgrecall_pgformat::SegmentNumber;
+    let scratch = TempDir::new().unwrap();
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/pg/17/");
+    let segment = std::fs::read(format!("{fixture}000000010000000000000008.head")).unwrap();
+    let mut stored = StoredWal::empty(SegmentSize::from_bytes(1 << 20).unwrap());
+    for (name, content) in [
+        ("000000010000000000000008", segment.as_slice()),
+        ("000000010000000000000009", segment.as_slice()),
+        ("00000001000000000000000A", b"".as_slice()),
+    ] {
+        std::fs::write(scratch.path().join(name), content).unwrap();
+    }
+    assert_eq!(not_archived(scratch.path(), &stored), ["000000010000000000000008"]);
+    stored.segments.entry(tli(1)).or_default().insert(SegmentNumber(8));
+    assert!(not_archived(scratch.path(), &stored).is_empty());
+    std::fs::create_dir(scratch.path().join("archive_status")).unwrap();
+    std::fs::write(scratch.path().join("archive_status/00000002.history.ready"), b"").unwrap();
+    assert_eq!(not_archived(scratch.path(), &stored), ["00000002.history"]);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pgrecall_engine::clock::Clock;
+use pgrecall_engine::cluster::ClusterStore;
 use pgrecall_engine::restore::execute::{
     Around, Prepared, RestoreOptions, Restored, prepare, restore,
 };
@@ -11,10 +12,10 @@ use pgrecall_engine::restore::old_wal::not_archived;
 use pgrecall_engine::restore::plan::RestorePlan;
 use pgrecall_engine::restore::recovery_settings::{self, ServerSettings, shell_word};
 use pgrecall_engine::restore::repo_wal::RepoWal;
-use pgrecall_engine::restore::target::{self, Target};
-use pgrecall_engine::restore::target_dir::{Existing, Found};
-use pgrecall_engine::restore::wal_view::WalView as _;
-use pgrecall_pgformat::SegmentSize;
+use pgrecall_engine::restore::target::{self, BackupChoice, Request, Target};
+use pgrecall_engine::restore::target_dir::{Existing, Found, interrupted};
+use pgrecall_engine::restore::wal_view::{StoredWal, WalView as _};
+use pgrecall_repo::format::document::Manifest;
 use serde_json::json;
 
 use super::plan;
@@ -54,11 +55,11 @@ pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
         let repository = repository::open(settings).await?;
         let cluster = cluster::stored(settings, &repository).await?;
         let wal = RepoWal::open(&cluster).await?;
-        let (plan, manifest) = plan::make(&cluster, &wal, &request).await?;
+        let (plan, manifest) = make(&cluster, &wal, &request, &options.dir).await?;
         let prepared = prepare(&cluster, &manifest, &options).await?;
         let size = wal.stored().segment_size;
         if !args.output.json {
-            stdout::print(&announce(&plan, &prepared, &options, size))?;
+            stdout::print(&announce(&plan, &prepared, &options, wal.stored()))?;
         }
         if prepared.found != Found::Empty {
             confirm(&options.dir, args)?;
@@ -75,12 +76,33 @@ pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
                 "bytes": done.copied.bytes,
                 "written_bytes": done.copied.written_bytes,
                 "removed": done.removed,
+                "notes": done.notes,
                 "old_pg_wal": done.old_wal.as_ref().map(|old| &old.at),
                 "not_archived": done.old_wal.as_ref().map(|old| &old.not_archived),
             }));
         }
         stdout::print(&next_steps(&done, &options, role))
     })
+}
+
+/// The plan; after an interruption that with the backup whose files are there in part.
+async fn make(
+    cluster: &ClusterStore,
+    wal: &RepoWal<'_>,
+    request: &Request,
+    dir: &Path,
+) -> Outcome<(RestorePlan, Manifest)> {
+    if request.backup == BackupChoice::Best
+        && let Some(marker) = interrupted(dir, cluster.facts.system_identifier)
+    {
+        let mut same = request.clone();
+        same.backup = BackupChoice::Prefix(marker.backup.to_string());
+        // It may be gone by now, or the target another one.
+        if let Ok(made) = plan::make(cluster, wal, &same).await {
+            return Ok(made);
+        }
+    }
+    plan::make(cluster, wal, request).await
 }
 
 /// What the result is to be; asked on a terminal, required elsewhere.
@@ -195,9 +217,9 @@ fn announce(
     plan: &RestorePlan,
     prepared: &Prepared,
     options: &RestoreOptions,
-    size: SegmentSize,
+    stored: &StoredWal,
 ) -> String {
-    let mut text = plan::as_text(plan, size);
+    let mut text = plan::as_text(plan, stored.segment_size);
     text.push_str(&format!("\ninto {}\n", options.dir.display()));
     for root in &prepared.layout.roots {
         let link = String::from_utf8_lossy(&root.link).into_owned();
@@ -207,7 +229,7 @@ fn announce(
         text.push_str(&format!("note: {note}\n"));
     }
     if prepared.found != Found::Empty {
-        let waiting = not_archived(&options.dir.join("pg_wal"));
+        let waiting = not_archived(&options.dir.join("pg_wal"), stored);
         if !waiting.is_empty() {
             text.push_str(&unarchived(&options.dir.join("pg_wal"), &waiting));
         }
@@ -241,6 +263,9 @@ fn next_steps(done: &Restored, options: &RestoreOptions, role: Option<Role>) -> 
         human::size(done.copied.bytes),
         human::size(done.copied.written_bytes)
     );
+    for note in &done.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
     if let Some(old) = &done.old_wal {
         text.push_str(&format!("The WAL that was there is now in {}.\n", old.at.display()));
         if !old.not_archived.is_empty() {

@@ -18,9 +18,10 @@ use super::copy::{CONTROL_BESIDE, Copied, Copier, Reuse, make_folder};
 use super::layout::{Layout, Places, Survey, path_of, survey};
 use super::old_wal::{OldWal, move_aside};
 use super::plan::RestorePlan;
-use super::recovery_settings::{ServerSettings, auto_conf, taken_in};
+use super::recovery_settings::{ServerSettings, auto_conf, taken_in, without_missing_includes};
 use super::repo_wal::RepoWal;
-use super::target_dir::{Existing, Found, Marked, Marker, inspect, remove_durably, sync_folder};
+use super::target_dir::{Existing, Found, Marked, Marker, inspect, sync_folder, take_control};
+use super::wal_view::WalView as _;
 use crate::cancel::Cancel;
 use crate::clock::Clock;
 use crate::cluster::ClusterStore;
@@ -70,6 +71,8 @@ pub struct Restored {
     pub old_wal: Option<OldWal>,
     /// Files that were there and are not in the backup: removed.
     pub removed: u64,
+    /// What a person should know, sentences.
+    pub notes: Vec<String>,
 }
 
 /// Checks places, the directory and the space: writes nothing.
@@ -92,6 +95,10 @@ pub async fn prepare(
     let layout = Layout::settle(&options.dir, &survey, &options.places)?;
     for root in &layout.roots {
         check_root(&layout, &root.link, &root.to, &found)?;
+    }
+    check_folders(&layout, &survey)?;
+    if found == Found::Empty {
+        check_outside(&layout)?;
     }
     let needs = needs(&layout, &survey);
     if found == Found::Empty {
@@ -120,6 +127,40 @@ fn check_root(layout: &Layout, link: &[u8], to: &Path, found: &Found) -> Result<
         format!("{}, the place of {}, is not empty", to.display(), path_of(link).display());
     Err(EngineError::refused(ErrorKind::AlreadyExists, message)
         .hint("Name an empty directory; another server's files may be there."))
+}
+
+/// A link where the backup has a folder: files would go to another place than anybody thinks.
+fn check_folders(layout: &Layout, survey: &Survey) -> Result<(), EngineError> {
+    for folder in &survey.folders {
+        let place = layout.place(folder);
+        if fs::symlink_metadata(&place).is_ok_and(|meta| !meta.is_dir()) {
+            // The links of roots are made anew.
+            if layout.roots.iter().any(|root| root.link == *folder) || folder == b"pg_wal" {
+                continue;
+            }
+            let message = format!("{} is in the way: a directory goes there", place.display());
+            return Err(EngineError::refused(ErrorKind::AlreadyExists, message)
+                .hint("Remove it (a link's target stays), or restore into an empty directory."));
+        }
+    }
+    Ok(())
+}
+
+/// Files outside of the directory are another server's, as likely as not.
+fn check_outside(layout: &Layout) -> Result<(), EngineError> {
+    let there: Vec<String> = layout
+        .outside
+        .values()
+        .filter(|path| path.exists())
+        .map(|path| path.display().to_string())
+        .collect();
+    if there.is_empty() {
+        return Ok(());
+    }
+    let message = format!("there are files at their original places: {}", there.join(", "));
+    Err(EngineError::refused(ErrorKind::AlreadyExists, message)
+        .hint("They may be a running server's. Move them away to have those of the backup.")
+        .hint("Without --locations original they come into the data directory."))
 }
 
 fn needs(layout: &Layout, survey: &Survey) -> Vec<(PathBuf, u64)> {
@@ -200,7 +241,8 @@ pub async fn restore(
     around: Around,
 ) -> Result<Restored, EngineError> {
     let work = Work { cluster, plan, manifest, prepared: &prepared, options, around: &around };
-    make_all_folders(&prepared.layout, prepared.owner, folder_mode(&prepared.survey))?;
+    let mode = folder_mode(&prepared.survey);
+    make_folders(&[&options.dir], prepared.owner, mode)?;
     let marker = Marker {
         system_identifier: cluster.facts.system_identifier,
         backup: manifest.backup,
@@ -208,14 +250,16 @@ pub async fn restore(
     };
     let dir = &options.dir;
     let marked = Marked::put(dir, &marker)?;
-    remove_durably(&dir.join("global/pg_control"))?;
-    // What the disk could not write is told to descriptors that were open before.
-    let synced = SyncRoots::open(&prepared.layout)?;
+    take_control(dir)?;
     let stamp = around.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
     let old_wal = match prepared.found {
         Found::Empty => None,
-        Found::Interrupted(_) | Found::SameCluster => move_aside(dir, &stamp)?,
+        Found::Interrupted(_) | Found::SameCluster => move_aside(dir, &stamp, wal.stored())?,
     };
+    make_folders(&prepared.layout.folders(), prepared.owner, mode)?;
+    make_parents(&prepared.layout, prepared.owner)?;
+    // What the disk could not write is told to descriptors that were open before.
+    let synced = SyncRoots::open(&prepared.layout)?;
     work.links()?;
     let (copied, kept) = work.copy().await?;
     let removed = match kept {
@@ -223,7 +267,7 @@ pub async fn restore(
         None => 0,
     };
     work.seeds(wal).await?;
-    work.server_files()?;
+    let notes = work.server_files()?;
     around.progress.phase("writing to disk", None);
     synced.sync()?;
     around.cancel.check()?;
@@ -231,7 +275,7 @@ pub async fn restore(
     fs::rename(&beside, &control).map_err(|error| EngineError::file("rename", &beside, error))?;
     sync_folder(&dir.join("global"))?;
     marked.remove()?;
-    Ok(Restored { copied, old_wal, removed })
+    Ok(Restored { copied, old_wal, removed, notes })
 }
 
 /// What a restore runs in.
@@ -250,12 +294,12 @@ const fn folder_mode(survey: &Survey) -> u32 {
     if survey.mode & 0o040 == 0 { 0o700 } else { 0o750 }
 }
 
-fn make_all_folders(
-    layout: &Layout,
+fn make_folders(
+    folders: &[&Path],
     owner: Option<(u32, u32)>,
     mode: u32,
 ) -> Result<(), EngineError> {
-    for folder in layout.folders() {
+    for folder in folders {
         let missing: Vec<&Path> = folder.ancestors().take_while(|path| !path.exists()).collect();
         for path in missing.into_iter().rev() {
             make_folder(path, mode, owner)?;
@@ -264,6 +308,16 @@ fn make_all_folders(
             }
         }
         make_folder(folder, mode, owner)?;
+    }
+    Ok(())
+}
+
+/// The folders of files that go to where they were; those that are there stay as they are.
+fn make_parents(layout: &Layout, owner: Option<(u32, u32)>) -> Result<(), EngineError> {
+    for folder in layout.outside.values().filter_map(|path| path.parent()) {
+        if !folder.exists() {
+            make_folders(&[folder], owner, 0o750)?;
+        }
     }
     Ok(())
 }
@@ -412,7 +466,10 @@ impl Work<'_> {
                 }
                 path.extend_from_slice(name.as_encoded_bytes());
                 let own = path.starts_with(b".pgrecall") || path == CONTROL_BESIDE.as_bytes();
-                if own || path == b"lost+found" {
+                // Behind a link there may be folders of other clusters and versions, which
+                // PostgreSQL keeps apart by their names (`TABLESPACE_VERSION_DIRECTORY`).
+                let shared = self.layout().roots.iter().any(|root| root.link == below);
+                if own || path == b"lost+found" || shared && !kept.has(&path) {
                     continue;
                 }
                 if kind.is_dir() {
@@ -455,7 +512,7 @@ impl Work<'_> {
     }
 
     /// `backup_label`, `tablespace_map`, settings and signals.
-    fn server_files(&self) -> Result<(), EngineError> {
+    fn server_files(&self) -> Result<Vec<String>, EngineError> {
         let dir = &self.options.dir;
         let details = &self.plan.backup.details;
         self.write(&dir.join("backup_label"), details.backup_label.as_bytes())?;
@@ -471,17 +528,39 @@ impl Work<'_> {
         if !links.is_empty() {
             self.write(&dir.join("tablespace_map"), &tablespace_map::compose(&links))?;
         }
-        let Some(server) = &self.options.server else { return Ok(()) };
-        let conf = dir.join("postgresql.conf");
-        if let Ok(bytes) = fs::read(&conf)
-            && let Some(changed) = taken_in(&bytes, dir, &self.layout().taken_in)
-        {
-            self.write(&conf, &changed)?;
-        }
+        let Some(server) = &self.options.server else { return Ok(Vec::new()) };
+        let notes = self.configuration()?;
         let auto = dir.join("postgresql.auto.conf");
         let before = fs::read(&auto).unwrap_or_default();
         self.write(&auto, &auto_conf(&before, &server.lines(self.plan)))?;
-        self.write(&dir.join(server.signal_file()), b"")
+        self.write(&dir.join(server.signal_file()), b"")?;
+        Ok(notes)
+    }
+
+    /// Makes `postgresql.conf` speak of this server's files.
+    fn configuration(&self) -> Result<Vec<String>, EngineError> {
+        let conf = self.layout().place(b"postgresql.conf");
+        let Ok(mut bytes) = fs::read(&conf) else { return Ok(Vec::new()) };
+        let (mut notes, mut is_changed) = (Vec::new(), false);
+        let folder = conf.parent().unwrap_or(&self.options.dir);
+        if let Some((changed, missing)) = without_missing_includes(&bytes, folder) {
+            notes.push(format!(
+                "{} includes what is not in the backup: {}. Those lines are comments now; the \
+                 settings there are missing.",
+                conf.display(),
+                missing.join(", ")
+            ));
+            (bytes, is_changed) = (changed, true);
+        }
+        let dir = &self.options.dir;
+        let is_outside = self.layout().outside.contains_key(b"postgresql.conf".as_slice());
+        if !is_outside && let Some(changed) = taken_in(&bytes, dir, &self.layout().taken_in) {
+            (bytes, is_changed) = (changed, true);
+        }
+        if is_changed {
+            self.write(&conf, &bytes)?;
+        }
+        Ok(notes)
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), EngineError> {

@@ -44,6 +44,8 @@ pub struct Survey {
     /// Bytes that are not zero, of the data directory (by an empty name) and of what is behind each
     /// link.
     pub bytes: BTreeMap<Vec<u8>, u64>,
+    /// Folders.
+    pub folders: Vec<Vec<u8>>,
     /// Who owned `PG_VERSION`.
     pub owner: Option<(u32, u32)>,
     /// The mode of `PG_VERSION`.
@@ -110,7 +112,8 @@ impl Survey {
             EntryKind::Outside(original, _) => {
                 self.outside.insert(path.to_vec(), original.clone());
             }
-            EntryKind::Directory | EntryKind::File(_) => {}
+            EntryKind::Directory => self.folders.push(path.to_vec()),
+            EntryKind::File(_) => {}
         }
         let pieces = entry.pieces().iter().filter(|piece| piece.map != PieceMap::Zeros);
         let bytes: u64 = pieces.fold(0, |sum, piece| sum.saturating_add(piece.len));

@@ -23,6 +23,17 @@ const RECOVERY_SETTINGS: [&str; 12] = [
     "recovery_min_apply_delay",
 ];
 
+/// Of these PostgreSQL takes one, and `postgresql.conf` may hold another: the empty ones are named
+/// first, since each setting is looked at in the order of the files
+/// (`error_multiple_recovery_targets`).
+const TARGETS: [&str; 5] = [
+    "recovery_target",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_xid",
+];
+
 /// What the result is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -59,6 +70,13 @@ impl ServerSettings {
     #[must_use]
     pub fn lines(&self, plan: &RestorePlan) -> Vec<(&'static str, String)> {
         let mut lines = vec![("restore_command", self.restore_command.clone())];
+        let ours = match (self.role, plan.stop) {
+            (Role::Standby, _) => None,
+            (_, Stop::Lsn { .. }) => Some("recovery_target_lsn"),
+            (_, Stop::Consistency { .. }) => Some("recovery_target"),
+        };
+        let others = TARGETS.iter().filter(|name| Some(**name) != ours);
+        lines.extend(others.map(|name| (*name, String::new())));
         if self.role == Role::Standby {
             lines.push(("recovery_target_timeline", "latest".into()));
             return lines;
@@ -144,7 +162,8 @@ pub fn shell_word(word: &str) -> String {
 #[must_use]
 pub fn taken_in(conf: &[u8], dir: &Path, taken_in: &[Vec<u8>]) -> Option<Vec<u8>> {
     let set = |name: &str| {
-        conf.split(|byte| *byte == b'\n').any(|line| setting_name(line) == name.as_bytes())
+        let lines = conf.split(|byte| *byte == b'\n');
+        lines.map(setting_name).any(|set| set.eq_ignore_ascii_case(name.as_bytes()))
     };
     let mut lines = Vec::new();
     let mut add = |name: &str, value: String| lines.push(format!("{name} = {}", quote(&value)));
@@ -175,6 +194,40 @@ pub fn taken_in(conf: &[u8], dir: &Path, taken_in: &[Vec<u8>]) -> Option<Vec<u8>
     Some(out)
 }
 
+/// A configuration without the includes that would keep a server from starting, since what they
+/// name is not there: those lines become comments. Names are relative to the file's `folder`
+/// (`AbsoluteConfigLocation`, guc-file.l). Gives the names, too.
+#[must_use]
+pub fn without_missing_includes(conf: &[u8], folder: &Path) -> Option<(Vec<u8>, Vec<String>)> {
+    let (mut out, mut missing) = (Vec::with_capacity(conf.len()), Vec::new());
+    for line in conf.split_inclusive(|byte| *byte == b'\n') {
+        let name = setting_name(line);
+        let kind = ["include", "include_dir"]
+            .into_iter()
+            .find(|kind| name.eq_ignore_ascii_case(kind.as_bytes()));
+        let absent = kind.and_then(|_| included(line)).filter(|named| !folder.join(named).exists());
+        if let Some(named) = absent {
+            out.extend_from_slice(b"# By pgrecall restore, since it is not there: ");
+            missing.push(named);
+        }
+        out.extend_from_slice(line);
+    }
+    (!missing.is_empty()).then_some((out, missing))
+}
+
+/// What an include names.
+fn included(line: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(line).ok()?.trim();
+    let rest = text.split_once(|c: char| c.is_whitespace() || c == '=' || c == '\'')?;
+    let rest = text.get(rest.0.len()..)?.trim_start();
+    let rest = rest.strip_prefix('=').unwrap_or(rest).trim_start();
+    match rest.strip_prefix('\'') {
+        Some(quoted) => Some(quoted.split('\'').next()?.to_owned()),
+        None => Some(rest.split(|c: char| c.is_whitespace() || c == '#').next()?.to_owned()),
+    }
+    .filter(|named| !named.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,8 +254,26 @@ mod tests {
     }
 
     #[test]
+    fn includes_of_what_is_not_there_become_comments() {
+        let folder = tempfile::TempDir::new().unwrap();
+        std::fs::create_dir(folder.path().join("there.d")).unwrap();
+        let conf = b"include_dir = 'conf.d'\ninclude_dir 'there.d'\nInclude='/no/such.conf' # x\n\
+            include_if_exists = 'gone'\nport = 5432\ninclude_dir=''\n";
+        let (text, missing) = without_missing_includes(conf, folder.path()).unwrap();
+        assert_eq!(missing, ["conf.d", "/no/such.conf"]);
+        let mark = "# By pgrecall restore, since it is not there: ";
+        let text = String::from_utf8(text).unwrap();
+        let expected = format!(
+            "{mark}include_dir = 'conf.d'\ninclude_dir 'there.d'\n{mark}Include='/no/such.conf' \
+             # x\ninclude_if_exists = 'gone'\nport = 5432\ninclude_dir=''\n"
+        );
+        assert_eq!(text, expected);
+        assert_eq!(without_missing_includes(text.as_bytes(), folder.path()), None);
+    }
+
+    #[test]
     fn a_configuration_from_elsewhere_speaks_of_the_new_place() {
-        let conf = b"data_directory = '/old'\nhba_file='/etc/pg_hba.conf'\n#ident_file = 'x'";
+        let conf = b"Data_Directory = '/old'\nhba_file='/etc/pg_hba.conf'\n#ident_file = 'x'";
         let taken = [b"pg_hba.conf".to_vec(), b"postgresql.conf".to_vec()];
         let text = taken_in(conf, Path::new("/new"), &taken).unwrap();
         let text = String::from_utf8(text).unwrap();

@@ -16,6 +16,9 @@ use crate::error::{EngineError, ErrorKind};
 /// The marker's name; files that begin so are never part of a backup.
 pub const MARKER: &str = ".pgrecall-restore";
 
+/// The old control file's name while it is being taken away.
+const CONTROL_ASIDE: &str = "global/.pgrecall-pg_control.old";
+
 /// What the marker says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
@@ -113,6 +116,15 @@ pub fn inspect(
     }
 }
 
+/// The restore that was interrupted in a directory: the same command goes on with its backup, even
+/// where a newer one would serve by now.
+#[must_use]
+pub fn interrupted(dir: &Path, system_identifier: u64) -> Option<Marker> {
+    let marker = read_marker(dir).ok()??;
+    let is_open = !dir.join("global/pg_control").exists();
+    (is_open && marker.system_identifier == system_identifier).then_some(marker)
+}
+
 fn control_file(dir: &Path) -> Result<Option<ControlFile>, EngineError> {
     let path = dir.join("global/pg_control");
     match fs::read(&path) {
@@ -132,8 +144,14 @@ fn read_marker(dir: &Path) -> Result<Option<Marker>, EngineError> {
     }
 }
 
-/// Refuses a directory whose `postmaster.pid` names a process that lives and works in it.
-fn refuse_running(dir: &Path) -> Result<(), EngineError> {
+/// Refuses a directory with a `postmaster.pid`: a server is at work there, or was not shut down.
+///
+/// Whether its process lives cannot be proven here: a server in a container has its number in a
+/// namespace of its own (often 1), and one on another host that shares the disk has none.
+///
+/// # Errors
+/// `Conflict`, with what is known of the process.
+pub fn refuse_running(dir: &Path) -> Result<(), EngineError> {
     let path = dir.join("postmaster.pid");
     let text = match fs::read(&path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -142,23 +160,37 @@ fn refuse_running(dir: &Path) -> Result<(), EngineError> {
     };
     // In single-user mode the number is negative (`CreateLockFile`, miscinit.c).
     let pid = text.lines().next().and_then(|line| line.trim().parse::<i64>().ok());
-    let Some(pid) = pid.map(i64::unsigned_abs).filter(|pid| *pid > 0) else { return Ok(()) };
-    let process = PathBuf::from(format!("/proc/{pid}"));
-    if !process.exists() {
-        return Ok(());
+    let pid = pid.map(i64::unsigned_abs);
+    if let Some(pid) = pid.filter(|pid| is_at_work(*pid, dir)) {
+        let message = format!("{} is the data directory of a running server", dir.display());
+        return Err(EngineError::refused(ErrorKind::Conflict, message)
+            .hint(format!("Stop it first (process {pid}), or restore into another directory.")));
     }
-    // The number may be another process's by now: a server's working directory is its data
-    // directory. One that cannot be seen is taken for a server.
-    let elsewhere = fs::metadata(process.join("cwd"))
-        .ok()
+    let message = format!(
+        "{} may be the data directory of a running server: postmaster.pid is there",
+        dir.display()
+    );
+    let named = pid.map_or_else(
+        || "It names no process.".to_owned(),
+        |pid| {
+            format!(
+                "It names process {pid}, which does not work there on this host; it may in a \
+                 container, or on another host that shares the disk."
+            )
+        },
+    );
+    Err(EngineError::refused(ErrorKind::Conflict, message).hint(named).hint(format!(
+        "If the server has surely stopped (it crashed, say), remove {} and run this again.",
+        path.display()
+    )))
+}
+
+/// A server's working directory is its data directory.
+fn is_at_work(pid: u64, dir: &Path) -> bool {
+    let cwd = fs::metadata(format!("/proc/{pid}/cwd"));
+    cwd.ok()
         .zip(fs::metadata(dir).ok())
-        .is_some_and(|(cwd, dir)| (cwd.dev(), cwd.ino()) != (dir.dev(), dir.ino()));
-    if elsewhere {
-        return Ok(());
-    }
-    let message = format!("{} is the data directory of a running server", dir.display());
-    Err(EngineError::refused(ErrorKind::Conflict, message)
-        .hint(format!("Stop it first (process {pid}), or restore into another directory.")))
+        .is_some_and(|(cwd, dir)| (cwd.dev(), cwd.ino()) == (dir.dev(), dir.ino()))
 }
 
 /// The marker, locked for as long as this lives.
@@ -214,14 +246,25 @@ pub fn sync_folder(folder: &Path) -> Result<(), EngineError> {
         .map_err(|error| EngineError::file("fsync", folder, error))
 }
 
-/// Removes a file if it is there, durably.
+/// Takes the control file away, durably: from then on no server starts.
+///
+/// A server that starts locks the directory with its `postmaster.pid` before it reads the control
+/// file (`PostmasterMain`, postmaster.c). So with the control file gone a server either is seen
+/// here, and gets it back, or cannot start.
 ///
 /// # Errors
-/// When the disk fails.
-pub fn remove_durably(path: &Path) -> Result<(), EngineError> {
-    match fs::remove_file(path) {
-        Ok(()) => path.parent().map_or(Ok(()), sync_folder),
-        Err(error) if error.kind() == IoKind::NotFound => Ok(()),
-        Err(error) => Err(EngineError::file("remove", path, error)),
+/// When a server has started since, or the disk fails.
+pub fn take_control(dir: &Path) -> Result<(), EngineError> {
+    let (control, aside) = (dir.join("global/pg_control"), dir.join(CONTROL_ASIDE));
+    match fs::rename(&control, &aside) {
+        Ok(()) => {}
+        Err(error) if error.kind() == IoKind::NotFound => return Ok(()),
+        Err(error) => return Err(EngineError::file("rename", &control, error)),
     }
+    sync_folder(&dir.join("global"))?;
+    if let Err(running) = refuse_running(dir) {
+        fs::rename(&aside, &control).map_err(|error| EngineError::file("rename", &aside, error))?;
+        return Err(running);
+    }
+    fs::remove_file(&aside).map_err(|error| EngineError::file("remove", &aside, error))
 }
