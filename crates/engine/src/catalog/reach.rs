@@ -8,7 +8,7 @@ use pgrecall_pgformat::segment_summary::SegmentSummary;
 use pgrecall_pgformat::{Lsn, SegmentName, SegmentNumber};
 use serde::Serialize;
 
-use super::wal::{StoredWal, Way, is_damage, segment_object};
+use super::wal::{StoredWal, Way, is_damage};
 use crate::archive::trailer;
 use crate::cluster::ClusterStore;
 use crate::details::BackupDetails;
@@ -46,6 +46,7 @@ impl<'a> Times<'a> {
 
     async fn of(
         &mut self,
+        wal: &StoredWal,
         way: &Way,
         number: SegmentNumber,
     ) -> Result<Option<Timestamp>, EngineError> {
@@ -53,7 +54,7 @@ impl<'a> Times<'a> {
         if let Some(known) = self.known.get(&name) {
             return Ok(*known);
         }
-        let object = segment_object(self.cluster, name, way.size)?;
+        let object = wal.object(self.cluster, name, way.size)?;
         let time = match trailer::read(&self.cluster.sealed, &object).await {
             Ok(stored) => stored.trailer.summary.as_ref().and_then(newest),
             // A damaged trailer hides a moment here; `verify` says what it means.
@@ -116,7 +117,7 @@ pub async fn of(
         found.push(Reach {
             timeline: way.timeline.0,
             until_lsn,
-            until_time: until_time(&way, last, times).await?,
+            until_time: until_time(wal, &way, last, times).await?,
             next_segment: way.name_of(next).file_name(way.size),
         });
     }
@@ -124,6 +125,7 @@ pub async fn of(
 }
 
 async fn until_time(
+    wal: &StoredWal,
     way: &Way,
     last: Option<SegmentNumber>,
     times: &mut Times<'_>,
@@ -131,7 +133,7 @@ async fn until_time(
     let mut number = last;
     for _ in 0..LOOK_BACK_SEGMENTS {
         let Some(at) = number.filter(|number| *number >= way.first) else { return Ok(None) };
-        if let Some(time) = times.of(way, at).await? {
+        if let Some(time) = times.of(wal, way, at).await? {
             return Ok(Some(time.to_string()));
         }
         number = at.previous();

@@ -9,6 +9,7 @@ use pgrecall_repo::archive;
 use pgrecall_repo::names;
 use pgrecall_store::Key;
 
+use crate::archive::holder::{self, Holders};
 use crate::cluster::ClusterStore;
 use crate::details::Position;
 use crate::error::EngineError;
@@ -90,6 +91,8 @@ pub struct StoredWal {
     pub histories: BTreeMap<TimelineId, History>,
     /// Histories that could not be read.
     pub bad_histories: Vec<BadHistory>,
+    /// Which objects hold the files whose collisions were settled.
+    pub holders: Holders,
 }
 
 impl StoredWal {
@@ -102,7 +105,9 @@ impl StoredWal {
         let mut wal = Self::default();
         let mut histories = Vec::new();
         let below = names::cluster_prefix(&cluster.at, "")?;
-        for object in cluster.sealed.list(&below).await? {
+        let listed = cluster.sealed.list(&below).await?;
+        wal.holders = Holders::of(&cluster.sealed, &listed).await?;
+        for object in &listed {
             let rest = object.key.strip_prefix(&below).unwrap_or_default();
             let mut parts = rest.split('/');
             match (parts.next(), parts.next()) {
@@ -150,6 +155,20 @@ impl StoredWal {
             }
             _ => {}
         }
+    }
+
+    /// The object that holds a segment.
+    ///
+    /// # Errors
+    /// As [`wal_place::object`].
+    pub fn object(
+        &self,
+        cluster: &ClusterStore,
+        name: SegmentName,
+        size: SegmentSize,
+    ) -> Result<Key, EngineError> {
+        let file = wal_place::object(&cluster.at, ArchiveName::Segment(name), size)?;
+        Ok(self.holders.object(&file).clone())
     }
 
     /// Whether a whole segment is stored.
@@ -365,14 +384,18 @@ fn size_of_folder(folder: &str) -> Option<SegmentSize> {
     SegmentSize::from_bytes(mebibytes.checked_mul(1 << 20)?).ok()
 }
 
-async fn read_history(
+pub(crate) async fn read_history(
     cluster: &ClusterStore,
     timeline: TimelineId,
     object: &Key,
 ) -> Result<History, EngineError> {
-    let mut bytes = Vec::new();
-    archive::fetch(&cluster.sealed, object, HISTORY_BYTES_MAX, |part| {
-        bytes.extend_from_slice(part);
+    let bytes = holder::read(&cluster.sealed, object, async |object: &Key| {
+        let mut bytes = Vec::new();
+        archive::fetch(&cluster.sealed, object, HISTORY_BYTES_MAX, |part| {
+            bytes.extend_from_slice(part);
+        })
+        .await?;
+        Ok(bytes)
     })
     .await?;
     History::parse(timeline, &bytes)
@@ -384,18 +407,6 @@ async fn read_history(
 pub fn is_damage(error: &EngineError) -> bool {
     use crate::error::ErrorKind;
     matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
-}
-
-/// The object of a stored segment.
-///
-/// # Errors
-/// As [`wal_place::object`].
-pub fn segment_object(
-    cluster: &ClusterStore,
-    name: SegmentName,
-    size: SegmentSize,
-) -> Result<Key, EngineError> {
-    Ok(wal_place::object(&cluster.at, ArchiveName::Segment(name), size)?)
 }
 
 #[cfg(test)]

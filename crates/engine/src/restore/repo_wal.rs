@@ -6,22 +6,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::{StreamExt as _, TryStreamExt as _};
 use pgrecall_pgformat::segment_digest::{SegmentWalk, visit_segment};
 use pgrecall_pgformat::segment_summary::SegmentSummary;
-use pgrecall_pgformat::timeline::History;
-use pgrecall_pgformat::{ArchiveName, SegmentName, SegmentSize, TimelineId};
+use pgrecall_pgformat::{ArchiveName, SegmentName, SegmentSize};
 use pgrecall_repo::format::document::Manifest;
-use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_repo::{archive, manifests};
 use pgrecall_store::Key;
 
 use super::plan::BackupRow;
 use super::scan::mark_of;
 use super::wal_view::{Look, Mark, StoredWal, Unreadable, WalRecord, WalView};
+use crate::archive::holder::{Holders, settled_file};
 use crate::archive::trailer;
 use crate::catalog::chain;
-use crate::catalog::wal::is_damage;
+use crate::catalog::wal::{is_damage, read_history};
 use crate::cluster::ClusterStore;
 use crate::details::BackupDetails;
-use crate::error::EngineError;
+use crate::error::{EngineError, ErrorKind};
 use crate::wal_place;
 
 /// Trailers read at once.
@@ -30,14 +29,12 @@ const READS_AT_ONCE: usize = 16;
 /// Trailers kept in memory, about 1 KiB each.
 const KEPT_MAX: usize = 8192;
 
-/// A history file is a line for each promotion.
-const HISTORY_BYTES_MAX: u64 = 1 << 20;
-
 /// The WAL of one lineage.
 #[derive(Debug)]
 pub struct RepoWal<'a> {
     cluster: &'a ClusterStore,
     stored: StoredWal,
+    holders: Holders,
     kept: Mutex<HashMap<ArchiveName, Arc<SegmentSummary>>>,
 }
 
@@ -50,15 +47,20 @@ impl<'a> RepoWal<'a> {
         let size = cluster.facts.wal_segment_size;
         let mut stored = StoredWal::empty(size);
         let sealed = &cluster.sealed;
-        for object in sealed.list(&wal_place::wal(&cluster.at, size)?).await? {
-            match ArchiveName::parse(object.key.file_name(), size) {
+        let listed = sealed.list(&wal_place::wal(&cluster.at, size)?).await?;
+        let holders = Holders::of(sealed, &listed).await?;
+        for object in &listed {
+            // Of a settled collision only the settlement may be left.
+            let file = settled_file(&object.key);
+            let file = file.as_ref().unwrap_or(&object.key);
+            match ArchiveName::parse(file.file_name(), size) {
                 Ok(ArchiveName::Segment(name)) => {
                     stored.segments.entry(name.timeline).or_default().insert(name.number);
                 }
                 Ok(ArchiveName::Partial(name)) => {
                     stored.partials.insert(name);
                 }
-                // Backup history files, and contents and settlements of collisions.
+                // Backup history files, and contents of collisions.
                 _ => {}
             }
         }
@@ -68,7 +70,7 @@ impl<'a> RepoWal<'a> {
             else {
                 continue;
             };
-            match history(sealed, timeline, &object.key).await {
+            match read_history(cluster, timeline, &object.key).await {
                 Ok(history) => {
                     stored.histories.insert(timeline, history);
                 }
@@ -78,7 +80,16 @@ impl<'a> RepoWal<'a> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Self { cluster, stored, kept: Mutex::default() })
+        Ok(Self { cluster, stored, holders, kept: Mutex::default() })
+    }
+
+    /// The object that holds a file, or why nobody can tell.
+    fn object(&self, name: ArchiveName) -> Result<Result<Key, Unreadable>, EngineError> {
+        let file = wal_place::object(&self.cluster.at, name, self.stored.segment_size)?;
+        Ok(match self.holders.unreadable.iter().find(|(unreadable, _)| *unreadable == file) {
+            Some((_, error)) => Err(Unreadable(chain(error))),
+            None => Ok(self.holders.object(&file).clone()),
+        })
     }
 
     async fn look(&self, name: ArchiveName) -> Result<Look, EngineError> {
@@ -86,8 +97,10 @@ impl<'a> RepoWal<'a> {
         if let Some(known) = known {
             return Ok(Ok(known));
         }
-        let size = self.stored.segment_size;
-        let object = wal_place::object(&self.cluster.at, name, size)?;
+        let object = match self.object(name)? {
+            Ok(object) => object,
+            Err(unreadable) => return Ok(Err(unreadable)),
+        };
         let file = match trailer::read(&self.cluster.sealed, &object).await {
             Ok(file) => file,
             Err(error) if is_damage(&error) => return Ok(Err(Unreadable(chain(&error)))),
@@ -111,30 +124,36 @@ impl<'a> RepoWal<'a> {
     /// # Errors
     /// When it is not there or damaged.
     pub async fn file(&self, name: ArchiveName) -> Result<Vec<u8>, EngineError> {
-        file(self.cluster, name, self.stored.segment_size).await
+        match self.readable(name).await? {
+            Ok(bytes) => Ok(bytes),
+            Err(Unreadable(reason)) => Err(EngineError::refused(ErrorKind::Corrupt, reason)),
+        }
+    }
+
+    /// As [`file`](Self::file); damage is no failure.
+    async fn readable(
+        &self,
+        name: ArchiveName,
+    ) -> Result<Result<Vec<u8>, Unreadable>, EngineError> {
+        match self.object(name)? {
+            Ok(object) => read_segment(self.cluster, &object, self.stored.segment_size).await,
+            Err(unreadable) => Ok(Err(unreadable)),
+        }
     }
 }
 
-async fn file(
+/// All bytes of a segment's object; damage is no failure.
+async fn read_segment(
     cluster: &ClusterStore,
-    name: ArchiveName,
-    size: SegmentSize,
-) -> Result<Vec<u8>, EngineError> {
-    let object = wal_place::object(&cluster.at, name, size)?;
-    let mut bytes = Vec::new();
-    let limit = u64::from(size.bytes());
-    archive::fetch(&cluster.sealed, &object, limit, |part| bytes.extend_from_slice(part)).await?;
-    Ok(bytes)
-}
-
-/// As [`file`]; damage is no failure.
-async fn readable(
-    cluster: &ClusterStore,
-    name: ArchiveName,
+    object: &Key,
     size: SegmentSize,
 ) -> Result<Result<Vec<u8>, Unreadable>, EngineError> {
-    match file(cluster, name, size).await {
-        Ok(bytes) => Ok(Ok(bytes)),
+    let mut bytes = Vec::new();
+    let limit = u64::from(size.bytes());
+    let fetched =
+        archive::fetch(&cluster.sealed, object, limit, |part| bytes.extend_from_slice(part));
+    match fetched.await.map_err(EngineError::from) {
+        Ok(_) => Ok(Ok(bytes)),
         Err(error) if is_damage(&error) => Ok(Err(Unreadable(chain(&error)))),
         Err(error) => Err(error),
     }
@@ -146,11 +165,11 @@ async fn readable(
 /// When the store fails.
 pub async fn whole_summary(
     cluster: &ClusterStore,
-    name: ArchiveName,
+    object: &Key,
+    segment: SegmentName,
     size: SegmentSize,
 ) -> Result<Look, EngineError> {
-    let Some(segment) = segment_of(name) else { return Ok(Err(no_segment(name))) };
-    Ok(readable(cluster, name, size).await?.map(|bytes| {
+    Ok(read_segment(cluster, object, size).await?.map(|bytes| {
         let mut walk = SegmentWalk::keeping_all(segment, size);
         walk.feed(&bytes);
         Arc::new(walk.finish())
@@ -171,7 +190,13 @@ impl WalView for RepoWal<'_> {
     }
 
     async fn whole_summary(&self, name: ArchiveName) -> Result<Look, EngineError> {
-        whole_summary(self.cluster, name, self.stored.segment_size).await
+        let Some(segment) = segment_of(name) else { return Ok(Err(no_segment(name))) };
+        match self.object(name)? {
+            Ok(object) => {
+                whole_summary(self.cluster, &object, segment, self.stored.segment_size).await
+            }
+            Err(unreadable) => Ok(Err(unreadable)),
+        }
     }
 
     async fn records(
@@ -179,7 +204,7 @@ impl WalView for RepoWal<'_> {
         name: ArchiveName,
     ) -> Result<Result<Vec<WalRecord>, Unreadable>, EngineError> {
         let Some(segment) = segment_of(name) else { return Ok(Err(no_segment(name))) };
-        Ok(readable(self.cluster, name, self.stored.segment_size).await?.map(|bytes| {
+        Ok(self.readable(name).await?.map(|bytes| {
             let mut records = Vec::new();
             visit_segment(segment, self.stored.segment_size, &bytes, &mut |visited| {
                 records.push(WalRecord {
@@ -202,17 +227,6 @@ const fn segment_of(name: ArchiveName) -> Option<SegmentName> {
 
 fn no_segment(name: ArchiveName) -> Unreadable {
     Unreadable(format!("{name:?} is no segment"))
-}
-
-async fn history(
-    sealed: &SealedStore,
-    timeline: TimelineId,
-    object: &Key,
-) -> Result<History, EngineError> {
-    let mut bytes = Vec::new();
-    archive::fetch(sealed, object, HISTORY_BYTES_MAX, |part| bytes.extend_from_slice(part)).await?;
-    History::parse(timeline, &bytes)
-        .map_err(|source| EngineError::Postgres { path: object.to_string(), source })
 }
 
 /// A lineage's backups, with their manifests.

@@ -65,7 +65,7 @@ impl WalPath {
     /// What goes on after the last whole segment: what the timeline before had of the segment in
     /// which it was left, whole or as the `.partial` of the server that was promoted. PostgreSQL
     /// takes the older timeline's file where the newer one's is not there, too.
-    fn from_ancestor(&self, stored: &StoredWal) -> Option<Piece> {
+    fn inherited(&self, stored: &StoredWal) -> Option<Piece> {
         let last = self.last_stored(stored);
         let spans = self.history.spans();
         spans.iter().rev().find_map(|span| {
@@ -90,7 +90,7 @@ impl WalPath {
     /// The `.partial` that goes on after the last whole segment, if that is what does.
     #[must_use]
     pub fn last_partial(&self, stored: &StoredWal) -> Option<SegmentName> {
-        let piece = self.from_ancestor(stored)?;
+        let piece = self.inherited(stored)?;
         matches!(piece.stored, ArchiveName::Partial(_)).then_some(piece.name)
     }
 
@@ -100,7 +100,7 @@ impl WalPath {
         if stored.has(name) {
             return Some(Piece { name, stored: ArchiveName::Segment(name), until: None });
         }
-        self.from_ancestor(stored).filter(|piece| piece.name.number == number)
+        self.inherited(stored).filter(|piece| piece.name.number == number)
     }
 }
 
@@ -277,8 +277,7 @@ pub async fn scan<V: WalView>(
     rule: &Rule,
 ) -> Result<Scan, EngineError> {
     let stored = view.stored();
-    let last =
-        path.last_stored(stored).max(path.from_ancestor(stored).map(|piece| piece.name.number));
+    let last = path.last_stored(stored).max(path.inherited(stored).map(|piece| piece.name.number));
     let chain = SegmentChain::new(path.size);
     let mut scanner = Scanner { from, until, rule, reach: Reach::default(), chain };
     let mut number = SegmentNumber::containing(from, path.size);

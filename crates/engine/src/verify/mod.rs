@@ -144,6 +144,14 @@ fn report_histories(stored: &StoredWal, report: &mut VerifyReport) {
             format!("recovery to timeline {} and those after it fails", bad.timeline.0),
         );
     }
+    for (file, error) in &stored.holders.unreadable {
+        report.add(
+            Severity::Damage,
+            file.as_str(),
+            format!("the settlement of its two contents does not read: {}", chain(error)),
+            "nobody can tell which content holds, and recovery stops before it",
+        );
+    }
     for timeline in stored.without_history() {
         report.add_missing(
             format!("timeline {}", timeline.0),

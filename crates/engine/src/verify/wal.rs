@@ -8,7 +8,7 @@ use pgrecall_pgformat::end_of_wal::EndOfWal;
 use pgrecall_pgformat::segment_chain::{Link, SegmentChain};
 use pgrecall_pgformat::segment_digest::SegmentWalk;
 use pgrecall_pgformat::segment_summary::SegmentEnd;
-use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, SegmentNumber};
+use pgrecall_pgformat::{Lsn, SegmentName, SegmentNumber};
 use pgrecall_repo::archive;
 
 use super::Depth;
@@ -16,7 +16,7 @@ use super::finding::{Severity, VerifyReport};
 use crate::archive::trailer::{self, StoredFile};
 use crate::cancel::Cancel;
 use crate::catalog::reach::{Reach, newest};
-use crate::catalog::wal::{StoredWal, Way, is_damage, segment_object};
+use crate::catalog::wal::{StoredWal, Way, is_damage};
 use crate::catalog::{Known, chain};
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
@@ -203,7 +203,8 @@ impl<'a> WalCheck<'a> {
         }
         let mut chain = SegmentChain::new(way.size);
         for name in cut.segments {
-            match whole_summary(self.cluster, ArchiveName::Segment(name), way.size).await? {
+            let object = self.wal.object(self.cluster, name, way.size)?;
+            match whole_summary(self.cluster, &object, name, way.size).await? {
                 Ok(summary) => {
                     if let Err(end) = chain.enter(&summary) {
                         return Ok(Some(broken(end)));
@@ -224,7 +225,7 @@ impl<'a> WalCheck<'a> {
         report: &mut VerifyReport,
     ) -> Result<(), EngineError> {
         let Some(broken) = broken else { return Ok(()) };
-        let object = segment_object(self.cluster, name, way.size)?;
+        let object = self.wal.object(self.cluster, name, way.size)?;
         let consequence = format!(
             "recovery along timeline {} from a backup before it cannot go beyond {}; take a new \
              backup now",
@@ -243,12 +244,14 @@ impl<'a> WalCheck<'a> {
     ) -> Result<(Option<StoredFile>, u64, Option<Broken>), EngineError> {
         let start = name.number.start(way.size);
         let broken = |reason: String| Some(Broken { at: start, reason });
-        let object = segment_object(self.cluster, name, way.size)?;
+        let object = self.wal.object(self.cluster, name, way.size)?;
         let stored = match trailer::read(&self.cluster.sealed, &object).await {
             Ok(stored) => stored,
             Err(error) if is_damage(&error) => return Ok((None, 0, broken(chain(&error)))),
-            // Settled collisions hold their contents under other names.
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok((None, 0, None)),
+            // A settlement may name what is not there.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Ok((None, 0, broken(chain(&error))));
+            }
             Err(error) => return Err(error),
         };
         let mut found = self.judge(way, name, &stored);
@@ -303,7 +306,7 @@ impl<'a> WalCheck<'a> {
         name: SegmentName,
         stored: &StoredFile,
     ) -> Result<Result<u64, String>, EngineError> {
-        let object = segment_object(self.cluster, name, way.size)?;
+        let object = self.wal.object(self.cluster, name, way.size)?;
         let limit = u64::from(way.size.bytes());
         let mut walk = SegmentWalk::new(name, way.size);
         let (sealed, mut bytes) = (&self.cluster.sealed, 0);
