@@ -1,6 +1,14 @@
 //! Real servers brought back by the real program: to a time, an LSN, a transaction and a name, and
 //! compared, row by row, with what their clients were told.
 
+#[path = "restore/fresh.rs"]
+mod fresh;
+#[path = "restore/interrupted.rs"]
+mod interrupted;
+#[path = "restore/places.rs"]
+mod places;
+#[path = "restore/roles.rs"]
+mod roles;
 #[path = "archive/site.rs"]
 #[allow(dead_code, reason = "what the tests of the archive use and these do not")]
 mod site;

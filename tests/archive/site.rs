@@ -55,6 +55,28 @@ impl Site {
         Self { scratch, program, repository }
     }
 
+    /// The program over a copy of this repository, with a configuration of its own and no cache.
+    #[allow(dead_code, reason = "the tests of restoring use it")]
+    pub(crate) fn over_copy(&self, copy: impl FnOnce(&Path)) -> Self {
+        let scratch = Scratch::new();
+        let repository = scratch.path().join("repository");
+        copy(&repository);
+        own_all(&repository);
+        let key = std::fs::read(self.key_file()).expect("the key file");
+        scratch.file("main.key", &key);
+        let config = std::fs::read_to_string(self.config()).expect("the configuration");
+        let (old, new) = (self.scratch.path().display(), scratch.path().display());
+        let config = config.replace(&old.to_string(), &new.to_string());
+        scratch.file("pgrecall.toml", config.as_bytes());
+        let program = scratch.reachable_program(Path::new(env!("CARGO_BIN_EXE_pgrecall")));
+        Self { scratch, program, repository }
+    }
+
+    #[allow(dead_code, reason = "the tests of restoring use it")]
+    pub(crate) fn key_file(&self) -> PathBuf {
+        self.scratch.path().join("main.key")
+    }
+
     pub(crate) fn scratch(&self) -> &Scratch {
         &self.scratch
     }

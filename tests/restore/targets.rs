@@ -1,12 +1,13 @@
 //! Every kind of target, with clients at work before, during and after the backup.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use pgrecall_testkit::cluster_check::assert_sound;
 use pgrecall_testkit::commit_log::{CommitLog, Inclusion, Target, sql_timestamp};
 use pgrecall_testkit::postgres::{Cluster, Stop, majors};
 use pgrecall_testkit::workload::{Workload, WorkloadOptions};
 
+use crate::fresh::fresh_copy;
 use crate::site::{Site, newest_major, switch};
 
 /// A cluster with a backup in the middle of its history, and what its clients know.
@@ -39,16 +40,22 @@ fn past(major: u32) -> Past {
     Past { log, middle, primary, site }
 }
 
-/// Restores, starts, and waits until the target is reached.
-fn bring_back(site: &Site, major: u32, name: &str, flags: &[&str]) -> (Cluster, PathBuf) {
-    let dir = site.scratch().path().join(name);
+/// Restores from a fresh copy of what the plan needs, and starts; the copy lives as long as the
+/// server, which fetches WAL from it.
+fn bring_back(site: &Site, major: u32, name: &str, flags: &[&str]) -> (Cluster, Site) {
+    let target: Vec<&str> = match flags.iter().position(|flag| *flag == "--action") {
+        Some(at) => [&flags[..at], &flags[at + 2..]].concat(),
+        None => flags.to_vec(),
+    };
+    let fresh = fresh_copy(site, &target);
+    let dir = fresh.scratch().path().join(name);
     let text = dir.to_string_lossy().into_owned();
     let mut words = vec!["restore", &text, "--as", "copy"];
     words.extend_from_slice(flags);
-    site.run(Path::new("/"), &words).expect_code(0);
+    fresh.run(Path::new("/"), &words).expect_code(0);
     let copy = Cluster::adopt(major, &dir);
     copy.start();
-    (copy, dir)
+    (copy, fresh)
 }
 
 #[test]
@@ -73,7 +80,7 @@ fn a_time_an_lsn_a_transaction_and_a_name_are_met_exactly() {
         ("latest", vec!["--action", "pause"], Target::Latest),
     ];
     for (name, flags, target) in cases {
-        let (copy, _) = bring_back(&site, major, name, &flags);
+        let (copy, _fresh) = bring_back(&site, major, name, &flags);
         copy.wait_until_paused();
         log.assert_equals(&copy, &target);
         copy.psql("SELECT pg_wal_replay_resume()");
@@ -92,7 +99,7 @@ fn every_major_comes_back_to_a_time_and_is_sound() {
         let time = sql_timestamp(middle.time);
         let target = Target::Time(middle.time, Inclusion::Inclusive);
         let flags = ["--to-time", &time, "--action", "promote"];
-        let (copy, _) = bring_back(&site, major, "copy", &flags);
+        let (copy, _fresh) = bring_back(&site, major, "copy", &flags);
         copy.wait_until_recovered();
         log.assert_equals(&copy, &target);
         assert_sound(&copy);

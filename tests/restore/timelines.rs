@@ -4,6 +4,7 @@ use std::path::Path;
 
 use pgrecall_testkit::postgres::{Cluster, Stop};
 
+use crate::fresh::fresh_copy;
 use crate::site::{Site, newest_major, switch};
 
 fn restored(site: &Site, name: &str, flags: &[&str]) -> Cluster {
@@ -52,12 +53,13 @@ fn a_fork_is_seen_and_each_branch_can_be_restored() {
     assert!(!dir.exists(), "refused before a byte is written");
 
     for (timeline, expected) in [("1", "1,2,10"), ("2", "1,2,20")] {
-        let name = format!("on-{timeline}");
-        let copy = restored(&site, &name, &["--as", "copy", "--timeline", timeline]);
+        let fresh = fresh_copy(&site, &["--timeline", timeline]);
+        let copy = restored(&fresh, "copy", &["--as", "copy", "--timeline", timeline]);
         copy.wait_until_recovered();
         assert_eq!(rows(&copy), expected);
         copy.stop(Stop::Fast);
     }
+    let site = fresh_copy(&site, &["--to-lsn", &lsn, "--exclusive"]);
     let copy = restored(&site, "before", &["--as", "copy", "--to-lsn", &lsn, "--exclusive"]);
     copy.wait_until_paused();
     assert_eq!(rows(&copy), "1");
