@@ -94,7 +94,7 @@ impl WalPath {
         matches!(piece.stored, ArchiveName::Partial(_)).then_some(piece.name)
     }
 
-    /// What has the content of a segment, under which name; only as far as `until` if that is given.
+    /// What has the content of a segment, under which name; up to `until` only if that is given.
     fn stored_as(&self, number: SegmentNumber, stored: &StoredWal) -> Option<Piece> {
         let name = self.name_of(number);
         if stored.has(name) {

@@ -72,7 +72,7 @@ impl StoredWal {
     }
 }
 
-/// Why a stored object does not read; the damage of one is no reason to fail where it is not needed.
+/// Why a stored object does not read; the damage of one is no reason to fail where nobody needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable(pub String);
 
