@@ -167,25 +167,41 @@ fn ordered(
     Ok((page, last))
 }
 
-/// What is left of a folder, the last first.
+/// What lies in a folder.
 enum Entry {
     Object(Listed),
     Folder(String),
 }
 
+/// Folders that are asked for ahead of their turn: packs lie in a thousand of them.
+const FOLDERS_AT_ONCE: usize = 16;
+
 fn by_folder<'a>(store: &'a S3Store, below: String) -> BoxStream<'a, Result<Listed, StoreError>> {
-    stream::try_unfold(vec![Entry::Folder(below)], move |mut left| async move {
-        while let Some(entry) = left.pop() {
-            match entry {
-                Entry::Object(listed) => return Ok(Some((listed, left))),
-                Entry::Folder(folder) => left.extend(entries(store, &folder).await?),
-            }
-        }
-        Ok(None)
-    })
-    .boxed()
+    below_all(store, vec![Entry::Folder(below)])
+        .scan(false, |failed, listed| {
+            let is_over = std::mem::replace(failed, listed.is_err());
+            std::future::ready((!is_over).then_some(listed))
+        })
+        .boxed()
 }
 
+/// Everything that these are or have below them, in order.
+fn below_all<'a>(store: &'a S3Store, all: Vec<Entry>) -> BoxStream<'a, Result<Listed, StoreError>> {
+    let opened = stream::iter(all).map(move |entry| below_one(store, entry));
+    opened.buffered(FOLDERS_AT_ONCE).try_flatten().boxed()
+}
+
+async fn below_one(
+    store: &S3Store,
+    entry: Entry,
+) -> Result<BoxStream<'_, Result<Listed, StoreError>>, StoreError> {
+    match entry {
+        Entry::Object(listed) => Ok(stream::iter([Ok(listed)]).boxed()),
+        Entry::Folder(folder) => Ok(below_all(store, entries(store, &folder).await?)),
+    }
+}
+
+/// What lies directly in a folder, in order.
 async fn entries(store: &S3Store, folder: &str) -> Result<Vec<Entry>, StoreError> {
     let mut entries = Vec::new();
     let mut token = None;
@@ -203,7 +219,7 @@ async fn entries(store: &S3Store, folder: &str) -> Result<Vec<Entry>, StoreError
             break;
         }
     }
-    entries.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+    entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     entries.dedup_by(|a, b| a.0 == b.0);
     Ok(entries.into_iter().map(|(_, entry)| entry).collect())
 }
@@ -212,7 +228,7 @@ async fn entries(store: &S3Store, folder: &str) -> Result<Vec<Entry>, StoreError
 pub(super) async fn folders(store: &S3Store, prefix: &Prefix) -> Result<Vec<Prefix>, StoreError> {
     let below = format!("{}{prefix}", store.folder);
     let entries = entries(store, &below).await?;
-    let names = entries.iter().rev().filter_map(|entry| match entry {
+    let names = entries.iter().filter_map(|entry| match entry {
         Entry::Folder(name) => name.strip_prefix(store.folder.as_str()),
         Entry::Object(_) => None,
     });
