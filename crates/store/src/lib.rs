@@ -23,7 +23,7 @@ pub use directory::{DirectoryStore, RootPolicy};
 pub use error::{Act, ErrorKind, StoreError};
 pub use key::{KEY_LEN_MAX, Key, KeyError, Prefix};
 pub use memory::MemoryStore;
-pub use probe::{ProbeFinding, ProbeReport, Promise, probe};
+pub use probe::{Deletion, ProbeFinding, ProbeReport, Promise, probe};
 pub use registry::{StoreOptions, open};
 pub use retry::{Progress, Retry, RetryOptions, SystemTiming, Timing};
 pub use s3::{

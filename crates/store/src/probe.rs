@@ -53,6 +53,18 @@ pub struct ProbeReport {
     pub racers: usize,
     /// The promises that were broken; empty when all were kept.
     pub findings: Vec<ProbeFinding>,
+    /// Whether the credentials may delete.
+    pub deletion: Deletion,
+}
+
+/// What became of the deletes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// They were carried out.
+    Allowed,
+    /// They are denied, which is a way to guard a repository and breaks no promise. What the probe
+    /// has put stays.
+    Denied,
 }
 
 impl ProbeReport {
@@ -82,13 +94,18 @@ pub async fn probe(
         let what = "a probe needs at least two connections to race";
         return Err(StoreError::new(ErrorKind::Invalid, Act::Open, url, what));
     }
-    let mut report = ProbeReport { rounds, racers: stores.len(), findings: Vec::new() };
+    let mut report = ProbeReport {
+        rounds,
+        racers: stores.len(),
+        findings: Vec::new(),
+        deletion: Deletion::Allowed,
+    };
     for round in 0..rounds {
         let mut id = [0; 16];
         random(&mut id);
         let name: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
         let key = prefix.key(&format!("probe-{name}"))?;
-        let mut probing = Round { stores, prefix, key, round, findings: &mut report.findings };
+        let mut probing = Round { stores, prefix, key, round, report: &mut report };
         let outcome = probing.run().await;
         // Also after a failure: an object left behind would be in the way of nobody, but it is
         // litter.
@@ -104,13 +121,13 @@ struct Round<'a> {
     prefix: &'a Prefix,
     key: Key,
     round: u32,
-    findings: &'a mut Vec<ProbeFinding>,
+    report: &'a mut ProbeReport,
 }
 
 impl Round<'_> {
     fn found(&mut self, promise: Promise, seen: impl Into<String>) {
         let round = self.round;
-        self.findings.push(ProbeFinding { promise, round, seen: seen.into() });
+        self.report.findings.push(ProbeFinding { promise, round, seen: seen.into() });
     }
 
     /// The bytes of one racer: as long for each, and different.
@@ -221,8 +238,9 @@ impl Round<'_> {
     }
 
     async fn check_deleted(&mut self) -> Result<(), StoreError> {
-        for store in self.stores.iter().take(1) {
-            store.delete(&self.key).await?;
+        self.clean_up().await?;
+        if self.report.deletion == Deletion::Denied {
+            return Ok(());
         }
         for (reader, store) in self.stores.iter().enumerate() {
             let seen = match store.get(&self.key, u64::MAX).await {
@@ -241,9 +259,14 @@ impl Round<'_> {
         Ok(())
     }
 
-    async fn clean_up(&self) -> Result<(), StoreError> {
+    async fn clean_up(&mut self) -> Result<(), StoreError> {
         for store in self.stores.iter().take(1) {
-            store.delete(&self.key).await?;
+            match store.delete(&self.key).await {
+                Err(error) if error.kind() == ErrorKind::Denied => {
+                    self.report.deletion = Deletion::Denied;
+                }
+                answer => answer?,
+            }
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use pgrecall_pgserver::{ArchiveMode, RecoveryState, Server, ServerInfo, WalLevel
 use pgrecall_repo::names;
 use pgrecall_repo::random::SharedRandom;
 use pgrecall_repo::repository::Repository;
-use pgrecall_store::{Prefix, RootPolicy};
+use pgrecall_store::{Deletion, Prefix, RootPolicy};
 use serde::Serialize;
 
 use crate::args::CheckArgs;
@@ -220,10 +220,19 @@ async fn check_keys(settings: &Settings, repository: &Repository, report: &mut R
 /// Tries what the store promises, over connections of its own.
 async fn check_store(settings: &Settings, report: &mut Report) {
     match probe(settings).await {
-        Ok(found) if found.is_sound() => report.pass(
-            "store",
-            format!("of {} racing puts one won, in each of {} rounds", found.racers, found.rounds),
-        ),
+        Ok(found) if found.is_sound() => {
+            let deletion = match found.deletion {
+                Deletion::Allowed => "",
+                Deletion::Denied => {
+                    "; these credentials may not delete, which guards what is stored"
+                }
+            };
+            let (racers, rounds) = (found.racers, found.rounds);
+            report.pass(
+                "store",
+                format!("of {racers} racing puts one won, in each of {rounds} rounds{deletion}"),
+            );
+        }
         Ok(found) => {
             let seen: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
             report.fail(

@@ -20,6 +20,8 @@ enum Lie {
     ListsLate,
     KeepsDeleted,
     OverwritesLater,
+    /// No lie, but a guard.
+    DeniesDeletes,
 }
 
 #[derive(Debug)]
@@ -80,6 +82,9 @@ impl Store for Liar {
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         match self.lie {
             Lie::KeepsDeleted => Ok(()),
+            Lie::DeniesDeletes => {
+                Err(StoreError::new(ErrorKind::Denied, Act::Delete, key.as_str(), "HTTP 403"))
+            }
             _ => self.inner.delete(key).await,
         }
     }
@@ -130,6 +135,15 @@ async fn each_lie_is_found() {
         Ok(report) => assert_eq!(report.findings[0].promise, Promise::MissingIsNotFound),
         Err(error) => assert_eq!(error.kind(), ErrorKind::Denied),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_may_not_delete_are_told_apart_from_a_broken_store() {
+    let (report, inner) = probe_liar(Lie::DeniesDeletes).await;
+    let report = report.unwrap();
+    assert!(report.is_sound(), "{:?}", report.findings);
+    assert_eq!(report.deletion, Deletion::Denied);
+    assert_eq!(inner.list(&Prefix::root()).count().await, 3, "one object of each round stays");
 }
 
 #[tokio::test]

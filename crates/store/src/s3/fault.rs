@@ -200,7 +200,7 @@ const HINT_CERTIFICATE: &str =
     "Name the certificate authority's PEM file in the repository's settings.";
 const HINT_REGION: &str = "Set the repository's region to the bucket's.";
 const HINT_DENIED: &str = "Without the right to list the bucket S3 answers 403 for names that do \
-     not exist: the credentials need ListBucket, GetObject, PutObject and DeleteObject.";
+     not exist: the credentials need ListBucket, GetObject and PutObject, and DeleteObject to remove.";
 
 fn by_code(code: &str) -> Option<Meaning> {
     let stop = |kind, what: &str, hint| Some(Meaning::stop(kind, what, hint));
