@@ -1,5 +1,6 @@
 //! Stores that fail, refuse or slow down while a backup runs.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,12 +9,13 @@ use pgrecall_repo::backup::{self, BackupNote, BackupSession};
 use pgrecall_repo::codec::Level;
 use pgrecall_repo::format::document::Manifest;
 use pgrecall_repo::format::header::Kind;
+use pgrecall_repo::index::{Index, Purpose};
 use pgrecall_repo::pack::PackBuilder;
 use pgrecall_repo::random::{Random, SharedRandom};
 use pgrecall_repo::sealed_store::{DOCUMENT_BYTES_MAX, SealedStore};
 use pgrecall_repo::{ErrorKind, RepoError, manifests, names};
 use pgrecall_store::{ErrorKind as StoreErrorKind, Key, Put, Store, StoreError};
-use pgrecall_testkit::stores::{Call, CallKind, Calls, FailNth, Hook, Hooked, Lasting};
+use pgrecall_testkit::stores::{Call, CallKind, Calls, FailNth, Hook, Hooked, Lasting, Record};
 
 use super::{at, begin, key_file, made, manifest, memory, plains, store_chunks};
 
@@ -198,4 +200,26 @@ async fn no_document_is_written_that_no_reader_takes() {
     let large = Manifest { details, ..manifest(session.id()) };
     let error = session.commit(&large).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+}
+
+#[tokio::test]
+async fn the_index_is_read_once_and_only_when_something_is_looked_for() {
+    let inner = memory();
+    let record = Record::over(inner.clone());
+    let sealed = through(&inner, record.clone()).await;
+    let mut ids = Vec::new();
+    for part in plains().chunks(5) {
+        let session = begin(&sealed).await;
+        ids.extend(store_chunks(&session, part).await.0);
+        session.commit(&manifest(session.id())).await.unwrap();
+    }
+    record.hook().clear();
+    let index = Index::open(&sealed, &at().domain, Purpose::Read).await.unwrap();
+    assert!(index.locate(&sealed, &HashSet::new()).await.unwrap().is_empty());
+    let reads = Calls::reads().naming("/index/");
+    assert_eq!(record.hook().count(&reads), 0);
+    for id in &ids {
+        assert_eq!(index.locate(&sealed, &HashSet::from([*id])).await.unwrap().len(), 1);
+    }
+    assert_eq!(record.hook().count(&reads), 4, "one for each index object");
 }
