@@ -9,7 +9,7 @@ use pgrecall_repo::id::ChunkId;
 pub const INLINE_HASHES_MAX: usize = 64;
 
 /// A map being built.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct MapBuilder {
     map: FileMap,
     chunks: HashMap<ChunkId, u32>,
@@ -43,6 +43,24 @@ impl MapBuilder {
             self.fresh.push((number, hashes));
         }
         number
+    }
+
+    /// A number for a chunk whose bytes are still being gathered: [`settle`](Self::settle) it.
+    pub fn reserve(&mut self) -> u32 {
+        let number = u32::try_from(self.map.chunks.len()).unwrap_or(u32::MAX);
+        let id = ChunkId::from_bytes([0; 32]);
+        self.map.chunks.push(MapChunk { id, plain_len: 0, hashes: HashSource::None });
+        number
+    }
+
+    /// Says which chunk a reserved number stands for, with its pages' hashes.
+    pub fn settle(&mut self, number: u32, id: ChunkId, plain_len: u32, hashes: Vec<u64>) {
+        let at = usize::try_from(number).unwrap_or(usize::MAX);
+        if let Some(chunk) = self.map.chunks.get_mut(at) {
+            *chunk = MapChunk { id, plain_len, hashes: HashSource::None };
+        }
+        self.chunks.entry(id).or_insert(number);
+        self.fresh.push((number, hashes));
     }
 
     /// Appends part of a chunk.

@@ -2,7 +2,7 @@
 //! that looks torn.
 
 use pgrecall_pgformat::Lsn;
-use pgrecall_pgformat::page_check::{PageChecksums, check_page};
+use pgrecall_pgformat::page_check::{PageChecksums, Soundness, Verdict, check_page};
 use pgrecall_pgformat::relation::RelationFile;
 
 use crate::backup::source::SourceFile;
@@ -39,9 +39,8 @@ impl PageContext {
         })
     }
 
-    /// Checks every whole page of a buffer that starts at `offset` of the file. A page that looks
-    /// bad is read once more, in place: PostgreSQL may have been writing it. What is bad then is
-    /// damaged in the source.
+    /// Checks a page that was read at `offset` of the file. One that looks bad is read once more,
+    /// in place: PostgreSQL may have been writing it.
     ///
     /// # Errors
     /// When the second read fails.
@@ -49,28 +48,58 @@ impl PageContext {
         &self,
         file: &dyn SourceFile,
         offset: u64,
-        buffer: &mut [u8],
-        damaged: &mut Vec<u32>,
-    ) -> std::io::Result<()> {
-        let first = offset / self.page_size as u64;
-        for (number, page) in buffer.chunks_exact_mut(self.page_size).enumerate() {
-            let in_file = u32::try_from(first + number as u64).unwrap_or(u32::MAX);
-            let block = self.first_block.wrapping_add(in_file);
-            if !check_page(page, block, self.start_lsn, self.checksums).is_bad() {
-                continue;
-            }
-            let at = offset + (number * self.page_size) as u64;
-            let mut again = vec![0; self.page_size];
-            if file.read_at(&mut again, at)? != self.page_size {
-                // The file was cut meanwhile: WAL replay will cut it too.
-                continue;
-            }
-            page.copy_from_slice(&again);
-            if check_page(page, block, self.start_lsn, self.checksums).is_bad() {
-                damaged.push(block);
-            }
+        page: &mut [u8],
+    ) -> std::io::Result<CheckedPage> {
+        let in_file = offset / self.page_size as u64;
+        let block = self.first_block.wrapping_add(u32::try_from(in_file).unwrap_or(u32::MAX));
+        // The end of a file that is being extended: WAL replay writes the whole page.
+        if page.len() < self.page_size || self.judge(page, block).is_none() {
+            return Ok(CheckedPage::default());
         }
-        Ok(())
+        let mut again = vec![0; self.page_size];
+        if file.read_at(&mut again, offset)? != self.page_size {
+            // The file was cut meanwhile: WAL replay will cut it too.
+            return Ok(CheckedPage::default());
+        }
+        page.copy_from_slice(&again);
+        Ok(CheckedPage { read_again: true, bad: self.judge(page, block) })
+    }
+
+    fn judge(&self, page: &[u8], block: u32) -> Option<BadPage> {
+        match check_page(page, block, self.start_lsn, self.checksums) {
+            Verdict::NewerThanBackup { sound: Soundness::Bad, page_lsn } => {
+                Some(BadPage { block, newer: Some(page_lsn) })
+            }
+            verdict => verdict.is_bad().then_some(BadPage { block, newer: None }),
+        }
+    }
+}
+
+/// What came of checking a page.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CheckedPage {
+    /// It was read again, and may have other bytes now.
+    pub read_again: bool,
+    /// It looked bad twice.
+    pub bad: Option<BadPage>,
+}
+
+/// A page that looked bad twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadPage {
+    /// Its number within the relation's fork.
+    pub block: u32,
+    /// Its LSN, when that says that it changed after the backup's start: WAL replay mends it, but
+    /// only if the LSN is true.
+    pub newer: Option<Lsn>,
+}
+
+impl BadPage {
+    /// Whether it is damaged in the source, in the light of where the backup ended: no page that
+    /// was read before can have been changed after that, so an LSN beyond it is rubbish too.
+    #[must_use]
+    pub fn is_damage(&self, stop: Lsn) -> bool {
+        self.newer.is_none_or(|lsn| lsn > stop)
     }
 }
 

@@ -1,8 +1,10 @@
 //! The backup that a new one is compared with: its file maps and page hashes, read piece by piece.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 
+use pgrecall_pgformat::Lsn;
+use pgrecall_pgformat::control::DataChecksums;
+use pgrecall_pgformat::page_check::PageChecksums;
 use pgrecall_repo::RepoError;
 use pgrecall_repo::backup::BackupSession;
 use pgrecall_repo::format::document::Manifest;
@@ -21,6 +23,8 @@ pub struct Reference {
     /// What its manifest says.
     pub details: BackupDetails,
     files: HashMap<Vec<u8>, Vec<Piece>>,
+    /// Files with damage: what was found then is looked for again.
+    damaged: HashSet<Vec<u8>>,
 }
 
 impl Reference {
@@ -41,7 +45,19 @@ impl Reference {
             Ok(())
         };
         session.each_table(manifest, keep).await?;
-        Ok(Self { id: manifest.backup, details, files })
+        let damaged = details.damage.iter().map(|file| file.path.clone().into_bytes()).collect();
+        Ok(Self { id: manifest.backup, details, files, damaged })
+    }
+
+    /// Pages of this file that are as they were, and older than this, were checked and found sound
+    /// when the reference was taken. Nothing when they were not checked, or not all sound.
+    #[must_use]
+    pub fn sound_before(&self, path: &[u8], checksums: PageChecksums) -> Option<Lsn> {
+        let checked = match checksums {
+            PageChecksums::Off => true,
+            PageChecksums::On => matches!(self.details.data_checksums, DataChecksums::On { .. }),
+        };
+        (checked && !self.damaged.contains(path)).then_some(self.details.start.lsn)
     }
 
     /// The piece of a file that starts at `number` times the piece length.
@@ -55,8 +71,10 @@ impl Reference {
 /// are.
 #[derive(Debug)]
 pub struct OldPiece {
+    /// As the reference's file table has it.
+    pub piece: PieceMap,
     /// The map.
-    pub map: Arc<FileMap>,
+    pub map: FileMap,
     /// By page.
     pub pages: Vec<OldPage>,
 }
@@ -106,7 +124,7 @@ pub async fn read_piece(
     }
     let usable: Vec<bool> = map.chunks.iter().map(|chunk| session.refer(&chunk.id)).collect();
     let pages = lay_out(&map, &hashes, &usable);
-    Ok(Some(OldPiece { map: Arc::new(map), pages }))
+    Ok(Some(OldPiece { piece: piece.map.clone(), map, pages }))
 }
 
 async fn read_known(

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use pgrecall_repo::backup::BackupNote;
 use pgrecall_repo::format::document::Manifest;
-use pgrecall_repo::format::map::Source as MapSource;
+use pgrecall_repo::format::map::{FileMap, Source as MapSource};
 use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::format::table::{Entry, EntryKind, RelativePath};
 use pgrecall_repo::index::{Index, Purpose};
@@ -19,9 +19,14 @@ use pgrecall_repo::{chunks, manifests};
 use pgrecall_store::MemoryStore;
 
 use super::*;
-use crate::backup::source::Listing;
+use crate::backup::map_builder::MapBuilder;
+use crate::backup::page_scan::PageContext;
+use crate::backup::piece::{PieceCopy, PieceOptions};
+use crate::backup::reference::{OldPage, OldPiece};
+use crate::backup::source::{Listing, SourceFile};
 use crate::backup::table_writer;
 use crate::details::tests::details;
+use crate::details::{BackupDetails, DamagedFile};
 
 const PAGE: usize = 8192;
 
@@ -71,6 +76,7 @@ impl Source for FakeSource {
                 gid: 1,
                 mtime_us: 0,
                 kind: SourceKind::File { len: bytes.len() as u64 },
+                read_at: None,
             })
             .collect();
         Ok(Listing { entries, ..Listing::default() })
@@ -147,13 +153,18 @@ fn options() -> CopyOptions {
 
 struct Taken {
     manifest: Manifest,
-    damage: Vec<DamagedFile>,
+    bad: Vec<(String, Vec<BadPage>)>,
     new_bytes: u64,
 }
 
 /// Backs the source up, with the backup before as the reference.
 async fn back_up(sealed: &SealedStore, source: FakeSource, before: Option<&Manifest>) -> Taken {
-    let note = BackupNote { host: "h".into(), process: 1, began: "now".into() };
+    let note = BackupNote {
+        host: "h".into(),
+        process: 1,
+        incarnation: String::new(),
+        began: "now".into(),
+    };
     let session = BackupSession::begin(sealed.clone(), at(), &note).await.unwrap();
     let session = Arc::new(session);
     let reference = match before {
@@ -170,9 +181,14 @@ async fn back_up(sealed: &SealedStore, source: FakeSource, before: Option<&Manif
         Progress::silent(),
     );
     let keys = sealed.keys().clone();
-    let (tables, damage, new_bytes) = tokio::task::spawn_blocking(move || {
+    let (tables, bad, new_bytes) = tokio::task::spawn_blocking(move || {
         let files = copier.copy(&listing.entries).unwrap();
-        let damage: Vec<_> = files.iter().filter_map(|file| file.damage.clone()).collect();
+        let names = listing.entries.iter().map(|e| String::from_utf8(e.path.clone()).unwrap());
+        let bad = names
+            .zip(&files)
+            .filter(|(_, file)| !file.bad.is_empty())
+            .map(|(name, file)| (name, file.bad.clone()))
+            .collect::<Vec<_>>();
         let entries: Vec<Entry> = listing
             .entries
             .iter()
@@ -191,7 +207,7 @@ async fn back_up(sealed: &SealedStore, source: FakeSource, before: Option<&Manif
         let new_bytes = copier.counters.new.load(Ordering::Relaxed);
         let tables = table_writer::write(&copier, &keys, &entries).unwrap();
         copier.flush_meta().unwrap();
-        (tables, damage, new_bytes)
+        (tables, bad, new_bytes)
     })
     .await
     .unwrap();
@@ -203,10 +219,43 @@ async fn back_up(sealed: &SealedStore, source: FakeSource, before: Option<&Manif
         tables,
         entries: 0,
         bytes: 0,
-        details: details().to_value(),
+        details: details_with(&bad).to_value(),
     };
     session.commit(&manifest).await.unwrap();
-    Taken { manifest, damage, new_bytes }
+    Taken { manifest, bad, new_bytes }
+}
+
+/// Details that name the bad pages as damage.
+fn details_with(bad: &[(String, Vec<BadPage>)]) -> BackupDetails {
+    let damage = bad.iter().map(|(path, pages)| DamagedFile {
+        path: path.clone(),
+        blocks: pages.iter().map(|page| page.block).collect(),
+        count: pages.len() as u64,
+    });
+    BackupDetails { damage: damage.collect(), ..details() }
+}
+
+/// The map of a file of one piece.
+async fn map_of(sealed: &SealedStore, manifest: &Manifest, path: &str) -> FileMap {
+    let domain = &at().domain;
+    let index = Index::open(sealed, domain, Purpose::Read).await.unwrap();
+    let mut found = None;
+    manifests::each_table::<EngineError>(sealed, domain, &index, manifest, |part| {
+        found = found.take().or(part.into_iter().find(|entry| entry.path.to_string() == path));
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let entry = found.unwrap();
+    match &entry.pieces()[0].map {
+        PieceMap::Zeros => panic!("{path} is all zeros"),
+        PieceMap::Inline(map) => FileMap::decode(map).unwrap(),
+        PieceMap::Chunk { id, .. } => {
+            let wanted = HashSet::from([*id]);
+            let read = chunks::read_many(sealed, domain, &index, &wanted).await.unwrap();
+            FileMap::decode(&read[id]).unwrap()
+        }
+    }
 }
 
 /// Every file of a backup, put together from its maps.
@@ -326,7 +375,7 @@ async fn a_torn_page_is_read_again_and_this_backup_and_the_next_come_back_clean(
     let files = BTreeMap::from([("base/5/1".to_owned(), relation(64, 0))]);
     let torn = FakeSource { files: files.clone(), mood: Mood::TornOnce };
     let first = back_up(&sealed, torn, None).await;
-    assert!(first.damage.is_empty(), "{:?}", first.damage);
+    assert!(first.bad.is_empty(), "{:?}", first.bad);
     assert_eq!(restored(&sealed, &first.manifest).await, files);
     let second = back_up(&sealed, calm(&files), Some(&first.manifest)).await;
     assert_eq!(restored(&sealed, &second.manifest).await, files);
@@ -340,29 +389,143 @@ async fn damage_is_named_by_file_and_block_and_kept_as_it_is() {
     bytes[9 * PAGE + 4000] ^= 1;
     let files = BTreeMap::from([("base/5/7.1".to_owned(), Vec::new()), ("base/5/7".into(), bytes)]);
     let taken = back_up(&sealed, calm(&files), None).await;
-    assert_eq!(taken.damage.len(), 1);
-    assert_eq!(taken.damage[0].path, "base/5/7");
-    assert_eq!(taken.damage[0].blocks, vec![5, 9]);
+    let bad = |block| BadPage { block, newer: None };
+    assert_eq!(taken.bad, vec![("base/5/7".to_owned(), vec![bad(5), bad(9)])]);
     assert_eq!(restored(&sealed, &taken.manifest).await, files);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scattered_changes_of_a_piece_share_their_chunks() {
+    let sealed = domain().await;
+    let mut files = BTreeMap::from([("base/5/1".to_owned(), relation(4096, 1))]);
+    let first = back_up(&sealed, calm(&files), None).await;
+    // One page of each region of 32.
+    let big = files.get_mut("base/5/1").unwrap();
+    for block in (7..4096_u32).step_by(32) {
+        let at = block as usize * PAGE;
+        big[at..at + PAGE].copy_from_slice(&page(block, 200));
+    }
+    let second = back_up(&sealed, calm(&files), Some(&first.manifest)).await;
+    assert_eq!(restored(&sealed, &second.manifest).await, files);
+    let before = map_of(&sealed, &first.manifest, "base/5/1").await.chunks.len();
+    let after = map_of(&sealed, &second.manifest, "base/5/1").await.chunks.len();
+    assert_eq!((before, after), (128, 128 + 4), "128 pages are four chunks of 32");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_did_not_change_keeps_its_map_after_patches_too() {
+    let sealed = domain().await;
+    let mut files = BTreeMap::from([("base/5/1".to_owned(), relation(4096, 1))]);
+    let first = back_up(&sealed, calm(&files), None).await;
+    let big = files.get_mut("base/5/1").unwrap();
+    for block in [3, 700, 701, 4000] {
+        let at = block as usize * PAGE;
+        big[at..at + PAGE].copy_from_slice(&page(block, 77));
+    }
+    let second = back_up(&sealed, calm(&files), Some(&first.manifest)).await;
+    let third = back_up(&sealed, calm(&files), Some(&second.manifest)).await;
+    assert_eq!(third.manifest.tables, second.manifest.tables);
+    assert_eq!(third.new_bytes, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_patches_of_the_same_bytes_come_back() {
+    let sealed = domain().await;
+    let mut files = BTreeMap::from([("base/5/1".to_owned(), relation(512, 1))]);
+    let mut last = back_up(&sealed, calm(&files), None).await.manifest;
+    let same = page(5, 99);
+    for block in [5, 300] {
+        files.get_mut("base/5/1").unwrap()[block * PAGE..][..PAGE].copy_from_slice(&same);
+        last = back_up(&sealed, calm(&files), Some(&last)).await.manifest;
+        assert_eq!(restored(&sealed, &last).await, files);
+    }
+    let again = back_up(&sealed, calm(&files), Some(&last)).await;
+    assert_eq!(restored(&sealed, &again.manifest).await, files);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_stays_is_named_again_and_sound_pages_are_judged_once() {
+    let sealed = domain().await;
+    let mut bytes = relation(64, 0);
+    bytes[5 * PAGE + 4000] ^= 1;
+    let files = BTreeMap::from([("base/5/7".to_owned(), bytes)]);
+    let first = back_up(&sealed, calm(&files), None).await;
+    let second = back_up(&sealed, calm(&files), Some(&first.manifest)).await;
+    assert_eq!(second.bad, first.bad);
+    assert_eq!(second.bad.len(), 1);
+    // A reference that found nothing is believed: its bytes were the same.
+    let details = details().to_value();
+    let believed = Manifest { details, ..second.manifest };
+    let third = back_up(&sealed, calm(&files), Some(&believed)).await;
+    assert_eq!(third.bad, vec![]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_page_hash_wrongly_takes_for_unchanged_is_found_by_the_chunk_id() {
+    let sealed = domain().await;
+    let keys = sealed.keys();
+    let mut region = relation(32, 1);
+    // A reference whose hashes fit, over a chunk of other bytes.
+    let hashes: Vec<u64> = region.chunks(PAGE).map(|page| keys.page_hash(page)).collect();
+    let mut map = MapBuilder::new(PAGE as u32);
+    let chunk = map.fresh_chunk(ChunkId::from_bytes([9; 32]), region.len() as u32, hashes.clone());
+    map.part(chunk, 0, region.len() as u64);
+    let at = |(page, hash): (usize, &u64)| OldPage::At {
+        chunk: 0,
+        offset: (page * PAGE) as u32,
+        hash: *hash,
+    };
+    let pages: Vec<OldPage> = hashes.iter().enumerate().map(at).collect();
+    let file = FakeFile { bytes: region.clone(), mood: Mood::Calm, seen: Mutex::default() };
+    let mut stored_with = |one_in, seed| {
+        let (piece, map) = (PieceMap::Zeros, map.clone().finish(None));
+        let old = OldPiece { piece, map, pages: pages.clone() };
+        let context = PageContext::of("base/5/1", 8192, 131_072, Lsn(1 << 40), PageChecksums::On);
+        let options = PieceOptions {
+            path: std::path::Path::new("base/5/1"),
+            keys,
+            chunk_bytes: 32 * PAGE,
+            context,
+            sound_before: None,
+            recheck: Recheck::one_in(one_in, seed),
+        };
+        let mut stored = 0;
+        let mut store = |plain: &[u8]| {
+            stored += plain.len();
+            Ok(keys.chunk_id(plain))
+        };
+        let mut copy = PieceCopy::new(options, Some(old));
+        copy.add(&file, 0, 0, &mut region, &mut store).unwrap();
+        copy.finish(32 * PAGE as u64, &mut store).unwrap();
+        stored
+    };
+    assert_eq!(stored_with(64, 1), 0, "not picked this time");
+    assert_eq!(stored_with(64, 64), 32 * PAGE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rubbish_with_a_high_lsn_is_damage_once_the_end_is_known() {
+    let sealed = domain().await;
+    let mut bytes = relation(64, 0);
+    bytes[5 * PAGE..6 * PAGE].fill(0xee);
+    let files = BTreeMap::from([("base/5/7".to_owned(), bytes)]);
+    let taken = back_up(&sealed, calm(&files), None).await;
+    let bad = taken.bad[0].1[0];
+    assert_eq!(bad, BadPage { block: 5, newer: Some(Lsn(0xeeee_eeee_eeee_eeee)) });
+    assert!(bad.is_damage(Lsn(1 << 41)));
+    // Torn while it was written during the backup: WAL mends it.
+    assert!(!BadPage { newer: Some(Lsn(1 << 40)), ..bad }.is_damage(Lsn(1 << 41)));
 }
 
 #[test]
 fn a_piece_cut_short_before_others_is_filled_with_zeros() {
-    let entry = SourceEntry {
-        path: b"base/5/1".to_vec(),
-        mode: 0,
-        uid: 0,
-        gid: 0,
-        mtime_us: 0,
-        kind: SourceKind::File { len: 3 * PIECE_BYTES },
-    };
     let piece = |len| {
         let map = Some((len, PieceMap::Zeros));
-        Some(PieceResult { map, damage: vec![] })
+        Some(PieceResult { map, bad: vec![] })
     };
-    let nothing = Some(PieceResult { map: None, damage: vec![] });
+    let nothing = Some(PieceResult { map: None, bad: vec![] });
     let results = vec![piece(8192), nothing, piece(100)];
-    let pieces = joined(&entry, results).pieces.unwrap();
+    let pieces = joined(results).pieces.unwrap();
     let lens: Vec<_> = pieces.iter().map(|piece| piece.len).collect();
     assert_eq!(lens.iter().sum::<u64>(), 2 * PIECE_BYTES + 100);
 }

@@ -1,0 +1,290 @@
+//! A piece of a file being copied: which of its pages are carried over, which are gathered into
+//! patches, and which regions are stored whole.
+
+use std::path::Path;
+
+use pgrecall_pgformat::Lsn;
+use pgrecall_repo::format::table::PieceMap;
+use pgrecall_repo::id::ChunkId;
+use pgrecall_repo::keys::Keys;
+
+use crate::backup::map_builder::MapBuilder;
+use crate::backup::page_scan::{BadPage, PageContext, is_zero};
+use crate::backup::reference::{OldPage, OldPiece};
+use crate::backup::source::SourceFile;
+use crate::error::EngineError;
+
+/// Stores a chunk unless it is there, and gives its id.
+pub type StoreChunk<'a> = dyn FnMut(&[u8]) -> Result<ChunkId, EngineError> + 'a;
+
+/// What stays the same for all regions of a piece.
+pub struct PieceOptions<'a> {
+    /// The file, for messages.
+    pub path: &'a Path,
+    /// The keys of page hashes.
+    pub keys: &'a Keys,
+    /// Bytes of a chunk.
+    pub chunk_bytes: usize,
+    /// How pages are judged; nothing for files that are not relations.
+    pub context: Option<PageContext>,
+    /// Pages that equal the reference's and are older than this were found sound when that backup
+    /// was taken; nothing when it cannot be relied on.
+    pub sound_before: Option<Lsn>,
+    /// Which unchanged regions are compared by their chunks' ids too.
+    pub recheck: Recheck,
+}
+
+/// Picks regions whose pages all equal the reference's by their 64-bit hashes: they are compared
+/// once more, by the 256-bit id of their chunk. It costs a hash of a few bytes in a hundred, no
+/// reading, and finds in the end what a page hash, or a bug, has wrongly taken for unchanged.
+#[derive(Debug, Clone, Copy)]
+pub struct Recheck {
+    seed: u64,
+    one_in: u64,
+}
+
+impl Recheck {
+    /// One region in so many; other ones by other seeds.
+    pub const fn one_in(one_in: u64, seed: u64) -> Self {
+        Self { seed, one_in }
+    }
+
+    fn picks(self, region: u64) -> bool {
+        region.wrapping_add(self.seed).is_multiple_of(self.one_in.max(1))
+    }
+}
+
+/// Pages that changed, on their way into a chunk.
+#[derive(Default)]
+struct Patch {
+    bytes: Vec<u8>,
+    hashes: Vec<u64>,
+    /// The chunk's number in the map; given with the first page.
+    number: Option<u32>,
+}
+
+/// A piece being copied.
+pub struct PieceCopy<'a> {
+    options: PieceOptions<'a>,
+    map: MapBuilder,
+    old: Option<OldPiece>,
+    patch: Patch,
+    /// Every page so far stands where it stood in the reference.
+    unchanged: bool,
+    bad: Vec<BadPage>,
+}
+
+/// A piece that was copied.
+pub enum CopiedMap {
+    /// All as in the reference: its map serves again.
+    Same(PieceMap),
+    /// A map of its own.
+    New(MapBuilder),
+}
+
+impl<'a> PieceCopy<'a> {
+    /// Begins a piece; `old` is the same piece of the reference.
+    pub fn new(options: PieceOptions<'a>, old: Option<OldPiece>) -> Self {
+        let page_size = options.context.map_or(0, |context| context.page_size);
+        let map = MapBuilder::new(u32::try_from(page_size).unwrap_or_default());
+        let unchanged = old.is_some();
+        Self { options, map, old, patch: Patch::default(), unchanged, bad: Vec::new() }
+    }
+
+    /// Stores bytes that were read from `file`, where the piece starts at `start` and these at
+    /// `offset` of the piece. Pages that look bad are read once more, in place.
+    ///
+    /// # Errors
+    /// When a chunk cannot be stored, or the second read of a page fails.
+    pub fn add(
+        &mut self,
+        file: &dyn SourceFile,
+        start: u64,
+        offset: u64,
+        part: &mut [u8],
+        store: &mut StoreChunk<'_>,
+    ) -> Result<(), EngineError> {
+        let mut at = offset;
+        for region in part.chunks_mut(self.options.chunk_bytes.max(1)) {
+            match self.options.context {
+                None => self.store_whole(region, Vec::new(), store)?,
+                Some(context) => self.add_region(&context, file, start, at, region, store)?,
+            }
+            at += region.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The map, and the pages that looked bad twice.
+    ///
+    /// # Errors
+    /// When the last patch cannot be stored.
+    pub fn finish(
+        mut self,
+        len: u64,
+        store: &mut StoreChunk<'_>,
+    ) -> Result<(CopiedMap, Vec<BadPage>), EngineError> {
+        self.flush_patch(store)?;
+        let map = match self.old {
+            Some(old) if self.unchanged && old.map.len() == len => CopiedMap::Same(old.piece),
+            _ => CopiedMap::New(self.map),
+        };
+        Ok((map, self.bad))
+    }
+
+    /// A region of a relation: carried over, patched or whole.
+    fn add_region(
+        &mut self,
+        context: &PageContext,
+        file: &dyn SourceFile,
+        start: u64,
+        offset: u64,
+        region: &mut [u8],
+        store: &mut StoreChunk<'_>,
+    ) -> Result<(), EngineError> {
+        let keys = self.options.keys;
+        let first = offset / context.page_size as u64;
+        let count = region.len().div_ceil(context.page_size);
+        let mut hashes = Vec::with_capacity(count);
+        let mut found = Vec::with_capacity(count);
+        for (page, number) in region.chunks_mut(context.page_size).zip(first..) {
+            let mut hash = keys.page_hash(page);
+            let mut old = self.equal_to(number, page, hash);
+            if !self.was_sound(page, old) {
+                let at = start + number * context.page_size as u64;
+                let checked = context
+                    .check(file, at, page)
+                    .map_err(|error| EngineError::file("read", self.options.path, error))?;
+                if checked.read_again {
+                    hash = keys.page_hash(page);
+                    old = self.equal_to(number, page, hash);
+                }
+                self.bad.extend(checked.bad);
+            }
+            hashes.push(hash);
+            found.push(old);
+        }
+        let region_number = offset / self.options.chunk_bytes.max(1) as u64;
+        if self.options.recheck.picks(region_number) && self.is_other_chunk(region, &found) {
+            tracing::warn!(
+                path = %self.options.path.display(),
+                first_page = first,
+                "pages that seemed unchanged are not what the last backup stored: stored anew"
+            );
+            found.fill(None);
+        }
+        let changed = found.iter().filter(|old| old.is_none()).count();
+        self.unchanged &= changed == 0;
+        if self.old.is_none() || changed * 2 > count {
+            return self.store_whole(region, hashes, store);
+        }
+        for ((page, hash), old) in region.chunks(context.page_size).zip(hashes).zip(found) {
+            self.add_page(page, hash, old, store)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a region seems to be a chunk of the reference, whole and in order, and is another.
+    fn is_other_chunk(&self, region: &[u8], found: &[Option<OldPage>]) -> bool {
+        let Some(old) = &self.old else { return false };
+        let Some(Some(OldPage::At { chunk: number, .. })) = found.first() else { return false };
+        let chunk = usize::try_from(*number).ok().and_then(|at| old.map.chunks.get(at));
+        let Some(chunk) = chunk.filter(|chunk| chunk.plain_len as usize == region.len()) else {
+            return false;
+        };
+        let size = self.options.context.map_or(1, |context| context.page_size);
+        let in_order = found.iter().enumerate().all(|(at, page)| {
+            matches!(page, Some(OldPage::At { chunk, offset, .. })
+                if chunk == number && *offset as usize == at * size)
+        });
+        in_order && self.options.keys.chunk_id(region) != chunk.id
+    }
+
+    /// The old page that this one equals, if there is one.
+    fn equal_to(&self, number: u64, page: &[u8], hash: u64) -> Option<OldPage> {
+        let pages = &self.old.as_ref()?.pages;
+        match pages.get(usize::try_from(number).ok()?) {
+            Some(at @ OldPage::At { hash: was, .. }) if *was == hash => Some(*at),
+            Some(OldPage::Zero) if self.is_zero_page(page) => Some(OldPage::Zero),
+            _ => None,
+        }
+    }
+
+    fn is_zero_page(&self, page: &[u8]) -> bool {
+        let size = self.options.context.map_or(0, |context| context.page_size);
+        page.len() == size && is_zero(page)
+    }
+
+    /// Whether the same bytes were judged already, when the reference was taken.
+    fn was_sound(&self, page: &[u8], old: Option<OldPage>) -> bool {
+        match old {
+            None | Some(OldPage::Unknown) => false,
+            Some(OldPage::Zero) => true,
+            Some(OldPage::At { .. }) => {
+                let lsn = pgrecall_pgformat::page_check::page_lsn(page);
+                lsn.zip(self.options.sound_before).is_some_and(|(lsn, before)| lsn < before)
+            }
+        }
+    }
+
+    fn store_whole(
+        &mut self,
+        region: &[u8],
+        hashes: Vec<u64>,
+        store: &mut StoreChunk<'_>,
+    ) -> Result<(), EngineError> {
+        if is_zero(region) {
+            self.map.zeros(region.len() as u64);
+            return Ok(());
+        }
+        let id = store(region)?;
+        let len = u32::try_from(region.len()).unwrap_or(u32::MAX);
+        let number = self.map.fresh_chunk(id, len, hashes);
+        self.map.part(number, 0, len.into());
+        Ok(())
+    }
+
+    /// Points an unchanged page where it was, and gathers a changed one.
+    fn add_page(
+        &mut self,
+        page: &[u8],
+        hash: u64,
+        old: Option<OldPage>,
+        store: &mut StoreChunk<'_>,
+    ) -> Result<(), EngineError> {
+        let len = page.len() as u64;
+        match (old, &self.old) {
+            (Some(OldPage::At { chunk, offset, .. }), Some(old)) => {
+                self.map.carry(&old.map, chunk, offset, len);
+                return Ok(());
+            }
+            (Some(_), _) => {
+                self.map.zeros(len);
+                return Ok(());
+            }
+            (None, _) if self.is_zero_page(page) => {
+                self.map.zeros(len);
+                return Ok(());
+            }
+            (None, _) => {}
+        }
+        if self.patch.bytes.len() + page.len() > self.options.chunk_bytes {
+            self.flush_patch(store)?;
+        }
+        let number = *self.patch.number.get_or_insert_with(|| self.map.reserve());
+        let at = u32::try_from(self.patch.bytes.len()).unwrap_or(u32::MAX);
+        self.map.part(number, at, len);
+        self.patch.bytes.extend_from_slice(page);
+        self.patch.hashes.push(hash);
+        Ok(())
+    }
+
+    fn flush_patch(&mut self, store: &mut StoreChunk<'_>) -> Result<(), EngineError> {
+        let Some(number) = self.patch.number.take() else { return Ok(()) };
+        let id = store(&self.patch.bytes)?;
+        let len = u32::try_from(self.patch.bytes.len()).unwrap_or(u32::MAX);
+        self.map.settle(number, id, len, std::mem::take(&mut self.patch.hashes));
+        self.patch.bytes.clear();
+        Ok(())
+    }
+}
