@@ -243,7 +243,12 @@ fn whole(id: ChunkId, len: usize) -> FileMap {
 }
 
 async fn begin(sealed: &SealedStore) -> BackupSession {
-    let note = BackupNote { host: "db1".into(), process: 4711, began: NOW.into() };
+    let note = BackupNote {
+        host: "db1".into(),
+        process: 4711,
+        incarnation: String::new(),
+        began: NOW.into(),
+    };
     let session = BackupSession::begin(sealed.clone(), at(), &note).await.unwrap();
     session.put_start("1".into(), "0/2000028".into()).await.unwrap();
     session

@@ -187,7 +187,12 @@ impl<'a> Maker<'a> {
 }
 
 async fn session(cluster: &ClusterStore) -> BackupSession {
-    let note = BackupNote { host: "db1".into(), process: 1, began: "now".into() };
+    let note = BackupNote {
+        host: "db1".into(),
+        process: 1,
+        incarnation: String::new(),
+        began: "now".into(),
+    };
     BackupSession::begin(cluster.sealed.clone(), cluster.at.clone(), &note).await.unwrap()
 }
 

@@ -141,7 +141,12 @@ fn relation() -> Vec<u8> {
 }
 
 async fn push_backup(cluster: &ClusterStore) -> BackupId {
-    let note = BackupNote { host: "db1".into(), process: 1, began: "2026-11-22T00:00:00Z".into() };
+    let note = BackupNote {
+        host: "db1".into(),
+        process: 1,
+        incarnation: String::new(),
+        began: "2026-11-22T00:00:00Z".into(),
+    };
     let session =
         BackupSession::begin(cluster.sealed.clone(), cluster.at.clone(), &note).await.unwrap();
     let keys = cluster.sealed.keys().clone();
@@ -308,7 +313,12 @@ async fn a_rotten_chunk_is_found_by_reading_noted_and_stored_again() {
     assert_eq!(noted.len(), 1);
     // From now on looking is enough, and the next backup has to store it again.
     assert_damaged(&check(&made, Depth::Structure).await, "every stored copy");
-    let note = BackupNote { host: "db1".into(), process: 1, began: "2026-11-22T00:00:00Z".into() };
+    let note = BackupNote {
+        host: "db1".into(),
+        process: 1,
+        incarnation: String::new(),
+        began: "2026-11-22T00:00:00Z".into(),
+    };
     let (sealed, at) = (made.cluster.sealed.clone(), made.cluster.at.clone());
     let session = BackupSession::begin(sealed, at, &note).await.unwrap();
     let bytes = relation();
@@ -534,7 +544,12 @@ async fn a_history_that_rots_is_damage() {
 async fn the_catalog_tells_backups_reach_wal_and_what_is_under_way() {
     let made = made().await;
     let process = 4_000_000;
-    let note = BackupNote { host: "db1".into(), process, began: "2026-11-22T00:00:00Z".into() };
+    let note = BackupNote {
+        host: "db1".into(),
+        process,
+        incarnation: String::new(),
+        began: "2026-11-22T00:00:00Z".into(),
+    };
     let (sealed, at) = (made.cluster.sealed.clone(), made.cluster.at.clone());
     BackupSession::begin(sealed, at, &note).await.unwrap();
     let read = catalog::read(&made.cluster, &Clock::system(), "db1").await.unwrap();

@@ -40,6 +40,8 @@ pub struct RunningBackup {
 pub struct StoppedBackup {
     /// WAL is needed up to here.
     pub stop_lsn: Lsn,
+    /// The timeline that the server wrote, or had replayed, by then.
+    pub stop_timeline: TimelineId,
     /// The content of `backup_label`.
     pub label_file: String,
     /// The content of `tablespace_map`; none without tablespaces.
@@ -134,7 +136,8 @@ impl RunningBackup {
         } else {
             "pg_backup_stop(false)"
         };
-        let sql = format!("SELECT lsn::text, labelfile, spcmapfile FROM {call}");
+        // One statement: what comes after it belongs to no backup.
+        let sql = format!("SELECT lsn::text, labelfile, spcmapfile, {TIMELINE_SQL} FROM {call}");
         let grant = || self.server.backup_grant();
         let rows = match self.server.rows(STOP, &sql, &[], grant).await {
             Ok(rows) => rows,
@@ -144,6 +147,7 @@ impl RunningBackup {
         let map: Option<String> = column(row, 2, STOP)?;
         let stopped = StoppedBackup {
             stop_lsn: parse_lsn(column(row, 0, STOP)?, STOP)?,
+            stop_timeline: parse_timeline(column(row, 3, STOP)?)?,
             label_file: column(row, 1, STOP)?,
             tablespace_map: map.filter(|text| !text.is_empty()),
         };

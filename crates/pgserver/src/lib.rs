@@ -37,7 +37,7 @@ pub use error::{ErrorKind, ServerError, ServerMessage};
 pub use pass_file::{PassFile, pass_file_path};
 pub use postmaster_file::PostmasterFile;
 pub use read_file::{FileType, ListedFile, READ_LEN_MAX_BYTES};
-pub use server::{Server, ServerInfo, Tablespace};
+pub use server::{Server, ServerInfo, ServerInstance, Tablespace};
 pub use settings::{ArchiveMode, Rights, Settings, WalLevel};
 pub use version::ServerVersion;
 pub use wal::{RecoveryState, WalSwitch};

@@ -13,6 +13,8 @@ pub struct PostmasterFile {
     pub pid: i64,
     /// The data directory, as the server saw it.
     pub data_dir: PathBuf,
+    /// When the postmaster was started, seconds since 1970.
+    pub started_unix_secs: i64,
     /// The port.
     pub port: u16,
     /// The folder of its first Unix socket.
@@ -35,11 +37,16 @@ impl PostmasterFile {
             problem: format!("line {number} is no {what}: {found:?}"),
         };
         let pid = line(1, "process id")?;
+        let started = line(3, "start time")?;
         let port = line(4, "port")?;
         let present = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         Ok(Self {
             pid: pid.trim().parse().map_err(|_| wrong(1, "process id", pid))?,
             data_dir: line(2, "data directory")?.into(),
+            started_unix_secs: started
+                .trim()
+                .parse()
+                .map_err(|_| wrong(3, "start time", started))?,
             port: port.trim().parse().map_err(|_| wrong(4, "port", port))?,
             socket_dir: lines.get(4).and_then(|text| present(text)).map(PathBuf::from),
             listen_address: lines.get(5).and_then(|text| present(text)),
@@ -84,6 +91,7 @@ mod tests {
         assert_eq!((options.host, options.port), (Host::Socket("/run/pg".into()), 5433));
         let file = PostmasterFile::parse(FILE).unwrap();
         assert_eq!((file.pid, file.data_dir), (4242, "/data".into()));
+        assert_eq!(file.started_unix_secs, 1_700_000_000);
     }
 
     #[test]
@@ -100,7 +108,14 @@ mod tests {
     #[test]
     fn other_files_are_refused() {
         let nowhere = FILE.replace("/run/pg", "").replace("localhost", "");
-        for text in ["", "x\n", "1\n/d\n0\n", "1\n/d\n0\n99999\n/run\n\n", &nowhere] {
+        for text in [
+            "",
+            "x\n",
+            "1\n/d\n0\n",
+            "1\n/d\n0\n99999\n/run\n\n",
+            "1\n/d\nnow\n9\n/run\n\n",
+            &nowhere,
+        ] {
             assert!(ConnectOptions::from_postmaster_pid(text, "me").is_err(), "{text:?}");
         }
     }

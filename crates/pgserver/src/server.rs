@@ -38,6 +38,16 @@ pub struct Tablespace {
     pub location: PathBuf,
 }
 
+/// What tells a running server from one that was started at another time or port: its
+/// `postmaster.pid` says the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerInstance {
+    /// The port that it listens at.
+    pub port: u16,
+    /// When it was started, seconds since 1970.
+    pub started_unix_secs: i64,
+}
+
 /// What a server is and how it is set up.
 #[derive(Clone, Debug)]
 pub struct ServerInfo {
@@ -123,6 +133,42 @@ impl Server {
         })
     }
 
+    /// Its tablespaces now, by oid.
+    pub async fn tablespaces(&self) -> Result<Vec<Tablespace>, ServerError> {
+        const ACT: &str = "list tablespaces";
+        let sql = "SELECT oid::int8, spcname::text, pg_tablespace_location(oid)
+                     FROM pg_tablespace WHERE spcname !~ '^pg_' ORDER BY oid";
+        let rows = self.rows(ACT, sql, &[], String::new).await?;
+        rows.iter()
+            .map(|row| {
+                let (oid, name) = (column(row, 0, ACT)?, column(row, 1, ACT)?);
+                tablespace(oid, name, column(row, 2, ACT)?)
+            })
+            .collect()
+    }
+
+    /// Which run of the server this is.
+    pub async fn instance(&self) -> Result<ServerInstance, ServerError> {
+        const ACT: &str = "ask when it was started";
+        let sql = "SELECT current_setting('port')::int4,
+                          floor(extract(epoch FROM pg_postmaster_start_time()))::int8";
+        let rows = self.rows(ACT, sql, &[], String::new).await?;
+        let row = first(&rows, ACT)?;
+        let port: i32 = column(row, 0, ACT)?;
+        let port = u16::try_from(port)
+            .map_err(|_| ServerError::Answer { what: "port", found: port.to_string() })?;
+        Ok(ServerInstance { port, started_unix_secs: column(row, 1, ACT)? })
+    }
+
+    /// The files that settings in force come from, as far as the role may see them.
+    pub async fn settings_files(&self) -> Result<Vec<PathBuf>, ServerError> {
+        const ACT: &str = "ask for its configuration files";
+        let sql = "SELECT DISTINCT sourcefile FROM pg_settings
+                    WHERE sourcefile IS NOT NULL ORDER BY 1";
+        let rows = self.rows(ACT, sql, &[], String::new).await?;
+        rows.iter().map(|row| column::<String>(row, 0, ACT).map(PathBuf::from)).collect()
+    }
+
     /// Closes the session and waits until it has ended.
     pub async fn close(self) {
         let end = self.session.end();
@@ -182,15 +228,13 @@ fn tablespaces(row: &Row, act: &'static str) -> Result<Vec<Tablespace>, ServerEr
     let names: Vec<String> = column(row, 6, act)?;
     let locations: Vec<String> = column(row, 7, act)?;
     let entries = oids.into_iter().zip(names).zip(locations);
-    entries
-        .map(|((oid, name), location)| {
-            let oid = u32::try_from(oid).map_err(|_| ServerError::Answer {
-                what: "oid of a tablespace",
-                found: oid.to_string(),
-            })?;
-            Ok(Tablespace { oid, name, location: location.into() })
-        })
-        .collect()
+    entries.map(|((oid, name), location)| tablespace(oid, name, location)).collect()
+}
+
+fn tablespace(oid: i64, name: String, location: String) -> Result<Tablespace, ServerError> {
+    let oid = u32::try_from(oid)
+        .map_err(|_| ServerError::Answer { what: "oid of a tablespace", found: oid.to_string() })?;
+    Ok(Tablespace { oid, name, location: location.into() })
 }
 
 /// The first row of an answer that always has one.

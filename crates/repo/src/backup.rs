@@ -57,6 +57,8 @@ pub struct BackupNote {
     pub host: String,
     /// Its process id.
     pub process: u32,
+    /// What tells that process from a later one of the same number; may be empty.
+    pub incarnation: String,
     /// When it began, RFC 3339.
     pub began: String,
 }
@@ -100,6 +102,7 @@ impl BackupSession {
             began: note.began.clone(),
             host: note.host.clone(),
             process: note.process,
+            incarnation: note.incarnation.clone(),
         };
         let name = names::intent(&at, id);
         if sealed.put(Kind::Intent, &name, &intent).await? != Stored::Mine {

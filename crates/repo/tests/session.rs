@@ -68,7 +68,12 @@ fn at() -> ClusterRef {
 }
 
 async fn begin(sealed: &SealedStore) -> BackupSession {
-    let note = BackupNote { host: "db1".into(), process: 1, began: "now".into() };
+    let note = BackupNote {
+        host: "db1".into(),
+        process: 1,
+        incarnation: String::new(),
+        began: "now".into(),
+    };
     BackupSession::begin(sealed.clone(), at(), &note).await.unwrap()
 }
 

@@ -28,7 +28,7 @@ pub struct Compression {
 
 impl Compression {
     /// One thread at the default level.
-    pub(super) const DEFAULT: Self = Self { level: Level(1), threads: 1 };
+    pub(crate) const DEFAULT: Self = Self { level: Level(1), threads: 1 };
 }
 
 /// A file ready to be sealed.

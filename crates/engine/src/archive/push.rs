@@ -111,6 +111,31 @@ async fn push_without_limit(
     })
 }
 
+/// Stores a file for a cluster that is open already, and whose caller watches the time.
+///
+/// # Errors
+/// As [`push`].
+pub async fn push_open(
+    cluster: &ClusterStore,
+    request: &PushRequest,
+) -> Result<PushResult, EngineError> {
+    let name = name_of(request)?;
+    let file = prepare(cluster, request, name).await?;
+    if let Some(summary) = &file.packed.summary {
+        check::after_walk(name, &file.file, summary)?;
+    }
+    let key = wal_place::object(&cluster.at, name, request.facts.wal_segment_size)?;
+    let object = file.seal(cluster, &key, request)?;
+    let pushed = match archive::push(&cluster.sealed, &key, file.digest, object.clone()).await {
+        // An answer got lost: the same bytes again, and the store knows them.
+        Err(RepoError::Unknown { .. }) => {
+            archive::push(&cluster.sealed, &key, file.digest, object).await?
+        }
+        other => other?,
+    };
+    told(pushed, cluster, &key, &file, request).await
+}
+
 /// A file that was read, checked and compressed.
 pub(super) struct Prepared {
     pub(super) name: ArchiveName,
@@ -222,6 +247,16 @@ async fn put(
         }
         other => other?,
     };
+    told(pushed, cluster, key, file, request).await
+}
+
+async fn told(
+    pushed: Pushed,
+    cluster: &ClusterStore,
+    key: &Key,
+    file: &Prepared,
+    request: &PushRequest,
+) -> Result<PushResult, EngineError> {
     let standing = async || resolve::standing(cluster, key, file.digest).await;
     match pushed {
         Pushed::Created => Ok(PushResult::Created),

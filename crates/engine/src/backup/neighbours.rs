@@ -4,8 +4,11 @@
 //! copies at once, and clears away what a killed backup has left.
 
 use pgrecall_repo::backup::{self, LiveIntent};
+use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::id::BackupId;
+use pgrecall_repo::names;
 
+use crate::backup::incarnation;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
 use crate::progress::Progress;
@@ -15,33 +18,73 @@ use crate::progress::Progress;
 pub struct Host {
     /// The host's name.
     pub name: String,
+    /// This process.
+    pub process: u32,
 }
 
 impl Host {
     /// True when the intent's process ran on this host and is no more.
     fn knows_dead(&self, live: &LiveIntent) -> bool {
-        live.intent.host == self.name && !is_alive(live.intent.process)
+        let intent = &live.intent;
+        if intent.host != self.name {
+            return false;
+        }
+        // Another backup cannot be this very process: its number came back.
+        if intent.process == self.process || !is_alive(intent.process) {
+            return true;
+        }
+        let now = incarnation::of(intent.process);
+        !intent.incarnation.is_empty() && !now.is_empty() && now != intent.incarnation
     }
 }
 
-/// Ends the dead backups of this host; refuses while another one is under way.
+/// How a backup ended that was taken for dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadEnd {
+    /// It can never be committed any more. What it stored serves the next one.
+    Ended,
+    /// It had been committed, and stands; what it left behind is gone.
+    Committed,
+}
+
+/// Ends a backup that a person knows to be dead: from here on it can never be committed, whether
+/// its process still runs or not.
+///
+/// # Errors
+/// The store's failures.
+pub async fn end_dead(
+    cluster: &ClusterStore,
+    id: BackupId,
+    reason: String,
+) -> Result<DeadEnd, EngineError> {
+    let stands = backup::end_dead(&cluster.sealed, &cluster.at, id, reason).await?;
+    Ok(if stands { DeadEnd::Committed } else { DeadEnd::Ended })
+}
+
+/// Ends the dead backups of this host; refuses while another one is under way. `own` are the tries
+/// of this run, the last one under way.
 ///
 /// # Errors
 /// `Conflict` when another backup of the cluster runs; the store's failures.
 pub async fn make_way(
     cluster: &ClusterStore,
     host: &Host,
-    own: Option<BackupId>,
+    own: &[BackupId],
     progress: &Progress,
 ) -> Result<(), EngineError> {
     for live in backup::live_intents(&cluster.sealed, &cluster.at).await? {
         let id = live.intent.backup;
-        if own == Some(id) {
+        if own.contains(&id) {
+            continue;
+        }
+        if is_committed(cluster, id).await? {
+            // It died, or was cut off, between its manifest and the end.
+            end_dead(cluster, id, "it is committed".into()).await?;
             continue;
         }
         if host.knows_dead(&live) {
             let reason = format!("its process {} on {} was gone", live.intent.process, host.name);
-            backup::end_dead(&cluster.sealed, &cluster.at, id, reason).await?;
+            end_dead(cluster, id, reason).await?;
             progress.note(format!(
                 "the backup {id}, begun {}, had died: it is ended, and what it stored is used",
                 live.intent.began
@@ -49,12 +92,20 @@ pub async fn make_way(
             continue;
         }
         // Of two that began at the same moment the one with the smaller id goes on.
-        if own.is_some_and(|own| own < id) {
+        if own.last().is_some_and(|own| *own < id) {
             continue;
         }
         return Err(refusal(cluster, &live));
     }
     Ok(())
+}
+
+async fn is_committed(cluster: &ClusterStore, id: BackupId) -> Result<bool, EngineError> {
+    match cluster.sealed.header(&names::manifest(&cluster.at, id)).await {
+        Ok(header) => Ok(header.kind == Kind::Manifest),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn refusal(cluster: &ClusterStore, live: &LiveIntent) -> EngineError {
@@ -66,10 +117,11 @@ fn refusal(cluster: &ClusterStore, live: &LiveIntent) -> EngineError {
             cluster.at.cluster, intent.backup, intent.host, intent.process, intent.began
         ),
     )
+    .hint("Wait until it has ended.")
     .hint(format!(
-        "Wait until it has ended. If that host is gone for good, remove the object {} from the \
-         repository: it is all that is left of that backup.",
-        pgrecall_repo::names::intent(&cluster.at, intent.backup)
+        "If it died (that host or container is gone for good), end it: pgrecall backup --end-dead \
+         {}. It can never be committed then; what it stored is used.",
+        intent.backup
     ))
 }
 
@@ -80,5 +132,36 @@ fn is_alive(process: u32) -> bool {
         Some(Ok(())) => true,
         // It is there and belongs to somebody else.
         Some(Err(error)) => error == rustix::io::Errno::PERM,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pgrecall_repo::format::document::Intent;
+
+    use super::*;
+
+    fn live(host: &str, process: u32, incarnation: &str) -> LiveIntent {
+        let intent = Intent {
+            backup: BackupId::from_bytes([1; 16]),
+            began: "now".into(),
+            host: host.into(),
+            process,
+            incarnation: incarnation.into(),
+        };
+        LiveIntent { intent, start: None }
+    }
+
+    #[test]
+    fn a_process_number_that_came_back_does_not_keep_a_dead_backup_alive() {
+        let own = std::process::id();
+        let parent = std::os::unix::process::parent_id();
+        let host = Host { name: "db1".into(), process: own };
+        assert!(host.knows_dead(&live("db1", own, "")), "our own number, another backup");
+        assert!(host.knows_dead(&live("db1", u32::MAX >> 1, "")), "no such process");
+        assert!(host.knows_dead(&live("db1", parent, "earlier-boot/7")), "started since");
+        assert!(!host.knows_dead(&live("db1", parent, &incarnation::of(parent))));
+        assert!(!host.knows_dead(&live("db1", parent, "")), "nothing is known of it");
+        assert!(!host.knows_dead(&live("db2", own, "")), "another host");
     }
 }

@@ -1,40 +1,33 @@
 //! A backup from beginning to end.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pgrecall_pgformat::TimelineId;
+use pgrecall_pgformat::Lsn;
 use pgrecall_pgformat::control::{ControlFile, DataChecksums};
-use pgrecall_pgformat::label::BackupLabel;
 use pgrecall_pgformat::page_check::PageChecksums;
-use pgrecall_pgserver::{
-    Checkpoint, ConnectOptions, RecoveryState, RunningBackup, Server, ServerInfo, StoppedBackup,
-};
+use pgrecall_pgserver::{Checkpoint, ConnectOptions, RunningBackup, Server, ServerInfo};
+use pgrecall_repo::RepoError;
 use pgrecall_repo::backup::{BackupNote, BackupSession};
 use pgrecall_repo::codec::Level;
-use pgrecall_repo::format::document::Manifest;
-use pgrecall_repo::format::map::FileMap;
-use pgrecall_repo::format::table::{Entry, EntryKind, Piece, PieceMap, RelativePath};
 use pgrecall_repo::id::BackupId;
 use pgrecall_repo::manifests::{self, Backup};
 use tokio::task::JoinHandle;
 
-use crate::backup::copy::{CopiedFile, Copier, CopyOptions};
-use crate::backup::map_builder::MapBuilder;
+use crate::backup::assemble::{self, Assembly, Copied};
+use crate::backup::copy::{Copier, CopyOptions};
+use crate::backup::listing::{self, Located};
 use crate::backup::neighbours::{Host, make_way};
+use crate::backup::proof::{self, read_control};
 use crate::backup::reference::Reference;
-use crate::backup::source::{Listing, LocalSource, Source, SourceEntry, SourceKind};
-use crate::backup::table_writer;
+use crate::backup::source::{self, Listing, SourceEntry, SourceKind};
 use crate::backup::wal_wait::{self, Waiting};
+use crate::backup::{histories, incarnation, wal_proof};
 use crate::cancel::Cancel;
 use crate::clock::Clock;
 use crate::cluster::ClusterStore;
-use crate::details::{
-    BackupDetails, BackupStats, DamagedFile, Method, Position, Tablespace, TakenFrom,
-};
+use crate::details::{BackupDetails, TakenFrom};
 use crate::error::{EngineError, ErrorKind};
 use crate::progress::Progress;
 
@@ -83,6 +76,10 @@ pub struct BackupReport {
 /// Bytes of a cluster above which chunks are four times as large.
 const LARGE_CLUSTER_BYTES: u64 = 1 << 40;
 
+/// Tries of a backup whose old chunks turn out to be damaged: what the first one has found bad is
+/// stored again by the second.
+const TRIES: usize = 2;
+
 /// Takes a backup. When this returns without an error, it exists, and can be restored.
 ///
 /// # Errors
@@ -90,74 +87,95 @@ const LARGE_CLUSTER_BYTES: u64 = 1 << 40;
 /// try.
 pub async fn run(request: &BackupRequest) -> Result<BackupReport, EngineError> {
     let began = request.clock.elapsed();
-    let server = Server::connect(&request.server).await?;
-    let info = server.info().await?;
-    check_server(request, &info)?;
-    let host = Host { name: request.host.clone() };
-    make_way(&request.cluster, &host, None, &request.progress).await?;
-    let before = manifests::list(&request.cluster.sealed, request.cluster.domain()).await?;
-    let note = BackupNote {
-        host: request.host.clone(),
-        process: request.process,
-        began: request.clock.now_text(),
-    };
-    let (sealed, at) = (request.cluster.sealed.clone(), request.cluster.at.clone());
-    let session = Arc::new(BackupSession::begin(sealed, at, &note).await?);
-    let run = Run { request, info, session: session.clone(), host, before: before.valid };
-    match run.copy_and_commit(server, note.began).await {
-        Ok((id, details)) => {
-            let elapsed = request.clock.elapsed().saturating_sub(began);
-            Ok(BackupReport { id, details, elapsed })
-        }
-        Err(error) => {
-            // The error is what counts; a store that is gone cannot be tidied either.
-            if let Err(left) = session.abandon().await {
-                tracing::warn!(%left, "what this backup stored may not serve the next one");
+    let mut tries = Vec::new();
+    loop {
+        match run_once(request, &mut tries).await {
+            Ok((id, details)) => {
+                let elapsed = request.clock.elapsed().saturating_sub(began);
+                return Ok(BackupReport { id, details, elapsed });
             }
-            Err(error)
+            Err(Ended { error, sequel: Sequel::TryAgain }) if tries.len() < TRIES => {
+                request.progress.note(format!(
+                    "{error}; what was found bad is stored again: the backup starts anew, and \
+                     what it copied so far is used"
+                ));
+            }
+            Err(ended) => return Err(ended.error),
         }
     }
 }
 
-fn check_server(request: &BackupRequest, info: &ServerInfo) -> Result<(), EngineError> {
-    let ours = request.cluster.facts.system_identifier;
-    if info.system_identifier != ours {
-        return Err(EngineError::refused(
-            ErrorKind::Invalid,
-            format!(
-                "the server at {} has system identifier {}, and the data directory {} has {ours}",
-                request.server.address(),
-                info.system_identifier,
-                request.pgdata.display()
-            ),
-        )
-        .hint("Check host and port: another cluster answers there."));
+async fn run_once(
+    request: &BackupRequest,
+    tries: &mut Vec<BackupId>,
+) -> Result<(BackupId, BackupDetails), Ended> {
+    let server = Server::connect(&request.server).await?;
+    let info = server.info().await?;
+    proof::check_server(request, &info)?;
+    let host = Host { name: request.host.clone(), process: request.process };
+    make_way(&request.cluster, &host, tries, &request.progress).await?;
+    let before = manifests::list(&request.cluster.sealed, request.cluster.domain()).await?;
+    let note = BackupNote {
+        host: request.host.clone(),
+        process: request.process,
+        incarnation: incarnation::of(request.process),
+        began: request.clock.now_text(),
+    };
+    let (sealed, at) = (request.cluster.sealed.clone(), request.cluster.at.clone());
+    let session = Arc::new(BackupSession::begin(sealed, at, &note).await?);
+    tries.push(session.id());
+    let run = Run { request, info, session: session.clone(), before: before.valid };
+    let result = match make_way(&request.cluster, &host, tries, &request.progress).await {
+        Ok(()) => run.copy_and_commit(server, note.began).await,
+        Err(error) => Err(error.into()),
+    };
+    if result.is_err()
+        && let Err(left) = session.abandon().await
+    {
+        // The error is what counts; a store that is gone cannot be tidied either.
+        tracing::warn!(%left, "what this backup stored may not serve the next one");
     }
-    if !info.settings.full_page_writes && info.state == RecoveryState::Primary {
-        return Err(EngineError::refused(
-            ErrorKind::Invalid,
-            "full_page_writes is off: pages that are written while they are read could not be \
-             mended",
-        )
-        .hint("Set full_page_writes = on and reload."));
+    result
+}
+
+/// Whether another try can do better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sequel {
+    End,
+    TryAgain,
+}
+
+/// A backup that ended without a manifest that is known to be there.
+struct Ended {
+    error: EngineError,
+    sequel: Sequel,
+}
+
+impl<E: Into<EngineError>> From<E> for Ended {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), sequel: Sequel::End }
     }
-    Ok(())
+}
+
+impl Ended {
+    /// A commit that failed. One that met missing packs or bad chunks has noted what is bad, so
+    /// that it is stored again by the next try.
+    fn in_commit(error: RepoError) -> Self {
+        let sequel = match &error {
+            RepoError::PacksMissing { .. }
+            | RepoError::ChunkMissing { .. }
+            | RepoError::Corrupt { .. } => Sequel::TryAgain,
+            _ => Sequel::End,
+        };
+        Self { error: error.into(), sequel }
+    }
 }
 
 struct Run<'a> {
     request: &'a BackupRequest,
     info: ServerInfo,
     session: Arc<BackupSession>,
-    host: Host,
     before: Vec<Backup>,
-}
-
-/// What came of copying.
-struct Copied {
-    entries: Vec<Entry>,
-    damage: Vec<DamagedFile>,
-    pg_wal_link: Option<PathBuf>,
-    control: ControlFile,
 }
 
 /// A copier and the task that puts its packs.
@@ -168,18 +186,22 @@ impl Run<'_> {
         &self,
         server: Server,
         began: String,
-    ) -> Result<(BackupId, BackupDetails), EngineError> {
+    ) -> Result<(BackupId, BackupDetails), Ended> {
         let request = self.request;
-        make_way(&request.cluster, &self.host, Some(self.session.id()), &request.progress).await?;
         let reference = self.reference().await?;
+        let files = listing::configuration_files(&server, &request.pgdata, &self.info).await?;
         request.progress.phase("waiting for the checkpoint", None);
         let label = format!("pgrecall {}", self.session.id());
-        let running = server.start_backup(&label, request.checkpoint).await?;
+        let running = tokio::select! {
+            // A session that ends takes its backup along.
+            () = request.cancel.raised() => return Err(EngineError::Cancelled.into()),
+            running = server.start_backup(&label, request.checkpoint) => running?,
+        };
         let timeline = running.start_timeline().to_string();
         self.session.put_start(timeline, running.start_lsn().to_string()).await?;
         let lost = running.lost();
         let (copied, (copier, putting)) = tokio::select! {
-            copied = self.copy(&running, reference) => copied?,
+            copied = self.copy(&running, reference, files) => copied?,
             error = lost => {
                 // The threads see it at their next file.
                 request.cancel.raise();
@@ -188,25 +210,44 @@ impl Run<'_> {
         };
         request.progress.phase("finishing", None);
         let (stopped, server) = running.stop().await?;
-        let manifest = self.manifest(began, copied, &stopped, &server, &copier).await;
+        let assembly = Assembly {
+            request,
+            session: &self.session,
+            info: &self.info,
+            began,
+            stopped: &stopped,
+            saw_backups: self.own_before().map(|backup| backup.manifest.backup).collect(),
+        };
+        let manifest = assembly.manifest(copied, &copier).await;
         drop(copier);
         put_result(putting).await?;
         let (document, details) = manifest?;
         self.wait_for_wal(&details, &server).await?;
         request.cancel.check()?;
-        self.session.commit(&document).await?;
-        Ok((self.session.id(), details))
+        match self.session.commit(&document).await {
+            Ok(()) => Ok((self.session.id(), details)),
+            Err(error) => Err(Ended::in_commit(error)),
+        }
     }
 
-    /// The newest backup of this lineage, to compare with.
+    /// The backups of this lineage that were there.
+    fn own_before(&self) -> impl Iterator<Item = &Backup> {
+        self.before.iter().filter(|backup| backup.at == self.request.cluster.at)
+    }
+
+    /// The backup to compare with: the newest that this server's history has gone through, for one
+    /// of a timeline that was left shares less; failing that, the newest of all.
     async fn reference(&self) -> Result<Option<Reference>, EngineError> {
+        let history = histories::local(&self.request.pgdata, self.info.timeline)?;
+        let ours = |details: &BackupDetails| {
+            let last = Lsn(details.stop.lsn.0.saturating_sub(1));
+            history.owner_of(last) == details.stop.timeline
+        };
         let newest = self
-            .before
-            .iter()
-            .filter(|backup| backup.at == self.request.cluster.at)
+            .own_before()
             .filter_map(|backup| Some((backup, BackupDetails::of(&backup.manifest).ok()?)))
             .filter(|(_, d)| d.page_size_bytes == self.request.cluster.facts.page_size_bytes)
-            .max_by_key(|(_, details)| (details.stop.lsn, details.ended.clone()));
+            .max_by_key(|(_, details)| (ours(details), details.stop.lsn, details.ended.clone()));
         let Some((backup, _)) = newest else { return Ok(None) };
         match Reference::read(&self.session, &backup.manifest).await {
             Ok(reference) => Ok(Some(reference)),
@@ -227,40 +268,20 @@ impl Run<'_> {
         &self,
         running: &RunningBackup,
         reference: Option<Reference>,
+        files: Vec<source::OutsideFile>,
     ) -> Result<(Copied, Copying), EngineError> {
         let request = self.request;
-        let source: Arc<dyn Source> = Arc::new(LocalSource::new(
-            &request.pgdata,
-            self.info.version.major(),
-            outside_files(request, &self.info),
-        ));
-        let control = read_control(&*source).await?.1;
-        let listing = {
-            let source = source.clone();
-            blocking(move || source.list()).await?
-        };
+        let pgdata = &request.pgdata;
+        let control = read_control(|| source::control_file(pgdata)).await?.1;
+        proof::check_directory(pgdata, running, &control).await?;
+        let Located { source, listing, tablespaces } =
+            listing::list(pgdata, &control, files, running.server()).await?;
         let total = listing.entries.iter().map(len_of).sum();
-        let chunk_bytes = match &reference {
-            Some(reference) => reference.details.chunk_bytes,
-            None if total > LARGE_CLUSTER_BYTES => 1 << 20,
-            None => 256 << 10,
-        };
-        let options = CopyOptions {
-            threads: request.threads,
-            level: request.level,
-            chunk_bytes,
-            page_size: control.page_size_bytes,
-            relation_segment_pages: control.relation_segment_pages,
-            checksums: match control.data_checksums {
-                DataChecksums::On { .. } => PageChecksums::On,
-                DataChecksums::Off => PageChecksums::Off,
-            },
-            start_lsn: running.start_lsn(),
-        };
         for note in &listing.notes {
             request.progress.note(note.clone());
         }
         request.progress.phase("copying files", Some(total));
+        let options = self.options(running, &control, reference.as_ref(), total);
         let (copier, putting) = Copier::start(
             self.session.clone(),
             source.clone(),
@@ -272,9 +293,9 @@ impl Run<'_> {
         let Listing { entries, pg_wal_link, .. } = listing;
         let copied = {
             let copier = copier.clone();
-            blocking(move || collect(&entries, copier.copy(&entries)?)).await
+            blocking(move || assemble::collect(&entries, copier.copy(&entries)?)).await
         };
-        let (mut entries, damage) = match copied {
+        let (mut entries, bad) = match copied {
             Ok(copied) => copied,
             Err(error) => {
                 drop(copier);
@@ -283,141 +304,37 @@ impl Run<'_> {
         };
         // Last of all files, and before pg_backup_stop: on a standby recovery takes the end of the
         // backup from it.
-        let (bytes, control) = read_control(&*source).await?;
-        entries.push(self.control_entry(&copier, bytes).await?);
+        let (bytes, control) = read_control(|| source.control_file()).await?;
+        entries.push(assemble::control_entry(pgdata, &copier, bytes).await?);
         entries.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok((Copied { entries, damage, pg_wal_link, control }, (copier, putting)))
+        let copied = Copied { entries, bad, pg_wal_link, tablespaces, control };
+        Ok((copied, (copier, putting)))
     }
 
-    /// `pg_control` is small and changes always: one chunk.
-    async fn control_entry(
+    fn options(
         &self,
-        copier: &Arc<Copier>,
-        bytes: Vec<u8>,
-    ) -> Result<Entry, EngineError> {
-        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let id = {
-            let copier = copier.clone();
-            blocking(move || copier.store_meta(&bytes)).await?
+        running: &RunningBackup,
+        control: &ControlFile,
+        reference: Option<&Reference>,
+        total: u64,
+    ) -> CopyOptions {
+        let chunk_bytes = match reference {
+            Some(reference) => reference.details.chunk_bytes,
+            None if total > LARGE_CLUSTER_BYTES => 1 << 20,
+            None => 256 << 10,
         };
-        let mut map = MapBuilder::new(0);
-        let chunk = map.fresh_chunk(id, len, Vec::new());
-        map.part(chunk, 0, len.into());
-        let map: FileMap = map.finish(None);
-        let path = self.request.pgdata.join("global/pg_control");
-        let meta =
-            std::fs::metadata(&path).map_err(|source| EngineError::file("read", path, source))?;
-        Ok(Entry {
-            path: RelativePath::new(b"global/pg_control")
-                .map_err(|error| EngineError::refused(ErrorKind::Internal, error.to_string()))?,
-            mode: meta.mode() & 0o7777,
-            uid: meta.uid(),
-            gid: meta.gid(),
-            mtime_us: 0,
-            kind: EntryKind::File(vec![Piece {
-                len: len.into(),
-                map: PieceMap::Inline(map.encode()),
-            }]),
-        })
-    }
-
-    async fn manifest(
-        &self,
-        began: String,
-        copied: Copied,
-        stopped: &StoppedBackup,
-        server: &Server,
-        copier: &Arc<Copier>,
-    ) -> Result<(Manifest, BackupDetails), EngineError> {
-        let bytes: u64 = copied.entries.iter().map(Entry::len).sum();
-        let files =
-            copied.entries.iter().filter(|e| !matches!(e.kind, EntryKind::Directory)).count();
-        let count = copied.entries.len() as u64;
-        let mut details = self.details(began, &copied, stopped, server).await?;
-        details.chunk_bytes = copier.chunk_bytes();
-        details.reference = copier.reference();
-        details.method = if details.reference.is_some() { Method::Scan } else { Method::Full };
-        let entries = copied.entries;
-        let tables = {
-            let (copier, keys) = (copier.clone(), self.session.sealed().keys().clone());
-            blocking(move || {
-                let tables = table_writer::write(&copier, &keys, &entries)?;
-                copier.flush_meta()?;
-                Ok(tables)
-            })
-            .await?
-        };
-        let counters = &copier.counters;
-        details.stats = BackupStats {
-            files: files as u64,
-            bytes,
-            read_bytes: counters.read.load(Ordering::Relaxed),
-            new_bytes: counters.new.load(Ordering::Relaxed),
-            stored_bytes: counters.stored.load(Ordering::Relaxed),
-        };
-        let manifest = Manifest {
-            backup: self.session.id(),
-            cluster: self.request.cluster.at.cluster.to_string(),
-            lineage: self.request.cluster.at.lineage.clone(),
-            tables,
-            entries: count,
-            bytes,
-            details: details.to_value(),
-        };
-        Ok((manifest, details))
-    }
-
-    async fn details(
-        &self,
-        began: String,
-        copied: &Copied,
-        stopped: &StoppedBackup,
-        server: &Server,
-    ) -> Result<BackupDetails, EngineError> {
-        let label = BackupLabel::parse(stopped.label_file.as_bytes()).map_err(|source| {
-            EngineError::Postgres { path: "the server's backup label".into(), source }
-        })?;
-        let stop_timeline: TimelineId = server.timeline().await?;
-        let control = &copied.control;
-        Ok(BackupDetails {
-            began,
-            ended: self.request.clock.now_text(),
-            host: self.request.host.clone(),
-            major: control.major,
-            server_version: self.info.version.number(),
-            catalog_version: control.catalog_version,
-            from: match self.info.state {
-                RecoveryState::Primary => TakenFrom::Primary,
-                RecoveryState::Standby => TakenFrom::Standby,
-            },
-            start: Position { timeline: label.start_timeline, lsn: label.start_lsn },
-            checkpoint_lsn: label.checkpoint_lsn,
-            stop: Position { timeline: stop_timeline, lsn: stopped.stop_lsn },
-            backup_label: stopped.label_file.clone(),
-            tablespace_map: stopped.tablespace_map.clone().unwrap_or_default(),
-            tablespaces: self
-                .info
-                .tablespaces
-                .iter()
-                .map(|t| Tablespace { oid: t.oid, location: t.location.display().to_string() })
-                .collect(),
-            pg_wal_link: copied.pg_wal_link.as_ref().map(|p| p.display().to_string()),
-            page_size_bytes: control.page_size_bytes,
-            wal_segment_size: control.wal_segment_size,
+        CopyOptions {
+            threads: self.request.threads,
+            level: self.request.level,
+            chunk_bytes,
+            page_size: control.page_size_bytes,
             relation_segment_pages: control.relation_segment_pages,
-            data_checksums: control.data_checksums,
-            chunk_bytes: 0,
-            method: Method::Full,
-            reference: None,
-            damage: copied.damage.clone(),
-            stats: BackupStats::default(),
-            saw_backups: self
-                .before
-                .iter()
-                .filter(|backup| backup.at == self.request.cluster.at)
-                .map(|backup| backup.manifest.backup)
-                .collect(),
-        })
+            checksums: match control.data_checksums {
+                DataChecksums::On { .. } => PageChecksums::On,
+                DataChecksums::Off => PageChecksums::Off,
+            },
+            start_lsn: running.start_lsn(),
+        }
     }
 
     async fn wait_for_wal(
@@ -427,11 +344,12 @@ impl Run<'_> {
     ) -> Result<(), EngineError> {
         let request = self.request;
         request.progress.phase("waiting for WAL", None);
+        let mut last = details.stop;
         if details.from == TakenFrom::Standby {
-            self.close_segment().await?;
+            last.lsn = last.lsn.max(self.close_segment().await?.unwrap_or(last.lsn));
         }
-        let history = wal_wait::history(&request.pgdata, details.stop.timeline)?;
-        let needed = wal_wait::needed(&request.cluster, details.start, details.stop, &history);
+        let history = histories::local(&request.pgdata, last.timeline)?;
+        let needed = wal_wait::needed(&request.cluster, details.start, last, &history);
         let waiting = Waiting {
             cluster: &request.cluster,
             server,
@@ -439,22 +357,35 @@ impl Run<'_> {
             clock: &request.clock,
             cancel: &request.cancel,
         };
-        waiting.wait(&needed).await
+        waiting.wait(&needed).await?;
+        histories::require(request, details.stop.timeline).await?;
+        wal_proof::check(&request.cluster, &request.pgdata, details, &needed).await
     }
 
-    /// A standby cannot close the segment that the backup ends in; its primary can.
-    async fn close_segment(&self) -> Result<(), EngineError> {
+    /// A standby cannot close the segment that the backup ends in; its primary can. It writes a
+    /// record besides, and tells where that ends: recovery finds itself consistent when it looks
+    /// for the record after the last one it needs (`PerformWalRecovery`), and an idle primary
+    /// writes none.
+    async fn close_segment(&self) -> Result<Option<Lsn>, EngineError> {
         let Some(primary) = &self.request.primary else {
             self.request.progress.note(
                 "the backup is of a standby and no primary is configured: its last WAL segment is \
                  complete when the primary has filled it",
             );
-            return Ok(());
+            return Ok(None);
         };
         let primary = Server::connect(primary).await?;
+        let name = format!("pgrecall {}", self.session.id());
+        let mark = match primary.create_restore_point(&name).await {
+            Ok(mark) => Some(mark),
+            Err(error) => {
+                self.request.progress.note(format!("no record after the backup's end: {error}"));
+                None
+            }
+        };
         primary.switch_wal().await?;
         primary.close().await;
-        Ok(())
+        Ok(mark)
     }
 }
 
@@ -465,70 +396,11 @@ fn len_of(entry: &SourceEntry) -> u64 {
     }
 }
 
-/// Configuration files outside of the data directory.
-fn outside_files(request: &BackupRequest, info: &ServerInfo) -> Vec<PathBuf> {
-    let settings = &info.settings;
-    let roots = [request.pgdata.clone(), settings.data_directory.clone()];
-    [&settings.config_file, &settings.hba_file, &settings.ident_file]
-        .into_iter()
-        .filter(|path| path.is_absolute() && !roots.iter().any(|root| path.starts_with(root)))
-        .filter(|path| path.is_file())
-        .cloned()
-        .collect()
-}
-
-/// Tries of a read of `pg_control` that may meet a write.
-const CONTROL_TRIES: u32 = 20;
-
-/// Reads `pg_control`; a torn read shows in its CRC and is tried again.
-async fn read_control(source: &dyn Source) -> Result<(Vec<u8>, ControlFile), EngineError> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let bytes = source.control_file()?;
-        match ControlFile::decode(&bytes) {
-            Ok(control) => return Ok((bytes, control)),
-            Err(source) if tries >= CONTROL_TRIES => {
-                return Err(EngineError::Postgres { path: "global/pg_control".into(), source });
-            }
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
-    }
-}
-
-/// Joins the listing and what became of each file.
-fn collect(
-    entries: &[SourceEntry],
-    files: Vec<CopiedFile>,
-) -> Result<(Vec<Entry>, Vec<DamagedFile>), EngineError> {
-    let mut all = Vec::with_capacity(entries.len() + 1);
-    let mut damage = Vec::new();
-    for (entry, file) in entries.iter().zip(files) {
-        damage.extend(file.damage);
-        let kind = match (&entry.kind, file.pieces) {
-            (SourceKind::Directory, _) => EntryKind::Directory,
-            (SourceKind::Link { target }, _) => EntryKind::Link(target.clone()),
-            (SourceKind::File { .. }, Some(pieces)) => EntryKind::File(pieces),
-            (SourceKind::Outside { original, .. }, Some(pieces)) => {
-                let original = original.as_os_str().as_encoded_bytes().to_vec();
-                EntryKind::Outside(original, pieces)
-            }
-            // Dropped while the backup ran: WAL replay would drop it too.
-            (_, None) => continue,
-        };
-        let path = RelativePath::new(&entry.path).map_err(|error| {
-            let path = String::from_utf8_lossy(&entry.path).into_owned();
-            let message = format!("the file {path:?} cannot be kept: {error}");
-            EngineError::refused(ErrorKind::Invalid, message)
-        })?;
-        let (mode, uid, gid, mtime_us) = (entry.mode, entry.uid, entry.gid, entry.mtime_us);
-        all.push(Entry { path, mode, uid, gid, mtime_us, kind });
-    }
-    Ok((all, damage))
-}
-
 /// Runs what blocks on a thread of its own.
-async fn blocking<T: Send + 'static>(
+///
+/// # Errors
+/// As the work.
+pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
 ) -> Result<T, EngineError> {
     match tokio::task::spawn_blocking(work).await {

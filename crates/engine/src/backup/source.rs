@@ -9,8 +9,11 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use pgrecall_pgformat::Major;
+use pgrecall_pgformat::control::ControlFile;
 use pgrecall_pgformat::data_directory::{self, EntryKind as NodeKind, InitFork, Judgement};
 use pgrecall_pgformat::relation::{Fork, RelationFile};
+
+use rustix::fs::Advice;
 
 use crate::error::EngineError;
 
@@ -29,6 +32,8 @@ pub struct SourceEntry {
     pub mtime_us: i64,
     /// What it is.
     pub kind: SourceKind,
+    /// Where it is read, when that is not at its path.
+    pub read_at: Option<PathBuf>,
 }
 
 /// What an entry of the source is.
@@ -62,6 +67,9 @@ pub trait SourceFile: Send {
     /// # Errors
     /// As the system says.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Says that these bytes are read next: only speed depends on it.
+    fn will_read(&self, _offset: u64, _len: usize) {}
 }
 
 /// A data directory.
@@ -102,43 +110,112 @@ pub struct Listing {
 pub struct LocalSource {
     root: PathBuf,
     major: Major,
+    /// `PG_<major>_<catalog version>`, the directory within each tablespace.
+    version_directory: String,
     /// Configuration files outside of the data directory, as the server names them.
-    outside: Vec<PathBuf>,
+    outside: Vec<OutsideFile>,
+}
+
+/// A configuration file outside of the data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutsideFile {
+    /// Where it is.
+    pub original: PathBuf,
+    /// Its path within a data directory that takes it in.
+    pub within: PathBuf,
 }
 
 impl LocalSource {
-    /// A source over `root`.
+    /// A source over `root`, as its control file describes it.
     #[must_use]
-    pub fn new(root: &Path, major: Major, outside: Vec<PathBuf>) -> Self {
-        Self { root: root.to_owned(), major, outside }
-    }
-
-    fn path_of(&self, entry: &SourceEntry) -> PathBuf {
-        match &entry.kind {
-            SourceKind::Outside { original, .. } => original.clone(),
-            _ => self.root.join(std::ffi::OsStr::from_bytes(&entry.path)),
+    pub fn new(root: &Path, control: &ControlFile, outside: Vec<OutsideFile>) -> Self {
+        let (major, catalog) = (control.major, control.catalog_version);
+        Self {
+            root: root.to_owned(),
+            major,
+            version_directory: format!("PG_{}_{catalog}", major.number()),
+            outside,
         }
     }
 
+    /// The directory within each tablespace that is this cluster's.
+    #[must_use]
+    pub fn version_directory(&self) -> &str {
+        &self.version_directory
+    }
+
+    fn path_of(&self, entry: &SourceEntry) -> PathBuf {
+        match (&entry.read_at, &entry.kind) {
+            (Some(path), _) => path.clone(),
+            (None, SourceKind::Outside { original, .. }) => original.clone(),
+            (None, _) => self.root.join(std::ffi::OsStr::from_bytes(&entry.path)),
+        }
+    }
+
+    /// Adds what is outside. It is what is in force, so it gets its name even where the data
+    /// directory has a file of that name, which nobody reads: that one steps aside.
     fn list_outside(&self, listing: &mut Listing) -> Result<(), EngineError> {
-        for original in &self.outside {
-            let Some(name) = original.file_name() else { continue };
-            let path = name.as_bytes().to_vec();
-            if listing.entries.iter().any(|entry| entry.path == path) {
-                let text = format!(
-                    "{} is not kept: the data directory has a file of that name, which is",
-                    original.display()
-                );
-                listing.notes.push(text);
-                continue;
+        for OutsideFile { original, within } in &self.outside {
+            let meta = match fs::metadata(original) {
+                Ok(meta) if meta.is_file() => meta,
+                Ok(_) => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    listing.notes.push(format!(
+                        "{} is not kept: the server names it, and it is not on this host",
+                        original.display()
+                    ));
+                    continue;
+                }
+                Err(source) => return Err(EngineError::file("read", original, source)),
+            };
+            let path = within.as_os_str().as_bytes().to_vec();
+            self.step_aside(&path, listing);
+            for folder in folders_of(&path) {
+                if !listing.entries.iter().any(|entry| entry.path == folder) {
+                    let parent = original.parent().unwrap_or(original);
+                    let meta = fs::metadata(parent)
+                        .map_err(|source| EngineError::file("read", parent, source))?;
+                    listing.entries.push(entry_of(folder, &meta, SourceKind::Directory));
+                }
             }
-            let meta = fs::metadata(original)
-                .map_err(|source| EngineError::file("read", original, source))?;
             let original = original.clone();
             let kind = SourceKind::Outside { original, len: meta.len() };
             listing.entries.push(entry_of(path, &meta, kind));
         }
         Ok(())
+    }
+
+    fn step_aside(&self, path: &[u8], listing: &mut Listing) {
+        let Some(entry) = listing.entries.iter_mut().find(|entry| entry.path == path) else {
+            return;
+        };
+        entry.read_at = Some(self.root.join(std::ffi::OsStr::from_bytes(path)));
+        entry.path.extend_from_slice(b".not-in-force");
+        listing.notes.push(format!(
+            "the data directory has a {} that is not the one in force: it is kept as {}",
+            String::from_utf8_lossy(path),
+            String::from_utf8_lossy(&entry.path)
+        ));
+    }
+}
+
+/// The folders above a path, the outermost first.
+fn folders_of(path: &[u8]) -> Vec<Vec<u8>> {
+    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    slashes.map(|(at, _)| path.get(..at).unwrap_or_default().to_vec()).collect()
+}
+
+impl Listing {
+    /// Tablespaces (their oids) without a link and the directory of this version below it: their
+    /// files are not in the listing. `within` is that directory's name.
+    #[must_use]
+    pub fn lacking_tablespaces(&self, oids: &[u32], within: &str) -> Vec<u32> {
+        let has = |path: String| {
+            let path = path.into_bytes();
+            self.entries.binary_search_by(|entry| entry.path.cmp(&path)).is_ok()
+        };
+        let lacks = |oid: &u32| !has(format!("pg_tblspc/{oid}/{within}"));
+        oids.iter().copied().filter(lacks).collect()
     }
 }
 
@@ -155,16 +232,27 @@ impl Source for LocalSource {
     fn open(&self, entry: &SourceEntry) -> Result<Option<Box<dyn SourceFile>>, EngineError> {
         let path = self.path_of(entry);
         match File::open(&path) {
-            Ok(file) => Ok(Some(Box::new(LocalFile(file)))),
+            Ok(file) => {
+                let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
+                Ok(Some(Box::new(LocalFile(file))))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(EngineError::file("open", path, error)),
         }
     }
 
     fn control_file(&self) -> Result<Vec<u8>, EngineError> {
-        let path = self.root.join("global/pg_control");
-        fs::read(&path).map_err(|source| EngineError::file("read", path, source))
+        control_file(&self.root)
     }
+}
+
+/// The bytes of a data directory's `global/pg_control`.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn control_file(root: &Path) -> Result<Vec<u8>, EngineError> {
+    let path = root.join("global/pg_control");
+    fs::read(&path).map_err(|source| EngineError::file("read", path, source))
 }
 
 struct LocalFile(File);
@@ -182,6 +270,11 @@ impl SourceFile for LocalFile {
         }
         Ok(done)
     }
+
+    fn will_read(&self, offset: u64, len: usize) {
+        let len = std::num::NonZeroU64::new(len as u64);
+        let _ = rustix::fs::fadvise(&self.0, offset, len, Advice::WillNeed);
+    }
 }
 
 fn entry_of(path: Vec<u8>, meta: &fs::Metadata, kind: SourceKind) -> SourceEntry {
@@ -192,6 +285,7 @@ fn entry_of(path: Vec<u8>, meta: &fs::Metadata, kind: SourceKind) -> SourceEntry
         gid: meta.gid(),
         mtime_us: meta.mtime() * 1_000_000 + meta.mtime_nsec() / 1000,
         kind,
+        read_at: None,
     }
 }
 
@@ -231,14 +325,18 @@ impl Walk<'_> {
     }
 
     fn empty(&mut self, path: Vec<u8>, found: Found, within: &[&str]) -> Result<(), EngineError> {
-        if path == b"pg_wal" {
-            self.listing.pg_wal_link = found.link;
-        }
         for name in within {
             let inner = joined(&path, name.as_bytes());
             self.listing.entries.push(entry_of(inner, &found.meta, SourceKind::Directory));
         }
-        self.listing.entries.push(entry_of(path, &found.meta, SourceKind::Directory));
+        let kind = match found.link.filter(|_| path == b"pg_wal") {
+            Some(target) => {
+                self.listing.pg_wal_link = Some(target.clone());
+                SourceKind::Link { target: target.into_os_string().into_vec() }
+            }
+            None => SourceKind::Directory,
+        };
+        self.listing.entries.push(entry_of(path, &found.meta, kind));
         Ok(())
     }
 
@@ -284,9 +382,9 @@ impl Walk<'_> {
         let target = target.as_os_str().as_bytes().to_vec();
         let link = entry_of(path.clone(), &found.meta, SourceKind::Link { target });
         self.listing.entries.push(link);
-        let wanted = format!("PG_{}_", self.source.major.number());
+        let wanted = self.source.version_directory.as_bytes();
         for inner in read_folder(&found.path)? {
-            let ours = inner.name.starts_with(wanted.as_bytes()) && inner.meta.is_dir();
+            let ours = inner.name == wanted && inner.meta.is_dir();
             if ours {
                 let inner_path = joined(&path, &inner.name);
                 self.descend(inner_path, &inner)?;
@@ -357,3 +455,6 @@ fn init_fork_of(path: &str, unlogged: &HashSet<u32>) -> InitFork {
         _ => InitFork::Absent,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,9 @@
-//! Waiting until the WAL that a backup needs is in the repository.
+//! Waiting until the WAL that a backup needs has come into the repository.
 
 use std::time::Duration;
 
 use pgrecall_pgformat::timeline::History;
-use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, SegmentNumber, TimelineId};
+use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, SegmentNumber};
 use pgrecall_pgserver::Server;
 
 use crate::cancel::Cancel;
@@ -121,22 +121,5 @@ impl Waiting<'_> {
             }
         }
         EngineError::Refused { kind: ErrorKind::Incomplete, message, hints }
-    }
-}
-
-/// The history of a timeline: from the server's `pg_wal`, or none for the first.
-///
-/// # Errors
-/// When the file is there and does not parse.
-pub fn history(pgdata: &std::path::Path, timeline: TimelineId) -> Result<History, EngineError> {
-    let name = format!("{timeline}.history");
-    let path = pgdata.join("pg_wal").join(&name);
-    match std::fs::read(&path) {
-        Ok(bytes) => History::parse(timeline, &bytes)
-            .map_err(|source| EngineError::Postgres { path: path.display().to_string(), source }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(History::without_ancestors(timeline))
-        }
-        Err(error) => Err(EngineError::file("read", path, error)),
     }
 }

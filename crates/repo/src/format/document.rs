@@ -126,6 +126,10 @@ pub struct Intent {
     pub host: String,
     /// Its process id there.
     pub process: u32,
+    /// What tells that process from a later one of the same number, in the engine's words; empty
+    /// where the host does not say.
+    #[serde(default)]
+    pub incarnation: String,
 }
 
 impl Document for Intent {
@@ -309,6 +313,7 @@ mod tests {
             began: "2026-11-22T00:00:00Z".into(),
             host: "db1".into(),
             process: 7,
+            incarnation: String::new(),
         };
         let text = String::from_utf8(intent.encode()).unwrap();
         assert_eq!(Intent::decode(text.as_bytes()).unwrap(), intent);

@@ -60,7 +60,12 @@ async fn a_backup_that_cannot_begin_leaves_no_intent() {
     let failing =
         FailNth::over(inner.clone(), lists, 1, Lasting::Once, StoreErrorKind::Unavailable);
     let sealed = through(&inner, failing).await;
-    let note = BackupNote { host: "db1".into(), process: 1, began: "now".into() };
+    let note = BackupNote {
+        host: "db1".into(),
+        process: 1,
+        incarnation: String::new(),
+        began: "now".into(),
+    };
     BackupSession::begin(sealed.clone(), at(), &note).await.unwrap_err();
     assert_eq!(sealed.list(&names::intents(&at())).await.unwrap(), []);
 }

@@ -1,0 +1,85 @@
+//! The history of the timeline that a backup ends on. Recovery asks for it by name, and a server
+//! archives it just once, when it is promoted: before that, perhaps, anybody listened.
+
+use std::path::Path;
+
+use pgrecall_pgformat::timeline::History;
+use pgrecall_pgformat::{ArchiveName, TimelineId};
+use pgrecall_repo::RepoError;
+use pgrecall_store::ErrorKind as StoreErrorKind;
+
+use crate::archive::pack::Compression;
+use crate::archive::push::{self, PushRequest};
+use crate::backup::run::BackupRequest;
+use crate::cluster::ClusterStore;
+use crate::error::{EngineError, ErrorKind};
+use crate::wal_place;
+
+/// The history of a timeline, from the server's `pg_wal`; without ancestors when there is no file.
+///
+/// # Errors
+/// When the file is there and does not parse.
+pub fn local(pgdata: &Path, timeline: TimelineId) -> Result<History, EngineError> {
+    let path = path_of(pgdata, timeline);
+    match std::fs::read(&path) {
+        Ok(bytes) => History::parse(timeline, &bytes)
+            .map_err(|source| EngineError::Postgres { path: path.display().to_string(), source }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(History::without_ancestors(timeline))
+        }
+        Err(error) => Err(EngineError::file("read", path, error)),
+    }
+}
+
+fn path_of(pgdata: &Path, timeline: TimelineId) -> std::path::PathBuf {
+    pgdata.join("pg_wal").join(format!("{timeline}.history"))
+}
+
+/// Makes sure that the repository has the history of this timeline: recovery to it dies without
+/// (`rescanLatestTimeLine`, `validateRecoveryParameters` in xlogrecovery.c).
+///
+/// # Errors
+/// `Incomplete` when it is neither there nor in `pg_wal`; `Conflict` when another one is there.
+pub async fn require(request: &BackupRequest, timeline: TimelineId) -> Result<(), EngineError> {
+    // The first timeline has none.
+    if timeline.0 <= 1 {
+        return Ok(());
+    }
+    let path = path_of(&request.pgdata, timeline);
+    if path.exists() {
+        let push = PushRequest {
+            path,
+            facts: request.cluster.facts.clone(),
+            host: request.host.clone(),
+            compression: Compression::DEFAULT,
+            clock: request.clock.clone(),
+        };
+        push::push_open(&request.cluster, &push).await?;
+        return Ok(());
+    }
+    if is_stored(&request.cluster, timeline).await? {
+        return Ok(());
+    }
+    Err(EngineError::refused(
+        ErrorKind::Incomplete,
+        format!(
+            "the backup ends on timeline {}, and its history file {timeline}.history is neither \
+             in the repository nor in pg_wal: PostgreSQL could not recover to that timeline",
+            timeline.0
+        ),
+    )
+    .hint(format!(
+        "Find the file (on a standby, or in an older archive), and store it: pgrecall wal push \
+         {timeline}.history"
+    )))
+}
+
+async fn is_stored(cluster: &ClusterStore, timeline: TimelineId) -> Result<bool, EngineError> {
+    let (name, size) = (ArchiveName::History(timeline), cluster.facts.wal_segment_size);
+    let object = wal_place::object(&cluster.at, name, size)?;
+    match cluster.sealed.store().head(&object).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(false),
+        Err(error) => Err(RepoError::from(error).into()),
+    }
+}
