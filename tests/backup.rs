@@ -1,0 +1,18 @@
+//! Backups of real servers by the real program: from a standby, with files in many places, with
+//! every kind of interruption; what comes back is compared with what was there.
+
+#[path = "backup/changes.rs"]
+mod changes;
+#[path = "backup/ground.rs"]
+mod ground;
+#[path = "backup/interrupted.rs"]
+mod interrupted;
+#[path = "backup/places.rs"]
+mod places;
+#[path = "archive/site.rs"]
+#[allow(dead_code, reason = "what the tests of the archive use and these do not")]
+mod site;
+#[path = "backup/standby.rs"]
+mod standby;
+#[path = "backup/timelines.rs"]
+mod timelines;

@@ -1,0 +1,74 @@
+//! What the next backup stores, and that visibility maps come back true.
+
+use pgrecall_testkit::cluster_check::{assert_sound, visibility};
+
+use crate::ground::{back_up, number, restored};
+use crate::site::{Site, newest_major, switch};
+
+#[test]
+fn one_page_in_a_hundred_is_stored_as_such() {
+    let site = Site::new();
+    let cluster = site.primary(newest_major());
+    cluster.psql(
+        "CREATE TABLE big AS SELECT i AS id, repeat(md5(i::text), 4) AS v
+           FROM generate_series(1, 400000) i",
+    );
+    cluster.psql("VACUUM (FREEZE, ANALYZE) big");
+    let first = back_up(&site, &cluster);
+    // Rows of one page each, spread over the table; no index, so the new version goes elsewhere.
+    cluster.psql(
+        "UPDATE big SET v = upper(v) WHERE ctid IN
+           (SELECT format('(%s,1)', b)::tid
+              FROM generate_series(0, pg_relation_size('big') / 8192 - 1, 100) b)",
+    );
+    let second = back_up(&site, &cluster);
+    assert_eq!(second["method"], "scan");
+    let pages: u64 = cluster.psql("SELECT pg_relation_size('big') / 8192").parse().expect("pages");
+    // The table's pages, their new versions, the visibility map, catalogs, and maps.
+    let allowed = pages / 100 * 8192 * 3 + 3_000_000;
+    assert!(number(&second, "new_bytes") < allowed, "{second}");
+    assert!(number(&second, "stored_bytes") < number(&first, "stored_bytes") / 8, "{second}");
+    let expected = cluster.psql("SELECT count(*), sum(hashtext(v)) FROM big");
+    site.wait_archived(&cluster, &switch(&cluster));
+    let copy = restored(&site, newest_major(), "copy", &["--to-latest"]);
+    assert_eq!(copy.psql("SELECT count(*), sum(hashtext(v)) FROM big"), expected);
+    assert_sound(&copy);
+}
+
+/// Clearing a bit of a visibility map names no block in WAL.
+#[test]
+fn visibility_maps_come_back_true() {
+    let site = Site::new();
+    let cluster = site.primary(newest_major());
+    cluster.psql("CREATE TABLE t AS SELECT i AS id, 'old' AS v FROM generate_series(1, 50000) i");
+    cluster.psql("VACUUM (FREEZE) t");
+    back_up(&site, &cluster);
+    cluster.psql("UPDATE t SET v = 'new' WHERE id % 7 = 0");
+    cluster.psql("DELETE FROM t WHERE id % 11 = 0");
+    back_up(&site, &cluster);
+    let flags = ["--to-immediate", "--action", "promote"];
+    let copy = restored(&site, newest_major(), "copy", &flags);
+    visibility(&copy).expect("every bit is true");
+    assert_eq!(copy.psql("SELECT count(*) FROM t WHERE v = 'new'"), "6493");
+    assert_sound(&copy);
+}
+
+#[test]
+fn damage_is_named_with_its_block() {
+    use std::os::unix::fs::FileExt;
+    let site = Site::new();
+    let cluster = site.primary(newest_major());
+    cluster.psql("CREATE TABLE t AS SELECT generate_series(1, 100000) n");
+    cluster.psql("CHECKPOINT");
+    back_up(&site, &cluster);
+    let path = cluster.data_dir().join(cluster.psql("SELECT pg_relation_filepath('t')"));
+    let file = std::fs::OpenOptions::new().write(true).open(&path).expect("the table");
+    file.write_all_at(&[0xee; 8192], 3 * 8192).expect("rubbish with a high LSN");
+    file.write_all_at(&[0x55; 100], 5 * 8192 + 4000).expect("a damaged page");
+    for _ in 0..2 {
+        let told = back_up(&site, &cluster);
+        let damage = told["damage"].as_array().expect("a list");
+        assert_eq!(damage.len(), 1, "{told}");
+        assert_eq!(damage[0]["blocks"], serde_json::json!([3, 5]), "{told}");
+    }
+}

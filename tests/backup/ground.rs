@@ -1,0 +1,110 @@
+//! What the tests of backups share: taking one, watching one, bringing it back.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use pgrecall_testkit::postgres::Cluster;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::site::{Run, Site, wait_for};
+
+/// The words of a backup of this cluster.
+fn words(cluster: &Cluster, more: &[&str]) -> Vec<String> {
+    let pgdata = cluster.data_dir().to_string_lossy().into_owned();
+    let mut words = vec!["--pgdata".to_owned(), pgdata, "backup".to_owned()];
+    words.extend(more.iter().map(|&word| word.to_owned()));
+    words
+}
+
+/// Runs a backup to its end.
+pub(crate) fn try_backup(site: &Site, cluster: &Cluster, more: &[&str]) -> Run {
+    let words = words(cluster, more);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    site.run(Path::new("/"), &words)
+}
+
+/// Takes a backup, and gives what `--json` tells of it.
+pub(crate) fn back_up(site: &Site, cluster: &Cluster) -> serde_json::Value {
+    let words = words(cluster, &["--fast-checkpoint", "--json"]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let output = site.pgrecall(Path::new("/"), &words).output().expect("pgrecall runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// A number of the report.
+pub(crate) fn number(told: &serde_json::Value, field: &str) -> u64 {
+    told[field].as_u64().unwrap_or_else(|| panic!("{field} in {told}"))
+}
+
+/// A backup under way.
+pub(crate) struct Running(Child);
+
+impl Running {
+    /// Begins one.
+    pub(crate) fn begin(site: &Site, cluster: &Cluster, more: &[&str]) -> Self {
+        let words = words(cluster, more);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let mut command = site.pgrecall(Path::new("/"), &words);
+        Self(command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("pgrecall runs"))
+    }
+
+    /// Begins one and stops its process as soon as the server has started the backup.
+    pub(crate) fn held_in_the_middle(site: &Site, cluster: &Cluster) -> Self {
+        let running = Self::begin(site, cluster, &["--fast-checkpoint"]);
+        wait_for("the backup has started", || !starts(site).is_empty());
+        running.signal(Signal::STOP);
+        running
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw).expect("a process");
+        kill_process(pid, signal).expect("it is there");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(self) -> Run {
+        let output = self.0.wait_with_output().expect("an end");
+        Run {
+            code: output.status.code(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// All files of the repository below folders of this name.
+pub(crate) fn objects(site: &Site, below: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![site.repository().to_owned()];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.iter().any(|part| part == below) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+fn starts(site: &Site) -> Vec<PathBuf> {
+    let mut starts = objects(site, "intents");
+    starts.retain(|path| path.extension().is_some_and(|end| end == "start"));
+    starts
+}
+
+/// Restores, starts, and waits for the end of recovery.
+pub(crate) fn restored(site: &Site, major: u32, name: &str, flags: &[&str]) -> Cluster {
+    let dir = site.scratch().path().join(name);
+    let text = dir.to_string_lossy().into_owned();
+    let mut words = vec!["restore", &text, "--as", "copy"];
+    words.extend_from_slice(flags);
+    site.run(Path::new("/"), &words).expect_code(0);
+    let copy = Cluster::adopt(major, &dir);
+    copy.start();
+    copy.wait_until_recovered();
+    copy
+}
