@@ -62,9 +62,10 @@ fn a_server_shuts_down_at_its_target() {
     copy.wait_exit();
     assert!(copy.log().contains("recovery stopping before"), "{}", copy.log());
     assert!(copy.log().contains("shutdown at recovery target"), "{}", copy.log());
-    // Started without the target's signal it goes on from there.
-    std::fs::remove_file(copy.data_dir().join("recovery.signal")).expect("the signal file");
+    assert!(copy.data_dir().join("recovery.signal").exists(), "the target still holds");
+    copy.override_setting("recovery_target_action", "promote");
     copy.start();
+    copy.wait_until_recovered();
     assert_eq!(copy.psql("SELECT count(*) FROM here"), "1");
 }
 
