@@ -21,7 +21,7 @@ use crate::context::{cluster, repository, runtime, server, store};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::output::human;
 use crate::output::stdout::{self, Colour, Paint};
-use crate::setup::advice;
+use crate::setup::{account, advice, recovery_config};
 
 /// Racing connections of the probe, and its rounds.
 const PROBE_CONNECTIONS: usize = 16;
@@ -33,7 +33,7 @@ const ARRIVAL_MAX: Duration = Duration::from_secs(60);
 /// How long fetching it back may take.
 const FETCH_MAX: Duration = Duration::from_secs(60);
 
-/// Gives the exit code: that of the worst line.
+/// Gives the exit code: that of the first failure, which later ones often follow from.
 pub(crate) fn run(settings: &Settings, args: &CheckArgs) -> Outcome<u8> {
     let report = runtime::run(async {
         let mut report = Report { passed: true, restore_command: None, lines: Vec::new() };
@@ -45,8 +45,8 @@ pub(crate) fn run(settings: &Settings, args: &CheckArgs) -> Outcome<u8> {
     } else {
         stdout::print(&render(&report, Colour::of_stdout()))?;
     }
-    let worst = report.lines.iter().find_map(|line| line.failed_as);
-    Ok(worst.map_or(0, |kind| kind.row().code))
+    let first = report.lines.iter().find_map(|line| line.failed_as);
+    Ok(first.map_or(0, |kind| kind.row().code))
 }
 
 /// How a check ended.
@@ -115,15 +115,16 @@ impl Report {
 
 async fn check(settings: &Settings, report: &mut Report) -> Outcome<()> {
     let pgdata = cluster::pgdata(settings)?;
-    report.pass("settings", settings.resolved.file.display().to_string());
+    check_file(settings, report);
     let cluster = check_repository(settings, report).await;
     let server = check_server(settings, &pgdata, report).await;
     let (Some(cluster), Some((server, info))) = (cluster, server) else { return Ok(()) };
     if info.state == RecoveryState::Standby {
         report.warn(
             "archiving",
-            "the server is a standby: it closes no segment of its own",
-            "Run pgrecall check on the primary, too.",
+            "NOT TRIED: the server is a standby and closes no segment of its own, so nothing was \
+             archived and nothing was fetched",
+            "Run pgrecall check on the primary: only there the path of a segment can be proven.",
         );
         return Ok(());
     }
@@ -138,11 +139,58 @@ async fn check(settings: &Settings, report: &mut Report) -> Outcome<()> {
             return Ok(());
         }
     };
+    if let Err(reason) = same_as_in_pg_wal(&pgdata, &cluster, &archived) {
+        report.fail(
+            "archiving",
+            Kind::Conflict,
+            reason,
+            "Another server archives into this cluster's place: find out which one is the true \
+             primary, stop the other, and see pgrecall wal resolve.",
+        );
+        return Ok(());
+    }
     let took = human::duration(archived.took);
     let object = &archived.object;
     report.pass("archiving", format!("{} arrived {took} after the switch", archived.file));
     tracing::debug!(%object, "the segment is there");
     check_fetch(settings, &pgdata, &cluster, &archived, report).await
+}
+
+/// What comes from flags or variables counts for this call only: PostgreSQL's calls do not have it.
+fn check_file(settings: &Settings, report: &mut Report) {
+    let file = settings.resolved.file.display().to_string();
+    let unseen: Vec<String> =
+        recovery_config::unseen(settings).iter().map(|item| item.setting.path()).collect();
+    if unseen.is_empty() {
+        report.pass("settings", file);
+        return;
+    }
+    let found = format!(
+        "{file}, and from flags or the environment: {}. PostgreSQL does not see these when it \
+         calls pgrecall",
+        unseen.join(", ")
+    );
+    report.warn("settings", found, "Put them into the file.");
+}
+
+/// Whether the object that arrived is this server's segment. When that is gone from `pg_wal`
+/// already nothing can be said.
+fn same_as_in_pg_wal(
+    pgdata: &Path,
+    cluster: &ClusterStore,
+    archived: &Arrived,
+) -> Result<(), String> {
+    let Ok(bytes) = std::fs::read(pgdata.join("pg_wal").join(&archived.file)) else {
+        return Ok(());
+    };
+    if cluster.sealed.keys().digest(&bytes) == archived.stored.digest {
+        return Ok(());
+    }
+    let trailer = &archived.stored.trailer;
+    Err(format!(
+        "what is stored as {} is not this server's segment: {} pushed it at {}",
+        archived.file, trailer.host, trailer.pushed
+    ))
 }
 
 async fn check_repository(settings: &Settings, report: &mut Report) -> Option<ClusterStore> {
@@ -367,14 +415,14 @@ fn check_archive_command(settings: &Settings, info: &ServerInfo, report: &mut Re
             report.pass("archive_command", set.clone());
             true
         }
+        // A script of the user's own may call it: whether segments arrive is the proof.
         (_, Some(set), None) => {
-            report.fail(
+            report.warn(
                 "archive_command",
-                Kind::Invalid,
-                format!("archive_command does not call pgrecall: {set}"),
-                &format!("Set {command} in postgresql.conf, and reload."),
+                format!("archive_command does not name pgrecall wal push: {set}"),
+                &format!("Unless it is a script that calls it, set {command} in postgresql.conf."),
             );
-            false
+            true
         }
         (_, None, None) => {
             report.fail(
@@ -442,7 +490,8 @@ async fn check_fetch(
 ) -> Outcome<()> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::from_error(Kind::Internal, &error).during("finding pgrecall"))?;
-    let command = advice::restore_command(&program, &settings.resolved, settings.cluster()?);
+    let name = &settings.cluster()?.name;
+    let command = advice::restore_command(&program, &settings.resolved.file, name);
     report.restore_command = Some(format!("restore_command = '{}'", command.replace('\'', "''")));
     let folder = scratch()?;
     let target = folder.0.join(&archived.file);
@@ -491,10 +540,14 @@ fn fill(command: &str, file: &str, target: &Path) -> String {
     line + rest
 }
 
+/// Runs it as PostgreSQL will: in the data directory, with its user's environment and not with
+/// the caller's.
 async fn fetch(line: &str, pgdata: &Path) -> Result<(), String> {
     let output = tokio::process::Command::new("/bin/sh")
         .args(["-c", line])
         .current_dir(pgdata)
+        .env_clear()
+        .envs(account::bare_environment())
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();

@@ -20,12 +20,13 @@ use serde_json::json;
 
 use super::plan;
 use crate::args::recovery::{self, Action, PlaceArgs, RestoreArgs, Role};
-use crate::config::resolve::Origin;
 use crate::config::settings::Settings;
 use crate::context::telling::Telling;
 use crate::context::{cluster, repository, runtime};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::output::{human, prompt, stdout};
+use crate::setup::advice;
+use crate::setup::recovery_config::RecoveryConfig;
 
 pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
     let role = role(args)?;
@@ -42,27 +43,41 @@ pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
         return Err(Failure::new(Kind::Usage, message)
             .hint("Leave the target out, or restore with --as copy."));
     }
-    let dir = absolute(&args.dir)?;
-    let options = RestoreOptions {
-        places: places(&args.places)?,
-        existing: if args.delta { Existing::Delta } else { Existing::Refuse },
-        server: role.map(|role| server(settings, args, role, &request.target)).transpose()?,
-        threads: settings.restore.threads,
-        memory_budget_bytes: settings.restore.memory_budget_bytes,
-        dir,
-    };
+    let (dir, places) = (absolute(&args.dir)?, places(&args.places)?);
     runtime::run_long(|cancel| async move {
         let repository = repository::open(settings).await?;
         let cluster = cluster::stored(settings, &repository).await?;
         let wal = RepoWal::open(&cluster).await?;
-        let (plan, manifest) = make(&cluster, &wal, &request, &options.dir).await?;
+        let (plan, manifest) = make(&cluster, &wal, &request, &dir).await?;
+        let config = match role {
+            Some(_) => {
+                let domain = cluster.domain().as_str();
+                Some(RecoveryConfig::plan(settings, &repository, domain, &dir)?)
+            }
+            None => None,
+        };
+        let server = role.zip(config.as_ref());
+        let server = server
+            .map(|(role, config)| server_settings(settings, args, role, &request.target, config))
+            .transpose()?;
+        let options = RestoreOptions {
+            places,
+            existing: if args.delta { Existing::Delta } else { Existing::Refuse },
+            server,
+            threads: settings.restore.threads,
+            memory_budget_bytes: settings.restore.memory_budget_bytes,
+            dir,
+        };
         let prepared = prepare(&cluster, &manifest, &options).await?;
         let size = wal.stored().segment_size;
         if !args.output.json {
-            stdout::print(&announce(&plan, &prepared, &options, wal.stored()))?;
+            stdout::print(&announce(&plan, &prepared, &options, config.as_ref(), wal.stored()))?;
         }
         if prepared.found != Found::Empty {
             confirm(&options.dir, args)?;
+        }
+        if let Some(config) = &config {
+            config.write(prepared.owner)?;
         }
         let telling = Telling::new();
         let around = Around { clock: Clock::system(), progress: telling.progress(), cancel };
@@ -72,6 +87,7 @@ pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
             return stdout::print_json(&json!({
                 "plan": plan::as_json(&plan, size),
                 "dir": options.dir,
+                "config": config.as_ref().map(RecoveryConfig::path),
                 "files": done.copied.files,
                 "bytes": done.copied.bytes,
                 "written_bytes": done.copied.written_bytes,
@@ -159,7 +175,7 @@ fn absolute(path: &Path) -> Outcome<PathBuf> {
     })
 }
 
-fn places(args: &PlaceArgs) -> Outcome<Places> {
+pub(super) fn places(args: &PlaceArgs) -> Outcome<Places> {
     Ok(Places {
         tablespaces: args.tablespace_map.clone(),
         waldir: args.waldir.as_deref().map(absolute).transpose()?,
@@ -170,11 +186,12 @@ fn places(args: &PlaceArgs) -> Outcome<Places> {
     })
 }
 
-fn server(
+fn server_settings(
     settings: &Settings,
     args: &RestoreArgs,
     role: Role,
     wanted: &Target,
+    config: &RecoveryConfig,
 ) -> Outcome<ServerSettings> {
     let action = match (args.action, wanted) {
         (Some(Action::Pause), _) => target::Action::Pause,
@@ -187,40 +204,33 @@ fn server(
         Role::Copy => recovery_settings::Role::Copy,
         Role::Standby => recovery_settings::Role::Standby,
     };
-    Ok(ServerSettings { role, action, restore_command: restore_command(settings)? })
-}
-
-/// With absolute paths: PostgreSQL runs it in the data directory, with an environment of its own.
-fn restore_command(settings: &Settings) -> Outcome<String> {
     let program = std::env::current_exe().map_err(|error| {
         Failure::from_error(Kind::Internal, &error).during("finding this program's path")
     })?;
-    let mut words = vec![shell_word(&program.to_string_lossy())];
-    if settings.resolved.file_exists {
-        words.push("--config".into());
-        words.push(shell_word(&settings.resolved.file.to_string_lossy()));
-    }
-    let from_elsewhere = settings.resolved.items.iter().any(|item| {
-        item.setting.path() == "repository.url" && !matches!(item.origin, Origin::File { .. })
-    });
-    if from_elsewhere {
-        words.push("--repo".into());
-        words.push(shell_word(settings.repository_url()?));
-    }
-    words.push("--cluster".into());
-    words.push(shell_word(&settings.cluster()?.name));
-    words.push("wal fetch %f \"%p\"".into());
-    Ok(words.join(" "))
+    let cluster = &settings.cluster()?.name;
+    let restore_command = advice::restore_command(&program, config.path(), cluster);
+    Ok(ServerSettings { role, action, restore_command })
 }
 
 fn announce(
     plan: &RestorePlan,
     prepared: &Prepared,
     options: &RestoreOptions,
+    config: Option<&RecoveryConfig>,
     stored: &StoredWal,
 ) -> String {
     let mut text = plan::as_text(plan, stored.segment_size);
     text.push_str(&format!("\ninto {}\n", options.dir.display()));
+    match config {
+        Some(RecoveryConfig::New { path, .. }) => text.push_str(&format!(
+            "restore_command reads {}, which is written now: no file says all that is in force\n",
+            path.display()
+        )),
+        Some(RecoveryConfig::InForce(path)) => {
+            text.push_str(&format!("restore_command reads {}\n", path.display()));
+        }
+        None => {}
+    }
     for root in &prepared.layout.roots {
         let link = String::from_utf8_lossy(&root.link).into_owned();
         text.push_str(&format!("{link} in {}\n", root.to.display()));

@@ -4,9 +4,10 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use pgrecall_engine::restore::recovery_settings;
+
 use super::config_file;
 use crate::config::resolve::Resolved;
-use crate::config::settings::Cluster;
 
 /// `archive_command`, as `postgresql.conf` spells it, with absolute paths.
 pub(crate) fn archive_command(program: &Path, resolved: &Resolved) -> String {
@@ -19,13 +20,14 @@ pub(crate) fn archive_command(program: &Path, resolved: &Resolved) -> String {
     format!("archive_command = '{command} %p'")
 }
 
-/// The command behind `restore_command`, with absolute paths; a quote in it is not doubled yet.
-pub(crate) fn restore_command(program: &Path, resolved: &Resolved, cluster: &Cluster) -> String {
-    let mut words = vec![program.display().to_string()];
-    words.extend(config_file::finding_flags(resolved));
-    words.extend(["--cluster", &cluster.name, "wal", "fetch"].map(str::to_owned));
-    let command: Vec<String> = words.iter().map(|word| shell_word(word)).collect();
-    format!("{} %f %p", command.join(" ").replace('%', "%%"))
+/// The command behind `restore_command`, as `restore` writes and `check` tries it: with absolute
+/// paths, since PostgreSQL runs it in the data directory and with an environment of its own. A
+/// quote in it is not doubled yet.
+pub(crate) fn restore_command(program: &Path, config: &Path, cluster: &str) -> String {
+    let (program, config) = (program.to_string_lossy(), config.to_string_lossy());
+    let words = [&*program, "--config", &*config, "--cluster", cluster];
+    let words = words.map(recovery_settings::shell_word);
+    format!("{} wal fetch %f \"%p\"", words.join(" "))
 }
 
 /// A word as the shell reads it back.
@@ -90,6 +92,19 @@ mod tests {
         assert_eq!(shell_word("/usr/bin/pgrecall"), "/usr/bin/pgrecall");
         assert_eq!(shell_word("/a b/$x"), "\"/a b/\\$x\"");
         assert_eq!(shell_word(""), "\"\"");
+    }
+
+    #[test]
+    fn the_restore_command_survives_postgresql_and_the_shell() {
+        let command = restore_command(
+            Path::new("/usr/bin/pgrecall"),
+            Path::new("/srv/a b 100%.toml"),
+            "main",
+        );
+        assert_eq!(
+            command,
+            "/usr/bin/pgrecall --config '/srv/a b 100%%.toml' --cluster main wal fetch %f \"%p\""
+        );
     }
 
     #[test]
