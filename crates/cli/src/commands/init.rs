@@ -63,6 +63,7 @@ async fn set_up(
     let folder = place::folder(settings.repository_url()?);
     if let Some(folder) = &folder {
         place::make(folder, owner)?;
+        place::require_usable(folder, owner)?;
     }
     let store = store::open(settings, RootPolicy::MustExist).await?;
     let stands = stands_there(settings, &store).await?;
@@ -78,7 +79,7 @@ async fn set_up(
     ClusterStore::register(&repository, &names.domain, &names.cluster, facts).await?;
     let (_, log) = repository.key_log().await?;
     if let (Some(folder), Some(owner)) = (&folder, owner) {
-        owner.give_all_of_root(folder)?;
+        owner.give_repository(folder)?;
     }
     let pinned =
         Pinned { id: repository.root().id.to_string(), key_fingerprint: repository.fingerprint() };
@@ -262,7 +263,7 @@ fn others_key(settings: &Settings, args: &InitArgs) -> Outcome<Unlock> {
         return repository::key_file(path);
     }
     if let Some(source) = &settings.repository.passphrase {
-        return repository::passphrase(source);
+        return repository::passphrase(settings, source);
     }
     let url = settings.repository_url()?;
     if prompt::is_possible() {

@@ -1,6 +1,7 @@
 //! `pgrecall key`: who can open the repository, and new epochs of a domain's keys.
 
 use std::path::Path;
+use std::time::Duration;
 
 use pgrecall_repo::format::document::LivingKey;
 use pgrecall_repo::id::KeyId;
@@ -44,13 +45,7 @@ pub(crate) fn run(settings: &Settings, command: &KeyCommand) -> Outcome<()> {
 fn hand_over(settings: &Settings) -> Outcome<()> {
     let Some(folder) = place::folder(settings.repository_url()?) else { return Ok(()) };
     let Some(owner) = Owner::other_than_root(&folder) else { return Ok(()) };
-    owner.give_all_of_root(&folder.join("keys"))?;
-    match &settings.cluster {
-        Some(cluster) => {
-            owner.give_all_of_root(&folder.join("domains").join(&cluster.domain).join("keys"))
-        }
-        None => Ok(()),
-    }
+    owner.give_repository(&folder)
 }
 
 /// The key to open with: `--unlock`, else what the settings say.
@@ -198,7 +193,7 @@ fn new_key(args: &NewKeyArgs) -> Outcome<New> {
         return Ok(New::File(KeyFile::random(&SharedRandom::system())));
     }
     let secret = match &args.new_passphrase_file {
-        Some(path) => SecretSource::File(path.clone()).obtain("new passphrase")?,
+        Some(path) => SecretSource::File(path.clone()).obtain("new passphrase", Duration::ZERO)?,
         None => typed_twice()?,
     };
     if secret.expose().chars().count() < PASSPHRASE_LEN_MIN {

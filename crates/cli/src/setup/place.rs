@@ -44,6 +44,41 @@ pub(crate) fn make(folder: &Path, owner: Option<Owner>) -> Outcome<()> {
     }
 }
 
+/// Sees to it that the data directory's user can write into the folder: an empty one of root's, such
+/// as a new disk's, is given to him; one that holds other things is nobody's to give.
+///
+/// # Errors
+/// When the folder is root's and holds other things.
+pub(crate) fn require_usable(folder: &Path, owner: Option<Owner>) -> Outcome<()> {
+    let Some(owner) = owner.filter(|_| Owner::of(folder).is_some_and(|of| of.uid == 0)) else {
+        return Ok(());
+    };
+    let entries = std::fs::read_dir(folder).map_err(|error| {
+        Failure::from_error(Kind::Denied, &error).during(format!("listing {}", folder.display()))
+    })?;
+    let others = entries.flatten().map(|entry| entry.file_name());
+    if let Some(other) = others.into_iter().find(|name| name != "lost+found") {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(folder).map_or(0, |found| found.permissions().mode());
+        let group = Owner::of(folder).is_some_and(|of| of.gid == owner.gid) && mode & 0o020 != 0;
+        if group || mode & 0o002 != 0 {
+            return Ok(());
+        }
+        let message = format!(
+            "the folder {} is root's and holds other things ({}): the server's user, {}, could not \
+             archive into it",
+            folder.display(),
+            other.to_string_lossy(),
+            owner.uid
+        );
+        return Err(Failure::new(Kind::Denied, message).hint(format!(
+            "Name a folder of its own: file://{}",
+            folder.join("pgrecall").display()
+        )));
+    }
+    owner.give(folder, User::Too)
+}
+
 pub(crate) fn set_mode(path: &Path, mode: u32) -> Outcome<()> {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(|error| {
