@@ -21,12 +21,20 @@ pub(crate) fn run(cli: Cli, contract: &Cell<Contract>) -> Outcome<u8> {
         _ => {}
     }
     let (flags, cluster) = needs(&cli.command);
-    let settings = load(&cli.common, flags, cluster)?;
+    let mut settings = load(&cli.common, flags, cluster)?;
     if contract.get() == Contract::StandbyFetch
         && settings.wal.standby_on_error == StandbyOnError::Stop
     {
         contract.set(Contract::Fetch);
     }
+    // PostgreSQL waits for these: a vault that hangs may not cost more than a store that does.
+    let within = match contract.get() {
+        Contract::Person => settings.secrets_within,
+        Contract::Push => settings.wal.push_progress_timeout,
+        Contract::Fetch => settings.wal.fetch_timeout,
+        Contract::StandbyFetch | Contract::PromotionFetch => settings.wal.standby_progress_timeout,
+    };
+    settings.secrets_within = settings.secrets_within.min(within);
     crate::plant_panic("late");
     if for_the_owner(&cli.command) {
         let pgdata = settings.cluster.as_ref().and_then(|cluster| cluster.pgdata.as_deref());

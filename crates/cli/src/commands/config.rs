@@ -18,6 +18,7 @@ pub(crate) fn run(settings: &Settings, args: &ConfigArgs) -> Outcome<()> {
         Table::new(&[("SETTING", Align::Left), ("VALUE", Align::Left), ("FROM", Align::Left)]);
     for item in &settings.resolved.items {
         let value = match &item.value {
+            Some(_) if prints_secret(item) => Cell::from(MASK),
             Some(value) => Cell::from(value.show()),
             None => Cell::painted("-", Paint::Faint),
         };
@@ -41,6 +42,13 @@ pub(crate) fn run(settings: &Settings, args: &ConfigArgs) -> Outcome<()> {
     text.push_str(&table.render(Colour::of_stdout()));
     stdout::print(&text)
 }
+
+/// A command that prints a secret may have one in its own words.
+fn prints_secret(item: &Item) -> bool {
+    item.setting.key.ends_with("_command")
+}
+
+const MASK: &str = "********";
 
 #[derive(Serialize)]
 struct Report {
@@ -80,8 +88,11 @@ fn report(settings: &Settings) -> Report {
 fn row(item: &Item) -> Row {
     Row {
         setting: item.setting.path(),
-        value: item.value.as_ref().map(Value::show),
-        secret: item.setting.is_secret(),
+        value: item.value.as_ref().map(|value| match prints_secret(item) {
+            true => MASK.to_owned(),
+            false => Value::show(value),
+        }),
+        secret: item.setting.is_secret() || prints_secret(item),
         source: match &item.origin {
             Origin::Flag(flag) => Source::Flag { flag },
             Origin::Variable(name) => Source::Environment { variable: name.clone() },

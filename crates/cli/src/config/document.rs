@@ -52,7 +52,7 @@ fn write_setting(text: &mut String, setting: &Setting, key: &str, chosen: Chosen
 }
 
 /// A value as TOML spells it.
-fn quote(setting: &Setting, value: &str) -> String {
+pub(crate) fn quote(setting: &Setting, value: &str) -> String {
     match setting.kind {
         Kind::Integer(..) if !value.is_empty() => value.to_owned(),
         _ => toml::Value::String(value.to_owned()).to_string(),
@@ -83,12 +83,16 @@ or its URL; several at once are not possible yet. With one only, `--repo URL` re
 way: the id and fingerprint in the file still hold.
 
 **Which cluster.** `[[cluster]]` is a list, too. The cluster meant is the one that `--cluster` names, else the one whose
-`pgdata` is `--pgdata`, else the one whose `pgdata` is the working directory (PostgreSQL runs `archive_command` and
-`restore_command` there), else the only one. Otherwise the command ends with an error that lists them.
+`pgdata` is `--pgdata` (an error, if none has it), else the one whose `pgdata` is the working directory (PostgreSQL runs
+`archive_command` and `restore_command` there), else the only one. Otherwise the command ends with an error that lists
+them.
 
 **Secrets** come from a file, from an environment variable or from a command whose first line of output they are, never
-from the command line. A `_file` or `_command` setting is used when the secret itself is not given. Secrets are fetched
-only when they are needed, and are masked wherever settings are shown.
+from the command line. Of several ways to one secret a variable's wins over the file's, then the secret itself over its
+`_file` and that over its `_command`. Secrets are fetched only when they are needed, and are masked wherever settings are
+shown, `_command` texts too. A command is killed when it takes longer than two minutes, and under `wal push` and
+`wal fetch` no longer than these may go without progress. A passphrase costs every `wal push` and `wal fetch` a listing and
+its slow hash: give a host that archives a key file.
 
 **Values.** Sizes: `512KiB`, `32MiB`, `1GiB`, or bytes. Durations: `500ms`, `30s`, `10min`, `2h`, `7d`; a bare number is an
 error. Paths are absolute in the file and in the environment.

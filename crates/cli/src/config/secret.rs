@@ -1,7 +1,10 @@
 //! A text that must not be seen: no `Debug`, no `Display`, wiped when dropped.
 
+use std::io::Read as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
@@ -34,12 +37,12 @@ pub(crate) enum SecretSource {
 }
 
 impl SecretSource {
-    /// Fetches the secret. `what` names it in errors ("passphrase").
-    pub(crate) fn obtain(&self, what: &str) -> Outcome<Secret> {
+    /// Fetches the secret. `what` names it in errors ("passphrase"); a command may take `within`.
+    pub(crate) fn obtain(&self, what: &str, within: Duration) -> Outcome<Secret> {
         match self {
             Self::Given(secret) => Ok(secret.clone()),
             Self::File(path) => from_file(path, what),
-            Self::Command(command) => from_command(command, what),
+            Self::Command(command) => from_command(command, what, within),
         }
     }
 }
@@ -54,18 +57,53 @@ fn from_file(path: &Path, what: &str) -> Outcome<Secret> {
     })
 }
 
-fn from_command(command: &str, what: &str) -> Outcome<Secret> {
-    let output = Command::new("/bin/sh")
+/// How often a running command is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// A vault that hangs must not hang PostgreSQL's archiver or recovery: a command that takes too
+/// long is killed, with all that it has started.
+fn from_command(command: &str, what: &str, within: Duration) -> Outcome<Secret> {
+    let running = |error: &std::io::Error| {
+        Failure::from_error(Kind::Configuration, error)
+            .during(format!("running the command for the {what}"))
+    };
+    let mut child = Command::new("/bin/sh")
         .arg("-c")
         .arg(command)
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| {
-            Failure::from_error(Kind::Configuration, &error)
-                .during(format!("running the command for the {what}"))
-        })?;
-    let (status, bytes) = (output.status, Zeroizing::new(output.stdout));
+        .process_group(0)
+        .spawn()
+        .map_err(|error| running(&error))?;
+    let mut printed = child.stdout.take();
+    let reading = std::thread::spawn(move || {
+        let mut bytes = Zeroizing::new(Vec::new());
+        let read = printed.as_mut().map_or(Ok(0), |printed| printed.read_to_end(&mut bytes));
+        read.map(|_| bytes)
+    });
+    let began = Instant::now();
+    // What it started in the background may hold its output open: that counts as running.
+    while !(reading.is_finished() && child.try_wait().map_err(|error| running(&error))?.is_some()) {
+        if began.elapsed() >= within {
+            let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+            if let Some(group) = group {
+                let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            }
+            let _ = child.wait();
+            let message = format!(
+                "the command for the {what} did not end within {} s, and was killed",
+                within.as_secs_f64()
+            );
+            return Err(Failure::new(Kind::Unavailable, message));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    let status = child.wait().map_err(|error| running(&error))?;
+    let bytes = match reading.join() {
+        Ok(read) => read.map_err(|error| running(&error))?,
+        Err(panic) => std::panic::resume_unwind(panic),
+    };
     if !status.success() {
         return Err(Failure::configuration(format!(
             "the command for the {what} ended with {status}"
@@ -86,17 +124,35 @@ fn first_line(text: &str) -> Option<Secret> {
 mod tests {
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_command_that_hangs_is_killed_with_its_children() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let alive = folder.path().join("alive");
+        // The shell waits for a child that would tell that it lives on.
+        let command = format!("(sleep 1; touch '{}'); echo horse", alive.display());
+        let began = Instant::now();
+        let source = SecretSource::Command(command);
+        let failure = source.obtain("passphrase", Duration::from_millis(200)).err();
+        assert!(failure.is_some_and(|failure| failure.kind == Kind::Unavailable));
+        assert!(began.elapsed() < Duration::from_millis(900));
+        std::thread::sleep(Duration::from_millis(1200));
+        assert!(!alive.exists());
+    }
+
     #[test]
     fn a_command_gives_its_first_line() {
         let source = SecretSource::Command("echo horse; echo battery".to_owned());
-        let secret = source.obtain("passphrase").map_err(|failure| failure.to_string());
+        let secret = source.obtain("passphrase", LONG).map_err(|failure| failure.to_string());
         assert_eq!(secret.map(|secret| secret.expose().to_owned()), Ok("horse".to_owned()));
     }
 
     #[test]
     fn a_failing_or_silent_command_is_an_error_without_its_output() {
         for command in ["echo horse; exit 3", "true", "printf '\\n'"] {
-            let failure = SecretSource::Command(command.to_owned()).obtain("passphrase").err();
+            let failure =
+                SecretSource::Command(command.to_owned()).obtain("passphrase", LONG).err();
             let text = failure.map(|failure| failure.to_string()).unwrap_or_default();
             assert!(text.contains("the command for the passphrase"), "{command}: {text}");
             assert!(!text.contains("horse"), "{text}");

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::resolve::{Item, Resolved};
+use super::resolve::{Item, Origin, Resolved};
 use super::secret::{Secret, SecretSource};
 use super::value::Value;
 use crate::failure::{Failure, Outcome};
@@ -146,11 +146,16 @@ pub(crate) struct Settings {
     pub(crate) restore: Restore,
     pub(crate) wal: Wal,
     pub(crate) log: Log,
+    /// How long a command that prints a secret may take.
+    pub(crate) secrets_within: Duration,
     /// `--system-id`: which of several lineages under the cluster's name.
     pub(crate) system_id: Option<u64>,
     /// The same values with their origins.
     pub(crate) resolved: Resolved,
 }
+
+/// Long enough for a vault, and for a person who is asked for a PIN.
+pub(crate) const SECRETS_WITHIN: Duration = Duration::from_secs(120);
 
 impl Settings {
     /// Gives the values their types.
@@ -172,6 +177,7 @@ impl Settings {
                     _ => LogFormat::Text,
                 },
             },
+            secrets_within: SECRETS_WITHIN,
             system_id: None,
             resolved,
         };
@@ -379,12 +385,30 @@ impl Values<'_> {
         self.required(path, |value| value.number().and_then(|number| T::try_from(number).ok()))
     }
 
-    /// The secret itself if it was given, else where it is to be had.
+    /// The secret itself if it was given, else where it is to be had. Of several ways the one of
+    /// the flag or variable wins over the one in the file, as with any setting; of those from one
+    /// place the secret itself, then its file, then its command.
     fn secret(&self, path: &str) -> Option<SecretSource> {
+        let [file, command] = ["file", "command"].map(|way| format!("{path}_{way}"));
         let given = self.item(path).and_then(Value::secret).map(SecretSource::Given);
-        given
-            .or_else(|| self.path(&format!("{path}_file")).map(SecretSource::File))
-            .or_else(|| self.text(&format!("{path}_command")).map(SecretSource::Command))
+        let ways = [
+            (path, given),
+            (file.as_str(), self.path(&file).map(SecretSource::File)),
+            (command.as_str(), self.text(&command).map(SecretSource::Command)),
+        ];
+        let ways = ways.into_iter().filter_map(|(path, source)| Some((self.rank(path), source?)));
+        // Of equals the first.
+        ways.min_by_key(|(rank, _)| *rank).map(|(_, source)| source)
+    }
+
+    /// Lower wins.
+    fn rank(&self, path: &str) -> u8 {
+        let item = self.0.iter().find(|item| item.setting.is(path));
+        match item.map(|item| &item.origin) {
+            Some(Origin::Flag(_)) => 0,
+            Some(Origin::Variable(_)) => 1,
+            _ => 2,
+        }
     }
 }
 
@@ -396,9 +420,13 @@ mod tests {
     use super::*;
 
     fn settings(variables: &[(&str, &str)]) -> Outcome<Settings> {
+        settings_with("", variables)
+    }
+
+    fn settings_with(file: &str, variables: &[(&str, &str)]) -> Outcome<Settings> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("pgrecall.toml");
-        std::fs::write(&path, "").expect("writing the file");
+        std::fs::write(&path, file).expect("writing the file");
         let request =
             Request { config: Some(path), flags: Vec::new(), cluster: ClusterNeed::IfClear };
         let variables: BTreeMap<_, _> =
@@ -430,6 +458,12 @@ mod tests {
         assert!(matches!(source(&[command])?, Some(SecretSource::Command(_))));
         assert!(matches!(source(&[command, given])?, Some(SecretSource::Given(_))));
         assert!(source(&[])?.is_none());
+        // Who overrides the file for one call does not have to know which way it goes.
+        let file = "[[repository]]\npassphrase_file = \"/x\"\n";
+        let over = settings_with(file, &[command])?.repository.passphrase;
+        assert!(matches!(over, Some(SecretSource::Command(_))));
+        let kept = settings_with(file, &[])?.repository.passphrase;
+        assert!(matches!(kept, Some(SecretSource::File(_))));
         Ok(())
     }
 }

@@ -55,7 +55,7 @@ impl Kind {
                 }
                 Err(format!("{text} is not within {} and {}", show_size(low), show_size(high)))
             }
-            Self::Duration => parse_duration(text).map(Value::Duration),
+            Self::Duration => parse_timeout(text).map(Value::Duration),
             Self::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
             Self::Choice(words) => Err(format!("\"{text}\" is none of {}", alternatives(words))),
             Self::Secret => Ok(Value::Secret(Secret::new(text.to_owned()))),
@@ -181,6 +181,14 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         rest = tail.trim_start();
     }
     Ok(Duration::from_millis(total_ms))
+}
+
+/// Reads a time-out: one of nothing would let nothing succeed.
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err(format!("\"{text}\" leaves no time at all")),
+        duration => Ok(duration),
+    }
 }
 
 /// The exact spelling of a duration that [`parse_duration`] reads back.

@@ -99,7 +99,7 @@ pub(crate) fn unlock(settings: &Settings) -> Outcome<Unlock> {
         Ok(true) | Err(_) => return key_file(path),
     }
     match &repository.passphrase {
-        Some(source) => passphrase(source),
+        Some(source) => passphrase(settings, source),
         None => Err(Failure::new(
             Kind::Denied,
             format!(
@@ -143,7 +143,7 @@ pub(crate) fn key_file(path: &Path) -> Outcome<Unlock> {
 ///
 /// # Errors
 /// When it cannot be had.
-pub(crate) fn passphrase(source: &SecretSource) -> Outcome<Unlock> {
-    let secret = source.obtain("passphrase")?;
+pub(crate) fn passphrase(settings: &Settings, source: &SecretSource) -> Outcome<Unlock> {
+    let secret = source.obtain("passphrase", settings.secrets_within)?;
     Ok(Unlock::Passphrase(Zeroizing::new(secret.expose().to_owned())))
 }

@@ -8,7 +8,7 @@ use pgrecall_pgserver::{
 };
 use zeroize::Zeroizing;
 
-use crate::config::settings::{Cluster, Primary, Server, Settings};
+use crate::config::settings::{Cluster, Primary, SECRETS_WITHIN, Server, Settings};
 use crate::failure::{Failure, Kind, Outcome};
 
 /// The options to connect to the cluster's server with: the settings and libpq's variables, else
@@ -84,9 +84,9 @@ fn complete(server: &Server, mut options: ConnectOptions) -> Outcome<ConnectOpti
     };
     options = options.with_environment(variable)?;
     options.password = match &server.password {
-        Some(source) => {
-            Some(Password::new(source.obtain("server's password")?.expose().to_owned()))
-        }
+        Some(source) => Some(Password::new(
+            source.obtain("server's password", SECRETS_WITHIN)?.expose().to_owned(),
+        )),
         None => from_pass_file(&options),
     };
     Ok(options)

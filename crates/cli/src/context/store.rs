@@ -1,6 +1,7 @@
 //! The store that the settings name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgrecall_store::{
     Addressing, RetryOptions, RootPolicy, S3Credentials, S3Options, SecretText,
@@ -26,7 +27,7 @@ pub(crate) fn options(settings: &Settings, root: RootPolicy) -> Outcome<StoreOpt
             attempt_idle_max: s3.read_timeout,
             ..RetryOptions::default()
         },
-        s3: if network { s3_options(s3)? } else { S3Options::default() },
+        s3: if network { s3_options(s3, settings.secrets_within)? } else { S3Options::default() },
     })
 }
 
@@ -49,7 +50,7 @@ pub(crate) async fn open_with(
     Ok(pgrecall_store::open(settings.repository_url()?, options).await?)
 }
 
-fn s3_options(s3: &S3) -> Outcome<S3Options> {
+fn s3_options(s3: &S3, within: Duration) -> Outcome<S3Options> {
     Ok(S3Options {
         endpoint: s3.endpoint.clone(),
         region: s3.region.clone(),
@@ -58,7 +59,7 @@ fn s3_options(s3: &S3) -> Outcome<S3Options> {
             PathStyle::Always => Addressing::Path,
             PathStyle::Never => Addressing::Virtual,
         },
-        credentials: credentials(s3)?,
+        credentials: credentials(s3, within)?,
         ca_file: s3.ca_file.clone(),
         connect_timeout: s3.connect_timeout,
         encryption: match s3.sse.as_deref() {
@@ -71,10 +72,10 @@ fn s3_options(s3: &S3) -> Outcome<S3Options> {
     })
 }
 
-fn credentials(s3: &S3) -> Outcome<S3Credentials> {
+fn credentials(s3: &S3, within: Duration) -> Outcome<S3Credentials> {
     match (&s3.access_key_id, &s3.secret_access_key) {
         (Some(id), Some(secret)) => {
-            let secret = secret.obtain("secret of the S3 access key")?;
+            let secret = secret.obtain("secret of the S3 access key", within)?;
             Ok(S3Credentials::Keys {
                 access_key_id: id.clone(),
                 secret_access_key: SecretText::new(secret.expose()),
