@@ -5,6 +5,9 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use crate::args::Command;
+use crate::args::wal::WalCommand;
+
 /// The rules by which the exit code is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contract {
@@ -34,6 +37,18 @@ impl Contract {
             Some(Wal::Push) => Self::Push,
             Some(Wal::Fetch) => Self::fetch_here(arguments),
             None => Self::Person,
+        }
+    }
+
+    /// The same for arguments that were parsed: a value such as a cluster called `archive-push` is no
+    /// command.
+    pub(crate) fn of_parsed(command: &Command, arguments: &[OsString]) -> Self {
+        match command {
+            Command::Wal(WalCommand::Push(_)) | Command::ArchivePush(_) => Self::Push,
+            Command::Wal(WalCommand::Fetch(_)) | Command::ArchiveGet(_) => {
+                Self::fetch_here(arguments)
+            }
+            _ => Self::Person,
         }
     }
 
@@ -145,6 +160,21 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(command(&words(line)), expected, "{line}");
+        }
+    }
+
+    /// A bare scan of the words takes a value for a command, and 126 for the archiver's death.
+    #[test]
+    fn a_value_that_reads_like_a_command_is_none_once_it_is_parsed() {
+        use clap::Parser as _;
+        for (line, expected) in [
+            ("--cluster archive-push wal fetch 000000010000000000000001 x", Contract::Fetch),
+            ("--cluster archive-get wal push pg_wal/000000010000000000000001", Contract::Push),
+            ("--cluster archive-get list", Contract::Person),
+        ] {
+            let arguments = words(&format!("pgrecall {line}"));
+            let cli = crate::args::Cli::try_parse_from(&arguments).expect("a command line");
+            assert_eq!(Contract::of_parsed(&cli.command, &arguments[1..]), expected, "{line}");
         }
     }
 

@@ -49,7 +49,10 @@ fn run(arguments: &[OsString], contract: &Cell<Contract>) -> Result<u8, Failure>
     plant_panic("early");
     let words = std::iter::once(OsString::from("pgrecall")).chain(arguments.iter().cloned());
     match Cli::try_parse_from(words) {
-        Ok(cli) => dispatch::run(cli, contract),
+        Ok(cli) => {
+            contract.set(Contract::of_parsed(&cli.command, arguments));
+            dispatch::run(cli, contract)
+        }
         Err(error) => {
             let parsed_as = Contract::of_unparsable(arguments);
             contract.set(parsed_as);

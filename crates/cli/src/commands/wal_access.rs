@@ -4,15 +4,17 @@
 use std::path::Path;
 use std::time::Duration;
 
+use pgrecall_engine::EngineError;
 use pgrecall_engine::archive::access::{Access, DomainIs};
 use pgrecall_engine::archive::cache::HostCache;
-use pgrecall_engine::archive::data_directory::Around;
+use pgrecall_engine::archive::data_directory::{Around, Named};
 use pgrecall_engine::archive::patience::Patience;
 use pgrecall_store::{RootPolicy, StoreOptions};
 
+use crate::config::resolve::Origin;
 use crate::config::settings::Settings;
-use crate::context::repository;
 use crate::context::{cluster, store};
+use crate::context::{repository, runtime};
 use crate::failure::{Failure, Kind, Outcome};
 
 /// Opens the store, which must answer within the time without progress.
@@ -44,6 +46,25 @@ pub(crate) async fn open(settings: &Settings, patience: Patience) -> Outcome<Acc
     })
 }
 
+/// Opens the store and does the work, all of it within the command's time.
+///
+/// # Errors
+/// Those of [`open`] and of the work, and `Unavailable` when the time is up.
+pub(crate) fn run<T>(
+    settings: &Settings,
+    patience: Patience,
+    work: impl AsyncFnOnce(Access) -> Result<T, EngineError>,
+) -> Outcome<T> {
+    runtime::run_short(async {
+        let all = async { Ok(work(open(settings, patience).await?).await?) };
+        tokio::time::timeout(patience.total, all).await.unwrap_or_else(|_| {
+            let seconds = patience.total.as_secs_f64();
+            Err(Failure::new(Kind::Unavailable, format!("given up after {seconds} s in all"))
+                .hint("Is the repository's store mounted, reachable and not overloaded?"))
+        })
+    })
+}
+
 /// The store's own time-outs, where they are longer than the command's.
 fn hurried(mut options: StoreOptions, patience: Patience) -> StoreOptions {
     let retry = &mut options.retry;
@@ -58,12 +79,27 @@ fn hurried(mut options: StoreOptions, patience: Patience) -> StoreOptions {
 ///
 /// # Errors
 /// When the working directory is gone.
-pub(crate) fn around(settings: &Settings, wal_path: &Path) -> Outcome<Around> {
+pub(crate) fn around(settings: &Settings, wal_path: &Path, by: By) -> Outcome<Around> {
     let working_directory = std::env::current_dir().map_err(|error| {
         Failure::from_error(Kind::Configuration, &error).during("reading the working directory")
     })?;
     let configured = settings.cluster()?.pgdata.clone();
-    Ok(Around { working_directory, wal_path: wal_path.to_owned(), configured })
+    let flagged =
+        settings.resolved.items.iter().any(|item| {
+            item.setting.is("cluster.pgdata") && matches!(item.origin, Origin::Flag(_))
+        });
+    let named = if flagged && by == By::Push { Named::Now } else { Named::Before };
+    Ok(Around { working_directory, wal_path: wal_path.to_owned(), configured, named })
+}
+
+/// Who looks for a data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// Whoever stores a file: `--pgdata` is a person's word for whose it is.
+    Push,
+    /// Whoever fetches one: the directory that PostgreSQL runs in says who asks, whatever stands in
+    /// a `restore_command` that was copied along with another cluster's settings.
+    Fetch,
 }
 
 /// How long a push waits.

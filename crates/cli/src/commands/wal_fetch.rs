@@ -6,10 +6,9 @@ use pgrecall_engine::archive::fetch::{self, FetchOutcome, FetchRequest};
 use pgrecall_engine::archive::patience::Patience;
 use pgrecall_engine::clock::Clock;
 
-use super::wal_access;
+use super::wal_access::{self, By};
 use crate::args::wal::FetchArgs;
 use crate::config::settings::Settings;
-use crate::context::runtime;
 use crate::contract::Contract;
 use crate::exit;
 use crate::failure::Outcome;
@@ -20,14 +19,12 @@ pub(crate) fn run(settings: &Settings, args: &FetchArgs, contract: Contract) -> 
     let request = FetchRequest {
         name: args.name.clone(),
         destination: args.destination.clone(),
-        asking: wal_access::around(settings, &args.destination)?.find()?,
+        asking: wal_access::around(settings, &args.destination, By::Fetch)?.find()?,
         clock: Clock::system(),
     };
     let patience = patience(settings, contract);
-    let outcome = runtime::run_short(async {
-        let access = wal_access::open(settings, patience).await?;
-        Ok(fetch::fetch(&access, &request).await?)
-    })?;
+    let outcome =
+        wal_access::run(settings, patience, async |access| fetch::fetch(&access, &request).await)?;
     let name = &request.name;
     match outcome {
         FetchOutcome::Fetched { bytes, elapsed_ms } => {

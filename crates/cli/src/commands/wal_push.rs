@@ -7,10 +7,10 @@ use pgrecall_engine::archive::push::{self, PushOutcome, PushRequest, PushResult}
 use pgrecall_engine::clock::Clock;
 use pgrecall_repo::codec::Level;
 
-use super::wal_access;
+use super::wal_access::{self, By};
 use crate::args::wal::PushArgs;
 use crate::config::settings::Settings;
-use crate::context::{host, runtime};
+use crate::context::host;
 use crate::failure::Outcome;
 use crate::output::{human, stdout};
 
@@ -18,7 +18,7 @@ use crate::output::{human, stdout};
 const THREADS_MAX: usize = 4;
 
 pub(crate) fn run(settings: &Settings, args: &PushArgs) -> Outcome<()> {
-    let data_directory = wal_access::around(settings, &args.path)?.require()?;
+    let data_directory = wal_access::around(settings, &args.path, By::Push)?.require()?;
     let request = PushRequest {
         path: args.path.clone(),
         facts: data_directory.facts,
@@ -27,10 +27,8 @@ pub(crate) fn run(settings: &Settings, args: &PushArgs) -> Outcome<()> {
         clock: Clock::system(),
     };
     let patience = wal_access::push_patience(settings);
-    let outcome = runtime::run_short(async {
-        let access = wal_access::open(settings, patience).await?;
-        Ok(push::push(&access, request).await?)
-    })?;
+    let outcome =
+        wal_access::run(settings, patience, async |access| push::push(&access, request).await)?;
     tell(&outcome)
 }
 

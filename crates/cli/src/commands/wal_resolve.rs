@@ -8,10 +8,11 @@ use pgrecall_engine::archive::resolve::{self, Choice, Content, Contents, Local};
 use pgrecall_engine::clock::Clock;
 use serde::Serialize;
 
-use super::{wal_access, wal_push};
+use super::wal_access::{self, By};
+use super::wal_push;
 use crate::args::wal::ResolveArgs;
 use crate::config::settings::Settings;
-use crate::context::{host, runtime};
+use crate::context::host;
 use crate::failure::Outcome;
 use crate::output::stdout::{Colour, Paint};
 use crate::output::table::{Align, Cell, Table};
@@ -21,7 +22,7 @@ pub(crate) fn run(settings: &Settings, args: &ResolveArgs) -> Outcome<()> {
     let path = args.file.clone().unwrap_or_else(|| PathBuf::from(&args.segment));
     let local = if args.file.is_some() { Local::File } else { Local::None };
     let request = PushRequest {
-        facts: wal_access::around(settings, &path)?.require()?.facts,
+        facts: wal_access::around(settings, &path, By::Push)?.require()?.facts,
         path,
         host: host::name(),
         compression: wal_push::compression(settings),
@@ -35,15 +36,13 @@ pub(crate) fn run(settings: &Settings, args: &ResolveArgs) -> Outcome<()> {
             choice.digest, args.segment
         );
         prompt::confirm(&question, args.confirm.yes)?;
-        let settled = runtime::run_short(async {
-            let access = wal_access::open(settings, patience).await?;
-            Ok(resolve::resolve(&access, &args.segment, &request, local, &choice).await?)
+        let settled = wal_access::run(settings, patience, async |access| {
+            resolve::resolve(&access, &args.segment, &request, local, &choice).await
         })?;
         return tell(&settled, args);
     }
-    let contents = runtime::run_short(async {
-        let access = wal_access::open(settings, patience).await?;
-        Ok(resolve::contents(&access, &args.segment, &request, local).await?)
+    let contents = wal_access::run(settings, patience, async |access| {
+        resolve::contents(&access, &args.segment, &request, local).await
     })?;
     tell(&contents, args)
 }

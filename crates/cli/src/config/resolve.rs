@@ -317,11 +317,24 @@ fn choose_cluster<'a>(
         return Err(failure.hint(format!("Clusters in {}: {}.", file.path.display(), names())));
     }
     let pgdata = given(request, around, "cluster.pgdata", &["PGRECALL_CLUSTER_PGDATA"])?;
-    let wanted = [pgdata.map(|path| around.directory.join(path)), Some(around.directory.clone())];
-    for folder in wanted.into_iter().flatten() {
-        if let Some(entries) = list.iter().find(|entries| has_pgdata(entries, &folder)) {
-            return Ok(Some(entries));
-        }
+    let of_folder = |folder: &Path| list.iter().find(|entries| has_pgdata(entries, folder));
+    if let Some(folder) = pgdata.map(|path| around.directory.join(path)) {
+        return match (of_folder(&folder), list.as_slice()) {
+            (Some(entries), _) => Ok(Some(entries)),
+            (None, []) => Ok(None),
+            // A cluster whose place the file leaves open can be this one.
+            (None, [only]) if file::text_of(only, "pgdata").is_none() => Ok(Some(only)),
+            (None, _) if request.cluster != ClusterNeed::One => Ok(None),
+            // Whoever names a data directory must not be served another cluster's.
+            (None, _) => {
+                let message = format!("no [[cluster]] has the data directory {}", folder.display());
+                Err(Failure::configuration(message)
+                    .hint(format!("Name the cluster with --cluster as well: {}.", names())))
+            }
+        };
+    }
+    if let Some(entries) = of_folder(&around.directory) {
+        return Ok(Some(entries));
     }
     match list.as_slice() {
         [] => Ok(None),

@@ -18,6 +18,17 @@ pub struct Around {
     pub wal_path: PathBuf,
     /// The data directory that the settings name.
     pub configured: Option<PathBuf>,
+    /// Whether a person has named that one for this very call.
+    pub named: Named,
+}
+
+/// Where the name of the configured data directory comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// From this very call: no other one is looked at.
+    Now,
+    /// From settings that other data directories may be called with.
+    Before,
 }
 
 /// A data directory and what it says of its cluster.
@@ -35,7 +46,7 @@ const CONTROL: &str = "global/pg_control";
 const TORN_READS_MAX: usize = 5;
 
 impl Around {
-    /// The data directory: the working directory, else the folder above the WAL file's `pg_wal`,
+    /// The data directory: the one that was named for this call, else the working directory, else the folder above the WAL file's `pg_wal`,
     /// else the configured one; nothing when none of them is there.
     ///
     /// # Errors
@@ -68,6 +79,9 @@ impl Around {
     }
 
     fn candidates(&self) -> Vec<PathBuf> {
+        if let (Named::Now, Some(named)) = (self.named, &self.configured) {
+            return vec![named.clone()];
+        }
         let mut found = vec![self.working_directory.clone()];
         // By the words of the path: `pg_wal` itself is often a link to another disk.
         let above = self.wal_path.parent().filter(|folder| folder.ends_with("pg_wal"));
@@ -113,6 +127,7 @@ mod tests {
             working_directory: working.into(),
             wal_path: wal.into(),
             configured: configured.map(PathBuf::from),
+            named: Named::Before,
         }
     }
 
@@ -125,6 +140,8 @@ mod tests {
         assert_eq!(paths(&inside), ["/data", "/other"]);
         assert_eq!(paths(&around("/root", "/data/pg_wal/X", None)), ["/root", "/data"]);
         assert_eq!(paths(&around("/root", "/tmp/X", Some("/data"))), ["/root", "/data"]);
+        let named = Around { named: Named::Now, ..around("/data", "pg_wal/X", Some("/other")) };
+        assert_eq!(paths(&named), ["/other"]);
     }
 
     #[test]

@@ -64,6 +64,30 @@ impl Case {
     }
 }
 
+/// Whoever names a data directory must not be served the cluster of the working directory.
+#[test]
+fn a_data_directory_that_no_cluster_has_is_refused() -> Outcome<()> {
+    let both = "[[cluster]]\nname = \"a\"\npgdata = \"/srv/a\"\n\
+                [[cluster]]\nname = \"b\"\npgdata = \"/srv/b\"\n";
+    let one = "[[cluster]]\nname = \"a\"\npgdata = \"/srv/a\"\n";
+    let open = "[[cluster]]\nname = \"a\"\n";
+    let named = |text: &str, pgdata| {
+        Case::new(text).need(ClusterNeed::One).flag("cluster.pgdata", "--pgdata", pgdata)
+    };
+    for text in [both, one] {
+        let failure = named(text, "/srv/c").resolve_in(Path::new("/srv/a")).err();
+        let said = failure.map(|failure| failure.to_string()).unwrap_or_default();
+        assert!(said.contains("no [[cluster]] has the data directory /srv/c"), "{said}");
+    }
+    let found = named(both, "/srv/b").resolve_in(Path::new("/srv/a"))?;
+    assert_eq!(shown(&found, "cluster.name").0, "b");
+    let found = named(open, "/srv/c").resolve()?;
+    assert_eq!(shown(&found, "cluster.name").0, "a");
+    let found = named(one, "/srv/c").flag("cluster.name", "--cluster", "a").resolve()?;
+    assert_eq!(shown(&found, "cluster.pgdata").0, "/srv/c");
+    Ok(())
+}
+
 fn shown(resolved: &Resolved, path: &str) -> (String, Origin) {
     let item = resolved.items.iter().find(|item| item.setting.path() == path).expect("a setting");
     (item.value.as_ref().map(Value::show).unwrap_or_default(), item.origin.clone())
