@@ -275,7 +275,8 @@ impl RepoError {
             }
             Self::OtherKey { .. } | Self::WrongKey { .. } => ErrorKind::Denied,
             Self::Collision { .. } => ErrorKind::AlreadyExists,
-            Self::Unknown { .. } => ErrorKind::Unavailable,
+            // A refusal is no lost answer, though nobody has said that nothing was stored.
+            Self::Unknown { source, .. } => source.kind().into(),
             Self::Fenced { .. } => ErrorKind::Conflict,
             Self::PacksMissing { .. } | Self::ChunkMissing { .. } => ErrorKind::Incomplete,
         }

@@ -239,14 +239,28 @@ async fn put(
         let pushed = archive::push(&cluster.sealed, key, file.digest, object.clone());
         access.patience.for_step(step, async { Ok(pushed.await?) }).await
     };
+    let began = request.clock.elapsed();
     let pushed = match once().await {
-        // An answer got lost: the same bytes again, and the store knows them.
-        Err(EngineError::Repo(RepoError::Unknown { source, .. })) => {
+        // An answer got lost: the same bytes again, and the store knows them. A store that has
+        // used up the time by itself has sent them more than once already.
+        Err(EngineError::Repo(RepoError::Unknown { source, .. }))
+            if source.kind() == pgrecall_store::ErrorKind::Unavailable
+                && request.clock.elapsed().saturating_sub(began) < access.patience.progress / 2 =>
+        {
             tracing::warn!("{source}: storing it once more");
-            once().await?
+            once().await
         }
-        other => other?,
+        other => other,
     };
+    let pushed = pushed.map_err(|error| match error {
+        // It was not lost but refused, and that is known.
+        EngineError::Repo(RepoError::Unknown { source, .. })
+            if source.kind() != pgrecall_store::ErrorKind::Unavailable =>
+        {
+            EngineError::Repo(RepoError::Store(source))
+        }
+        other => other,
+    })?;
     told(pushed, cluster, key, file, request).await
 }
 
