@@ -160,8 +160,6 @@ pub(crate) struct InitArgs {
     /// PEM certificates to trust in place of the system's
     #[arg(long, value_name = "FILE")]
     pub(crate) s3_ca_file: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) confirm: ConfirmArgs,
 }
 
 impl InitArgs {
@@ -232,6 +230,15 @@ pub(crate) struct BackupArgs {
     /// How long to wait for the WAL the backup needs, such as 10min
     #[arg(long, value_name = "DURATION")]
     pub(crate) wal_timeout: Option<String>,
+    /// Take none, and end this one of a host that is gone for good: its id, or the beginning of it
+    #[arg(
+        long,
+        value_name = "ID",
+        conflicts_with_all = ["fast_checkpoint", "threads", "wal_timeout"]
+    )]
+    pub(crate) end_dead: Option<String>,
+    #[command(flatten)]
+    pub(crate) confirm: ConfirmArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -9,6 +9,7 @@ use pgrecall_pgserver::Checkpoint;
 use pgrecall_repo::codec::Level;
 use serde::Serialize;
 
+use super::backup_end;
 use crate::args::BackupArgs;
 use crate::config::settings::{self, Settings};
 use crate::context::telling::Telling;
@@ -19,6 +20,9 @@ use crate::output::stdout::{self, Colour, Paint};
 use crate::setup::config_file;
 
 pub(crate) fn run(settings: &Settings, args: &BackupArgs) -> Outcome<()> {
+    if let Some(id) = &args.end_dead {
+        return backup_end::run(settings, args, id);
+    }
     let report = runtime::run_long(async |cancel| {
         let telling = Telling::new();
         let repository = repository::open(settings).await?;

@@ -1,6 +1,7 @@
 //! One file per command: settings and arguments in, engine calls, output.
 
 pub(crate) mod backup;
+mod backup_end;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod config;

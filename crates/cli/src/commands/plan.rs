@@ -1,10 +1,13 @@
 //! `pgrecall plan`: what a restore would do, or why it cannot work.
 
 use std::io::BufReader;
+use std::path::Path;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use pgrecall_engine::cluster::ClusterStore;
-use pgrecall_engine::restore::plan::{RestorePlan, Stop, plan};
+use pgrecall_engine::restore::execute::places;
+use pgrecall_engine::restore::plan::{Estimate, RestorePlan, Stop, plan};
 use pgrecall_engine::restore::refusal::{PlanError, show};
 use pgrecall_engine::restore::repo_wal::{RepoWal, backups};
 use pgrecall_engine::restore::target::{BackupChoice, Bound, Request, Target};
@@ -12,8 +15,10 @@ use pgrecall_engine::restore::wal_view::WalView as _;
 use pgrecall_pgformat::xact::TransactionEnd;
 use pgrecall_pgformat::{SegmentName, SegmentSize, TimelineId, Timestamp};
 use pgrecall_repo::format::document::Manifest;
+use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::restore;
 use crate::args::recovery::{PlanArgs, RouteArgs};
 use crate::config::settings::Settings;
 use crate::context::{cluster, repository, runtime};
@@ -29,17 +34,46 @@ pub(crate) fn run(settings: &Settings, args: &PlanArgs) -> Outcome<()> {
         let repository = repository::open(settings).await?;
         let cluster = cluster::stored(settings, &repository).await?;
         let wal = RepoWal::open(&cluster).await?;
-        let (plan, _) = make(&cluster, &wal, &request).await?;
+        let (plan, manifest) = make(&cluster, &wal, &request).await?;
+        // Which directory it will be does not matter to them.
+        let layout =
+            places(&cluster, &manifest, Path::new("/DIR"), &restore::places(&args.places)?);
+        let layout = layout.await?;
         let size = wal.stored().segment_size;
         if args.output.json {
             return stdout::print_json(&as_json(&plan, size));
         }
         let mut text = as_text(&plan, size);
+        for root in &layout.roots {
+            let link = String::from_utf8_lossy(&root.link);
+            text.push_str(&format!("{link} in {}\n", root.to.display()));
+        }
         text.push_str(
             "\nTo do it: pgrecall restore DIR --as copy|primary|standby, with the same target.\n",
         );
         stdout::print(&text)
     })
+}
+
+/// What a middling host and store do; orders of magnitude are what a person wants to know.
+const COPY_BYTES_PER_SECOND: u64 = 200 << 20;
+/// Replay runs on one processor, and mostly waits for pages.
+const REPLAY_BYTES_PER_SECOND: u64 = 50 << 20;
+
+/// How long it may take, by bytes and those rates.
+#[derive(Serialize)]
+struct Time {
+    copy_seconds: u64,
+    replay_seconds: u64,
+}
+
+impl Time {
+    fn of(estimate: &Estimate) -> Self {
+        Self {
+            copy_seconds: estimate.file_bytes.div_ceil(COPY_BYTES_PER_SECOND),
+            replay_seconds: estimate.wal_bytes.div_ceil(REPLAY_BYTES_PER_SECOND),
+        }
+    }
 }
 
 /// The plan, with the manifest of its backup.
@@ -139,6 +173,18 @@ pub(crate) fn as_text(plan: &RestorePlan, size: SegmentSize) -> String {
         row("first left out", transaction(first));
     }
     row("requests", format!("about {}", plan.estimate.requests));
+    let time = Time::of(&plan.estimate);
+    row(
+        "time",
+        format!(
+            "an estimate: {} to copy (at {}/s), then {} to replay (at {}/s); the store, the disk \
+             and what the WAL does decide",
+            human::duration(Duration::from_secs(time.copy_seconds)),
+            human::size(COPY_BYTES_PER_SECOND),
+            human::duration(Duration::from_secs(time.replay_seconds)),
+            human::size(REPLAY_BYTES_PER_SECOND),
+        ),
+    );
     let rendered = table.render(Colour::of_stdout());
     // The columns need no headings.
     let mut text: String = rendered
@@ -241,6 +287,7 @@ pub(crate) fn as_json(plan: &RestorePlan, size: SegmentSize) -> Value {
         "last_kept": transaction(plan.last_kept),
         "first_left_out": transaction(plan.first_left_out),
         "estimate": plan.estimate,
+        "estimated_time": Time::of(&plan.estimate),
         "notes": plan.notes,
     })
 }

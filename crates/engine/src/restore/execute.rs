@@ -109,6 +109,22 @@ pub async fn prepare(
     Ok(Prepared { layout, found, needs, owner, notes, index, survey })
 }
 
+/// Settles where everything of a backup goes, for a restore into `dir`: reads what the backup says
+/// of itself, and nothing on this host.
+///
+/// # Errors
+/// When somebody has to say where something goes, saying what to add.
+pub async fn places(
+    cluster: &ClusterStore,
+    manifest: &Manifest,
+    dir: &Path,
+    places: &Places,
+) -> Result<Layout, EngineError> {
+    let index = Index::open(&cluster.sealed, cluster.domain(), Purpose::Read).await?;
+    let survey = survey(cluster, &index, manifest).await?;
+    Layout::settle(dir, &survey, places)
+}
+
 /// A place behind a link must be empty, unless it is the very one that the link of the directory
 /// in use leads to already.
 fn check_root(layout: &Layout, link: &[u8], to: &Path, found: &Found) -> Result<(), EngineError> {
