@@ -197,17 +197,17 @@ impl ClusterStore {
     /// # Errors
     /// When the store cannot list.
     pub async fn domains(repository: &Repository) -> Result<Vec<Name>, EngineError> {
-        let below = names::domains();
-        let mut found: Vec<Name> = Vec::new();
-        for object in repository.sealed().list(&below).await? {
-            let folder = object.key.strip_prefix(&below).and_then(|rest| rest.split('/').next());
-            if let Some(name) = folder.and_then(|text| text.parse::<Name>().ok())
-                && found.last() != Some(&name)
-            {
-                found.push(name);
-            }
-        }
-        Ok(found)
+        let folders = repository.sealed().list_folders(&names::domains()).await?;
+        Ok(folders.iter().filter_map(|folder| folder.name().parse().ok()).collect())
+    }
+
+    /// The names of the clusters that the repository holds.
+    ///
+    /// # Errors
+    /// When the store cannot list.
+    pub async fn clusters(repository: &Repository) -> Result<Vec<Name>, EngineError> {
+        let folders = repository.sealed().list_folders(&names::clusters()).await?;
+        Ok(folders.iter().filter_map(|folder| folder.name().parse().ok()).collect())
     }
 
     /// The lineages stored under a cluster's name, by system identifier.

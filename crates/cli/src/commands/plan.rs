@@ -36,9 +36,8 @@ pub(crate) fn run(settings: &Settings, args: &PlanArgs) -> Outcome<()> {
         let wal = RepoWal::open(&cluster).await?;
         let (plan, manifest) = make(&cluster, &wal, &request).await?;
         // Which directory it will be does not matter to them.
-        let layout =
-            places(&cluster, &manifest, Path::new("/DIR"), &restore::places(&args.places)?);
-        let layout = layout.await?;
+        let told = restore::places(&args.places)?;
+        let layout = places(&cluster, &manifest, Path::new("/DIR"), &told).await?;
         let size = wal.stored().segment_size;
         if args.output.json {
             return stdout::print_json(&as_json(&plan, size));

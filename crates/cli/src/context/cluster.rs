@@ -172,22 +172,7 @@ pub(crate) async fn domains(repository: &Repository) -> Outcome<Vec<Name>> {
 /// # Errors
 /// When the store cannot list.
 pub(crate) async fn clusters(repository: &Repository) -> Outcome<Vec<Name>> {
-    first_folders(repository, "clusters/").await
-}
-
-async fn first_folders(repository: &Repository, below: &str) -> Outcome<Vec<Name>> {
-    let prefix = pgrecall_store::Prefix::parse(below)
-        .map_err(|error| Failure::from_error(Kind::Internal, &error))?;
-    let mut found: Vec<Name> = Vec::new();
-    for object in repository.sealed().list(&prefix).await? {
-        let folder = object.key.strip_prefix(&prefix).and_then(|rest| rest.split('/').next());
-        let Some(name) = folder.and_then(|text| text.parse::<Name>().ok()) else { continue };
-        if found.last() != Some(&name) {
-            found.push(name);
-        }
-    }
-    found.dedup();
-    Ok(found)
+    Ok(ClusterStore::clusters(repository).await?)
 }
 
 async fn unknown_cluster(
