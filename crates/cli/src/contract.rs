@@ -40,8 +40,8 @@ impl Contract {
         }
     }
 
-    /// The same for arguments that were parsed: a value such as a cluster called `archive-push` is no
-    /// command.
+    /// The same for arguments that were parsed: a value, such as a cluster called `archive-push`,
+    /// is no command.
     pub(crate) fn of_parsed(command: &Command, arguments: &[OsString]) -> Self {
         match command {
             Command::Wal(WalCommand::Push(_)) | Command::ArchivePush(_) => Self::Push,

@@ -13,14 +13,14 @@ use pgrecall_repo::names;
 use pgrecall_repo::random::SharedRandom;
 use pgrecall_repo::repository::Repository;
 use pgrecall_store::{Deletion, Prefix, RootPolicy};
-use serde::Serialize;
 
+use super::check_report::{Report, render};
 use crate::args::CheckArgs;
 use crate::config::settings::{Encryption, Settings};
 use crate::context::{cluster, repository, runtime, server, store};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::output::human;
-use crate::output::stdout::{self, Colour, Paint};
+use crate::output::stdout::{self, Colour};
 use crate::setup::{account, advice, recovery_config};
 
 /// Racing connections of the probe, and its rounds.
@@ -47,70 +47,6 @@ pub(crate) fn run(settings: &Settings, args: &CheckArgs) -> Outcome<u8> {
     }
     let first = report.lines.iter().find_map(|line| line.failed_as);
     Ok(first.map_or(0, |kind| kind.row().code))
-}
-
-/// How a check ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Verdict {
-    Pass,
-    Warn,
-    Fail,
-}
-
-/// One thing that was checked.
-#[derive(Debug, Serialize)]
-struct Line {
-    check: &'static str,
-    verdict: Verdict,
-    /// What was found.
-    found: String,
-    /// What to do about it.
-    mend: Vec<String>,
-    #[serde(skip)]
-    failed_as: Option<Kind>,
-}
-
-/// Everything that `check` tells. Its JSON is stable: members are added, never changed.
-#[derive(Debug, Serialize)]
-struct Report {
-    passed: bool,
-    /// The one to put into a restored cluster's configuration.
-    restore_command: Option<String>,
-    lines: Vec<Line>,
-}
-
-impl Report {
-    fn pass(&mut self, check: &'static str, found: impl Into<String>) {
-        let found = found.into();
-        self.add(Line { check, verdict: Verdict::Pass, found, mend: vec![], failed_as: None });
-    }
-
-    fn warn(&mut self, check: &'static str, found: impl Into<String>, mend: &str) {
-        let (found, mend) = (found.into(), vec![mend.to_owned()]);
-        self.add(Line { check, verdict: Verdict::Warn, found, mend, failed_as: None });
-    }
-
-    fn fail(&mut self, check: &'static str, kind: Kind, found: impl Into<String>, mend: &str) {
-        let (found, mend) = (found.into(), vec![mend.to_owned()]);
-        self.add(Line { check, verdict: Verdict::Fail, found, mend, failed_as: Some(kind) });
-    }
-
-    /// A failure of something else is the line's.
-    fn failure(&mut self, check: &'static str, failure: &Failure) {
-        self.add(Line {
-            check,
-            verdict: Verdict::Fail,
-            found: failure.chain.join(": "),
-            mend: failure.hints.clone(),
-            failed_as: Some(failure.kind),
-        });
-    }
-
-    fn add(&mut self, line: Line) {
-        self.passed &= line.verdict != Verdict::Fail;
-        self.lines.push(line);
-    }
 }
 
 async fn check(settings: &Settings, report: &mut Report) -> Outcome<()> {
@@ -614,27 +550,6 @@ fn scratch() -> Outcome<Scratch> {
                 .during(format!("making the folder {}", path.display()))
         })?;
     Ok(Scratch(path))
-}
-
-fn render(report: &Report, colour: Colour) -> String {
-    let wide = report.lines.iter().map(|line| line.check.len()).max().unwrap_or(0);
-    let mut text = String::new();
-    for line in &report.lines {
-        let (paint, mark) = match line.verdict {
-            Verdict::Pass => (Paint::Good, "PASS"),
-            Verdict::Warn => (Paint::Warning, "WARN"),
-            Verdict::Fail => (Paint::Bad, "FAIL"),
-        };
-        let mark = colour.paint(paint, mark);
-        text.push_str(&format!("{mark}  {:wide$}  {}\n", line.check, line.found));
-        for mend in &line.mend {
-            text.push_str(&format!("      {:wide$}  -> {mend}\n", ""));
-        }
-    }
-    if let Some(command) = &report.restore_command {
-        text.push_str(&format!("\n{command}\n"));
-    }
-    text
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub(crate) mod backup;
 mod backup_end;
 pub(crate) mod check;
+mod check_report;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod init;

@@ -84,18 +84,7 @@ pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
         let done = restore(&cluster, &wal, &plan, &manifest, prepared, &options, around).await?;
         drop(telling);
         if args.output.json {
-            return stdout::print_json(&json!({
-                "plan": plan::as_json(&plan, size),
-                "dir": options.dir,
-                "config": config.as_ref().map(RecoveryConfig::path),
-                "files": done.copied.files,
-                "bytes": done.copied.bytes,
-                "written_bytes": done.copied.written_bytes,
-                "removed": done.removed,
-                "notes": done.notes,
-                "old_pg_wal": done.old_wal.as_ref().map(|old| &old.at),
-                "not_archived": done.old_wal.as_ref().map(|old| &old.not_archived),
-            }));
+            return stdout::print_json(&as_json(&plan, size, &options, config.as_ref(), &done));
         }
         stdout::print(&next_steps(&done, &options, role))
     })
@@ -119,6 +108,27 @@ async fn make(
         }
     }
     plan::make(cluster, wal, request).await
+}
+
+fn as_json(
+    plan: &RestorePlan,
+    size: pgrecall_pgformat::SegmentSize,
+    options: &RestoreOptions,
+    config: Option<&RecoveryConfig>,
+    done: &Restored,
+) -> serde_json::Value {
+    json!({
+        "plan": plan::as_json(plan, size),
+        "dir": options.dir,
+        "config": config.map(RecoveryConfig::path),
+        "files": done.copied.files,
+        "bytes": done.copied.bytes,
+        "written_bytes": done.copied.written_bytes,
+        "removed": done.removed,
+        "notes": done.notes,
+        "old_pg_wal": done.old_wal.as_ref().map(|old| &old.at),
+        "not_archived": done.old_wal.as_ref().map(|old| &old.not_archived),
+    })
 }
 
 /// What the result is to be; asked on a terminal, required elsewhere.

@@ -44,8 +44,8 @@ pub(crate) fn make(folder: &Path, owner: Option<Owner>) -> Outcome<()> {
     }
 }
 
-/// Sees to it that the data directory's user can write into the folder: an empty one of root's, such
-/// as a new disk's, is given to him; one that holds other things is nobody's to give.
+/// Sees to it that the data directory's user can write into the folder: an empty one of root's,
+/// such as a new disk's, is given to him; one that holds other things is nobody's to give.
 ///
 /// # Errors
 /// When the folder is root's and holds other things.

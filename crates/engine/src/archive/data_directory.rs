@@ -46,8 +46,9 @@ const CONTROL: &str = "global/pg_control";
 const TORN_READS_MAX: usize = 5;
 
 impl Around {
-    /// The data directory: the one that was named for this call, else the working directory, else the folder above the WAL file's `pg_wal`,
-    /// else the configured one; nothing when none of them is there.
+    /// The data directory: the one that was named for this call, else the working directory, else
+    /// the folder above the WAL file's `pg_wal`, else the configured one; nothing when none of them
+    /// is there.
     ///
     /// # Errors
     /// When the first of them that has a `pg_control` has one that does not read.
