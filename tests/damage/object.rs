@@ -1,0 +1,205 @@
+//! Which object of a repository is damaged, and how.
+
+use std::fs;
+use std::path::Path;
+
+use crate::made::{Copy, SEGMENT, SETTLED};
+
+/// A kind of object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Root,
+    Wrap,
+    KeyLog,
+    DomainKeys,
+    Identity,
+    Segment,
+    History,
+    DataPack,
+    MetaPack,
+    Index,
+    Manifest,
+    DamageNote,
+    Expired,
+    Intent,
+    Start,
+    Resolution,
+    StoreRecord,
+}
+
+impl Kind {
+    /// In the order of the table.
+    pub(crate) const ALL: [(Self, &'static str); 17] = [
+        (Self::Root, "root"),
+        (Self::Wrap, "wrap"),
+        (Self::KeyLog, "key log"),
+        (Self::DomainKeys, "domain keys"),
+        (Self::Identity, "identity"),
+        (Self::Segment, "WAL segment"),
+        (Self::History, "history"),
+        (Self::DataPack, "data pack"),
+        (Self::MetaPack, "meta pack"),
+        (Self::Index, "index"),
+        (Self::Manifest, "manifest"),
+        (Self::DamageNote, "damage note"),
+        (Self::Expired, "expired log"),
+        (Self::Intent, "intent"),
+        (Self::Start, "start"),
+        (Self::Resolution, "resolution"),
+        (Self::StoreRecord, "store record"),
+    ];
+
+    /// The object that is damaged and another one of its kind. Of what both backups have, the newer
+    /// one's: that is what restoring reads.
+    pub(crate) fn pair(self, copy: &Copy<'_>) -> Pair {
+        let (below, newer) = match self {
+            Self::Root => ("", "pgrecall.json"),
+            Self::Wrap => ("keys", copy.made.key_id.as_str()),
+            Self::KeyLog => ("keys/log", NUMBER_1),
+            Self::DomainKeys => ("domains/main/keys", NUMBER_1),
+            Self::Identity => ("clusters", "/main/"),
+            Self::Segment => ("clusters", SEGMENT),
+            Self::History => ("clusters/main", "00000003.history"),
+            Self::DataPack => ("domains/main/packs/data", copy.made.newer.as_str()),
+            Self::MetaPack => ("domains/main/packs/meta", copy.made.newer.as_str()),
+            Self::Index => ("domains/main/index", copy.made.newer.as_str()),
+            Self::Manifest => ("domains/main/backups", copy.made.newer.as_str()),
+            Self::DamageNote => ("domains/main/damaged", ""),
+            Self::Expired => ("domains/main/expired", NUMBER_1),
+            Self::Intent | Self::Start => ("domains/main/intents", ""),
+            Self::Resolution => ("clusters/main", SETTLED),
+            Self::StoreRecord => ("store", NUMBER_1),
+        };
+        let all = copy.objects(below).into_iter().filter(|name| self.is(name));
+        let newer = |name: &String| newer.split(' ').any(|part| name.contains(part));
+        let (mut of_newer, mut rest): (Vec<_>, Vec<_>) = all.partition(newer);
+        let object = of_newer.remove(0);
+        rest.append(&mut of_newer);
+        let other = if rest.is_empty() { object.clone() } else { rest.remove(0) };
+        Pair { object, other }
+    }
+
+    /// Whether an object in the folder is of this kind.
+    fn is(self, name: &str) -> bool {
+        match self {
+            Self::Wrap => !name.contains("/log/"),
+            Self::Identity => name.ends_with("/identity"),
+            Self::Segment => name.contains("/wal/") && !name.ends_with(".resolved"),
+            Self::History => name.ends_with(".history"),
+            Self::Intent => !name.ends_with(".start"),
+            Self::Start => name.ends_with(".start"),
+            Self::Resolution => name.ends_with(".resolved"),
+            Self::Root => name == "pgrecall.json",
+            _ => true,
+        }
+    }
+}
+
+const NUMBER_1: &str = "0000000000000001";
+
+/// An object and another one of its kind; the same where there is but one.
+#[derive(Debug, Clone)]
+pub(crate) struct Pair {
+    pub(crate) object: String,
+    pub(crate) other: String,
+}
+
+impl Pair {
+    /// Whether a text names the object: whole, or by its file or id where that is its own; by its
+    /// new name when it has been renamed.
+    pub(crate) fn is_named_in(&self, text: &str) -> bool {
+        let new = renamed(Path::new(&self.object));
+        [self.object.as_str(), new.to_str().expect("UTF-8")].into_iter().any(|name| {
+            let last = name.rsplit('/').next().unwrap_or(name);
+            let shared = last == "identity" || last.len() == 16;
+            text.contains(name) || (!shared && text.contains(last))
+        })
+    }
+}
+
+/// What storage does to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Damage {
+    Missing,
+    Empty,
+    Truncated,
+    FlippedHeader,
+    FlippedBody,
+    FlippedTail,
+    Swapped,
+    Renamed,
+    Oversized,
+    Newer,
+}
+
+impl Damage {
+    /// In the order of the table.
+    pub(crate) const ALL: [(Self, &'static str); 10] = [
+        (Self::Missing, "missing"),
+        (Self::Empty, "empty"),
+        (Self::Truncated, "truncated"),
+        (Self::FlippedHeader, "bit flipped in the header"),
+        (Self::FlippedBody, "bit flipped in the body"),
+        (Self::FlippedTail, "bit flipped in the tail"),
+        (Self::Swapped, "another of its kind"),
+        (Self::Renamed, "renamed"),
+        (Self::Oversized, "oversized"),
+        (Self::Newer, "newer format"),
+    ];
+
+    /// Does it.
+    pub(crate) fn apply(self, repository: &Path, pair: &Pair, foreign_root: &[u8]) {
+        let path = repository.join(&pair.object);
+        let mut bytes = fs::read(&path).expect("the object is read");
+        let len = bytes.len();
+        match self {
+            Self::Missing => return fs::remove_file(&path).expect("it is removed"),
+            Self::Renamed => return fs::rename(&path, renamed(&path)).expect("it is renamed"),
+            Self::Empty => bytes.clear(),
+            Self::Truncated => bytes.truncate(len - len / 3),
+            Self::FlippedHeader => bytes[10] ^= 1,
+            Self::FlippedBody => bytes[(92 + 4 + len / 8).min(len / 2)] ^= 1,
+            Self::FlippedTail => bytes[len - 6] ^= 1,
+            Self::Swapped if pair.object == pair.other => bytes = foreign_root.to_vec(),
+            Self::Swapped => bytes = fs::read(repository.join(&pair.other)).expect("the other"),
+            Self::Oversized => {}
+            Self::Newer => newer(&mut bytes),
+        }
+        fs::remove_file(&path).expect("the old one goes");
+        fs::write(&path, bytes).expect("it is written");
+        if self == Self::Oversized {
+            let file = fs::File::options().write(true).open(&path).expect("it opens");
+            file.set_len(80 << 20).expect("it grows, without taking room");
+        }
+    }
+}
+
+/// A name that an object of this kind could have.
+fn renamed(path: &Path) -> std::path::PathBuf {
+    let name = path.file_name().expect("a name").to_str().expect("UTF-8");
+    let last = name.find('.').unwrap_or(name.len()) - 1;
+    let other = if name.as_bytes()[last] == b'a' { "b" } else { "a" };
+    let other = if name.starts_with('0') { "5" } else { other };
+    path.with_file_name(format!("{}{other}{}", &name[..last], &name[last + 1..]))
+}
+
+/// Says that a later version wrote it.
+fn newer(bytes: &mut Vec<u8>) {
+    if bytes.starts_with(b"pgrecall") {
+        bytes[8] = 2;
+        let crc = crc32c(&bytes[..88]);
+        bytes[88..92].copy_from_slice(&crc.to_le_bytes());
+        return;
+    }
+    let text = String::from_utf8(bytes.clone()).expect("JSON");
+    let newer = text.replacen("\"version\":1", "\"version\":2", 1);
+    let newer = newer.replacen("\"version\": 1", "\"version\": 2", 1);
+    assert_ne!(text, newer);
+    *bytes = newer.into_bytes();
+}
+
+/// CRC-32C, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32| if crc & 1 == 0 { crc >> 1 } else { (crc >> 1) ^ 0x82f6_3b78 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
+}
