@@ -129,7 +129,7 @@ pub(crate) async fn make(path: &Path, sort: Sort) -> Made {
     let (first, contents) = first_backup(&sealed).await;
     let archived = archive(&sealed).await;
     // The second backup is in a later epoch, and refers to chunks of the first.
-    repository.rotate(&at().domain).await.unwrap();
+    repository.rotate(&at().domain, pgrecall_repo::keys::Rotation::Sealing).await.unwrap();
     let sealed = repository.existing_domain(&at().domain).await.unwrap();
     let (second, later) = second_backup(&sealed, &contents).await;
     debris(&sealed, first).await;
@@ -381,7 +381,7 @@ async fn archive(sealed: &SealedStore) -> Vec<(String, Vec<u8>)> {
         let trailer = trailer.to_string().into_bytes();
         let random = sealed.random();
         let object = object::seal_archive(keys, &name, digest, &body, &trailer, random).unwrap();
-        pgrecall_repo::archive::push(sealed, &name, digest, object).await.unwrap();
+        pgrecall_repo::archive::push(sealed, &name, &plain, digest, object).await.unwrap();
         archived.push((name.file_name().to_owned(), plain));
     }
     archived

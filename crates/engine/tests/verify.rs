@@ -110,7 +110,7 @@ async fn push(cluster: &ClusterStore, name: &Key, bytes: &[u8], trailer: &[u8]) 
         object::frames_of(bytes).map(|part| Payload::compress(part, Level::default())).collect();
     let object =
         object::seal_archive(sealed.keys(), name, digest, &body, trailer, sealed.random()).unwrap();
-    archive::push(sealed, name, digest, object).await.unwrap();
+    archive::push(sealed, name, bytes, digest, object).await.unwrap();
 }
 
 fn details(cluster: &ClusterStore) -> serde_json::Value {

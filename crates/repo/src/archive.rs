@@ -25,7 +25,7 @@ pub enum Pushed {
     },
 }
 
-/// Puts a sealed archive object.
+/// Puts a sealed archive object; `plain` is what it holds, `digest` the digest of that.
 ///
 /// # Errors
 /// [`RepoError::Unknown`] when the store does not say what became of it; damage to the object that
@@ -33,6 +33,7 @@ pub enum Pushed {
 pub async fn push(
     sealed: &SealedStore,
     name: &Key,
+    plain: &[u8],
     digest: Digest,
     object: Bytes,
 ) -> Result<Pushed, RepoError> {
@@ -40,8 +41,18 @@ pub async fn push(
         Put::Created => Ok(Pushed::Created),
         Put::Exists => {
             // The end too: a copy that was cut short has the same header.
-            let stored = read_trailer(sealed, name).await?.header.digest;
-            Ok(if stored == digest { Pushed::AlreadyThere } else { Pushed::Collision { stored } })
+            let header = read_trailer(sealed, name).await?.header;
+            let (stored, generation) = (header.digest, header.sealing.id_generation);
+            let keys = sealed.keys();
+            // What an earlier id key digested is digested by that one once more.
+            let ours = if generation == keys.id_generation() {
+                digest
+            } else {
+                let ids =
+                    keys.ids_of(generation).map_err(|error| RepoError::format(name, error))?;
+                ids.digest(plain)
+            };
+            Ok(if stored == ours { Pushed::AlreadyThere } else { Pushed::Collision { stored } })
         }
         Put::Unknown(source) => Err(RepoError::Unknown { object: name.to_string(), source }),
     }

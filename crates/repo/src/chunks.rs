@@ -125,7 +125,8 @@ impl<'a> Opener<'a> {
         buffers: &'b mut Buffers,
     ) -> Result<&'b [u8], RepoError> {
         self.inflate(location, buffers)
-            .and_then(|()| match self.keys.chunk_id(&buffers.plain) {
+            .and_then(|()| self.keys.ids_of(self.read.pack.sealing.id_generation))
+            .and_then(|ids| match ids.chunk_id(&buffers.plain) {
                 found if found == *chunk => Ok(()),
                 found => Err(FormatError::Unexpected {
                     what: "keyed hash of the chunk",

@@ -272,61 +272,22 @@ pub struct Keys {
     id_generation: u32,
     /// By class and epoch.
     classes: BTreeMap<(KeyClass, u32), Secret>,
+    /// Of `id_generation`.
+    ids: IdKeys,
+    /// Of the generations before.
+    earlier_ids: BTreeMap<u32, IdKeys>,
+}
+
+/// What one generation of the id key makes: names of chunks, digests, hashes.
+pub struct IdKeys {
     chunk_mac: Hmac<Sha256>,
     digest_mac: Hmac<Sha256>,
     page_secret: Zeroizing<Vec<u8>>,
     check_secret: Zeroizing<Vec<u8>>,
 }
 
-impl fmt::Debug for Keys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Keys({:?}, epoch {})", self.domain, self.epoch)
-    }
-}
-
-impl Keys {
-    /// The keys of what belongs to no domain.
-    #[must_use]
-    pub fn of_repository(suite: Suite, key: &RepositoryKey) -> Self {
-        let id_key = Secret::from_bytes(derive(&key.0, b"", b"pgrecall repository digests"));
-        let classes = BTreeMap::from([((KeyClass::Repository, 0), key.0.clone())]);
-        Self::build(suite, "", 0, 0, &id_key, classes)
-    }
-
-    /// The keys of a domain, from the documents of its epochs, the newest of which seals.
-    ///
-    /// # Errors
-    /// When a document is malformed, or there is none.
-    pub fn of_domain(
-        suite: Suite,
-        domain: &Name,
-        epochs: &[DomainKeysDocument],
-    ) -> Result<Self, FormatError> {
-        let newest = epochs.iter().max_by_key(|d| d.epoch).ok_or(FormatError::Unexpected {
-            what: "the domain's keys",
-            expected: "at least one epoch".into(),
-            found: "none".into(),
-        })?;
-        let mut classes = BTreeMap::new();
-        for document in epochs {
-            let data = Secret::from_hex("data key", &document.data_key)?;
-            let meta = Secret::from_hex("meta key", &document.meta_key)?;
-            classes.insert((KeyClass::Data, document.epoch), data);
-            classes.insert((KeyClass::Meta, document.epoch), meta);
-        }
-        let id_key = Secret::from_hex("id key", &newest.id_key)?;
-        let (epoch, generation) = (newest.epoch, newest.id_generation);
-        Ok(Self::build(suite, domain.as_str(), epoch, generation, &id_key, classes))
-    }
-
-    fn build(
-        suite: Suite,
-        domain: &str,
-        epoch: u32,
-        id_generation: u32,
-        id_key: &Secret,
-        classes: BTreeMap<(KeyClass, u32), Secret>,
-    ) -> Self {
+impl IdKeys {
+    fn of(id_key: &Secret) -> Self {
         let mac = |info: &[u8]| {
             Hmac::<Sha256>::new_from_slice(&derive(id_key, b"", info))
                 .expect("HMAC takes keys of any length")
@@ -339,40 +300,11 @@ impl Keys {
             out
         };
         Self {
-            suite,
-            domain: domain.to_owned(),
-            epoch,
-            id_generation,
-            classes,
             chunk_mac: mac(b"pgrecall chunk id"),
             digest_mac: mac(b"pgrecall digest"),
             page_secret: long(b"pgrecall page hash"),
             check_secret: long(b"pgrecall frame check"),
         }
-    }
-
-    /// How objects are sealed.
-    #[must_use]
-    pub const fn suite(&self) -> Suite {
-        self.suite
-    }
-
-    /// The epoch that new objects are sealed in.
-    #[must_use]
-    pub const fn epoch(&self) -> u32 {
-        self.epoch
-    }
-
-    /// The domain; empty for the repository's own objects.
-    #[must_use]
-    pub fn domain(&self) -> &str {
-        &self.domain
-    }
-
-    /// True when objects of this epoch can be opened.
-    #[must_use]
-    pub fn has_epoch(&self, class: KeyClass, epoch: u32) -> bool {
-        self.classes.contains_key(&(class, epoch))
     }
 
     /// A chunk's name.
@@ -410,6 +342,153 @@ impl Keys {
     #[must_use]
     pub fn frame_check(&self, sealed: &[u8]) -> u64 {
         xxh3_64_with_secret(sealed, &self.check_secret)
+    }
+}
+
+impl fmt::Debug for IdKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdKeys")
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keys({:?}, epoch {})", self.domain, self.epoch)
+    }
+}
+
+impl Keys {
+    /// The keys of what belongs to no domain.
+    #[must_use]
+    pub fn of_repository(suite: Suite, key: &RepositoryKey) -> Self {
+        let id_key = Secret::from_bytes(derive(&key.0, b"", b"pgrecall repository digests"));
+        let classes = BTreeMap::from([((KeyClass::Repository, 0), key.0.clone())]);
+        Self {
+            suite,
+            domain: String::new(),
+            epoch: 0,
+            id_generation: 0,
+            classes,
+            ids: IdKeys::of(&id_key),
+            earlier_ids: BTreeMap::new(),
+        }
+    }
+
+    /// The keys of a domain, from the documents of its epochs, the newest of which seals.
+    ///
+    /// # Errors
+    /// When a document is malformed, or there is none.
+    pub fn of_domain(
+        suite: Suite,
+        domain: &Name,
+        epochs: &[DomainKeysDocument],
+    ) -> Result<Self, FormatError> {
+        let newest = epochs.iter().max_by_key(|d| d.epoch).ok_or(FormatError::Unexpected {
+            what: "the domain's keys",
+            expected: "at least one epoch".into(),
+            found: "none".into(),
+        })?;
+        let (mut classes, mut earlier_ids) = (BTreeMap::new(), BTreeMap::new());
+        for document in epochs {
+            if document.id_generation != newest.id_generation {
+                let id_key = Secret::from_hex("id key", &document.id_key)?;
+                earlier_ids.entry(document.id_generation).or_insert_with(|| IdKeys::of(&id_key));
+            }
+            let data = Secret::from_hex("data key", &document.data_key)?;
+            let meta = Secret::from_hex("meta key", &document.meta_key)?;
+            classes.insert((KeyClass::Data, document.epoch), data);
+            classes.insert((KeyClass::Meta, document.epoch), meta);
+        }
+        let id_key = Secret::from_hex("id key", &newest.id_key)?;
+        Ok(Self {
+            suite,
+            domain: domain.as_str().to_owned(),
+            epoch: newest.epoch,
+            id_generation: newest.id_generation,
+            classes,
+            ids: IdKeys::of(&id_key),
+            earlier_ids,
+        })
+    }
+
+    /// How objects are sealed.
+    #[must_use]
+    pub const fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// The epoch that new objects are sealed in.
+    #[must_use]
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The generation of the id key that new objects are named and digested by.
+    #[must_use]
+    pub const fn id_generation(&self) -> u32 {
+        self.id_generation
+    }
+
+    /// The domain; empty for the repository's own objects.
+    #[must_use]
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// True when objects of this epoch can be opened.
+    #[must_use]
+    pub fn has_epoch(&self, class: KeyClass, epoch: u32) -> bool {
+        self.classes.contains_key(&(class, epoch))
+    }
+
+    /// What names and digests new objects.
+    #[must_use]
+    pub const fn ids(&self) -> &IdKeys {
+        &self.ids
+    }
+
+    /// What named and digested objects of a generation, as their headers say.
+    ///
+    /// # Errors
+    /// When that generation's key is not here.
+    pub fn ids_of(&self, generation: u32) -> Result<&IdKeys, FormatError> {
+        if generation == self.id_generation {
+            return Ok(&self.ids);
+        }
+        self.earlier_ids.get(&generation).ok_or_else(|| FormatError::Unexpected {
+            what: "the id-key generation",
+            expected: format!("one up to {}, whose keys were read", self.id_generation),
+            found: generation.to_string(),
+        })
+    }
+
+    /// Those of every generation, the newest first.
+    pub fn all_ids(&self) -> impl Iterator<Item = &IdKeys> {
+        std::iter::once(&self.ids).chain(self.earlier_ids.values().rev())
+    }
+
+    /// [`IdKeys::chunk_id`] of a new chunk.
+    #[must_use]
+    pub fn chunk_id(&self, plain: &[u8]) -> ChunkId {
+        self.ids.chunk_id(plain)
+    }
+
+    /// [`IdKeys::digest`] of a new object.
+    #[must_use]
+    pub fn digest(&self, plain: &[u8]) -> Digest {
+        self.ids.digest(plain)
+    }
+
+    /// [`IdKeys::page_hash`] of a new page.
+    #[must_use]
+    pub fn page_hash(&self, page: &[u8]) -> u64 {
+        self.ids.page_hash(page)
+    }
+
+    /// [`IdKeys::frame_check`] of a new frame.
+    #[must_use]
+    pub fn frame_check(&self, sealed: &[u8]) -> u64 {
+        self.ids.frame_check(sealed)
     }
 
     /// What a new object's header says, with a salt of its own.
@@ -496,20 +575,40 @@ impl Digester {
     }
 }
 
-/// New keys for an epoch of a domain; the id key is carried over from the epoch before.
+/// What a new epoch changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotation {
+    /// The data and meta keys: what is stored goes on serving new backups.
+    Sealing,
+    /// The id key too: nothing stored before is known again, so the next backup stores everything.
+    Ids,
+}
+
+/// The keys of a domain's first epoch.
 #[must_use]
-pub fn new_domain_keys(
-    before: Option<&DomainKeysDocument>,
-    random: &SharedRandom,
-) -> DomainKeysDocument {
+pub fn first_domain_keys(random: &SharedRandom) -> DomainKeysDocument {
     DomainKeysDocument {
-        epoch: before.map_or(0, |document| document.epoch + 1),
-        id_generation: before.map_or(0, |document| document.id_generation),
-        id_key: before
-            .map_or_else(|| Secret::random(random).to_hex(), |document| document.id_key.clone()),
+        epoch: 0,
+        id_generation: 0,
+        id_key: Secret::random(random).to_hex(),
         data_key: Secret::random(random).to_hex(),
         meta_key: Secret::random(random).to_hex(),
     }
+}
+
+/// The keys of the epoch after another.
+#[must_use]
+pub fn next_domain_keys(
+    before: &DomainKeysDocument,
+    rotation: Rotation,
+    random: &SharedRandom,
+) -> DomainKeysDocument {
+    let fresh = first_domain_keys(random);
+    let (id_generation, id_key) = match rotation {
+        Rotation::Sealing => (before.id_generation, before.id_key.clone()),
+        Rotation::Ids => (before.id_generation + 1, fresh.id_key.clone()),
+    };
+    DomainKeysDocument { epoch: before.epoch + 1, id_generation, id_key, ..fresh }
 }
 
 #[cfg(test)]
@@ -574,7 +673,7 @@ mod tests {
         for shown in [format!("{file:?}"), format!("{:?}", Unlock::KeyFile(file.clone()))] {
             assert!(!shown.contains(secret));
         }
-        let document = new_domain_keys(None, &random);
+        let document = first_domain_keys(&random);
         assert!(!format!("{document:?}").contains(&document.data_key));
     }
 }

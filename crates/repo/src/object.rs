@@ -10,7 +10,7 @@ use crate::format::bytes::{Reader, narrow, wide};
 use crate::format::frame::{self, Codec, Last, Place, Section};
 use crate::format::header::{Header, KeyClass, Kind, Tail};
 use crate::id::Digest;
-use crate::keys::Keys;
+use crate::keys::{IdKeys, Keys};
 use crate::random::SharedRandom;
 
 /// Plaintext bytes of a frame in blobs and archive objects.
@@ -240,7 +240,7 @@ pub fn open_blob(
         plain.extend_from_slice(part);
         Ok(())
     })?;
-    check_digest(keys.digest(&plain), &header, name)?;
+    check_digest(ids_of(keys, &header, name)?.digest(&plain), &header, name)?;
     Ok(plain)
 }
 
@@ -286,6 +286,10 @@ fn open_body(
     }
 }
 
+fn ids_of<'a>(keys: &'a Keys, header: &Header, name: &Key) -> Result<&'a IdKeys, RepoError> {
+    keys.ids_of(header.sealing.id_generation).map_err(|error| RepoError::format(name, error))
+}
+
 fn check_digest(found: Digest, header: &Header, name: &Key) -> Result<(), RepoError> {
     if found == header.digest {
         return Ok(());
@@ -315,7 +319,7 @@ pub fn open_archive(
 ) -> Result<Digest, RepoError> {
     let header = read_header(name, Kind::Archive, object)?;
     let tail = Tail::decode(object).map_err(|error| RepoError::format(name, error))?;
-    let mut digester = keys.digester();
+    let mut digester = ids_of(keys, &header, name)?.digester();
     let mut total = 0_u64;
     open_body(keys, &header, name, object, Part::Frames(tail.body_frames), |part| {
         total += wide(part.len());
@@ -385,7 +389,7 @@ mod tests {
     use super::*;
     use crate::format::document::DomainKeysDocument;
     use crate::format::header::Suite;
-    use crate::keys::new_domain_keys;
+    use crate::keys::first_domain_keys;
 
     fn keys(suite: Suite, document: &DomainKeysDocument) -> Keys {
         Keys::of_domain(suite, &"main".parse().unwrap(), std::slice::from_ref(document)).unwrap()
@@ -398,7 +402,7 @@ mod tests {
     #[test]
     fn blobs_open_under_their_name_and_kind_only() {
         let random = SharedRandom::system();
-        let document = new_domain_keys(None, &random);
+        let document = first_domain_keys(&random);
         for suite in [Suite::Clear, Suite::Aes256Gcm] {
             let keys = keys(suite, &document);
             for len in [0, 1, FRAME_PLAIN_BYTES, FRAME_PLAIN_BYTES + 1] {
@@ -428,7 +432,7 @@ mod tests {
     #[test]
     fn a_whole_frame_cut_off_is_seen() {
         let random = SharedRandom::system();
-        let keys = keys(Suite::Aes256Gcm, &new_domain_keys(None, &random));
+        let keys = keys(Suite::Aes256Gcm, &first_domain_keys(&random));
         let name = key("a");
         let plain = vec![3; FRAME_PLAIN_BYTES + 5];
         let object =
@@ -444,7 +448,7 @@ mod tests {
     #[test]
     fn trailers_are_read_alone() {
         let random = SharedRandom::system();
-        let keys = keys(Suite::Aes256Gcm, &new_domain_keys(None, &random));
+        let keys = keys(Suite::Aes256Gcm, &first_domain_keys(&random));
         let name = key("wal/1");
         let plain = vec![5; 3 * FRAME_PLAIN_BYTES];
         let body: Vec<_> =

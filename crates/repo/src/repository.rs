@@ -10,7 +10,7 @@ use crate::format::header::Kind;
 use crate::format::root::{ROOT_BYTES_MAX, Root, RootSuite};
 use crate::format::wrap::{WRAP_BYTES_MAX, Wrap, WrapMethod};
 use crate::id::{KeyId, RepositoryId};
-use crate::keys::{Keys, RepositoryKey, Unlock, new_domain_keys};
+use crate::keys::{Keys, RepositoryKey, Rotation, Unlock, first_domain_keys, next_domain_keys};
 use crate::names::{self, Name};
 use crate::random::SharedRandom;
 use crate::sealed_store::{SealedStore, Stored};
@@ -241,7 +241,7 @@ impl Repository {
     pub async fn domain(&self, name: &Name) -> Result<SealedStore, RepoError> {
         let mut epochs = self.epochs(name).await?;
         if epochs.is_empty() {
-            let first = new_domain_keys(None, &self.options.random);
+            let first = first_domain_keys(&self.options.random);
             self.put_epoch(name, &first).await?;
             // Another host may have been first: its keys hold.
             epochs = self.fetch_epochs(name).await?;
@@ -264,17 +264,20 @@ impl Repository {
         self.with_epochs(name, &epochs)
     }
 
-    /// Starts a new epoch of a domain's data and meta keys. What was sealed before stays as it is
+    /// Starts a new epoch of a domain's keys. What was sealed before stays as it is
     /// and stays readable. The repository key stays the same, and opens the new epoch too: this
     /// bounds how much is sealed under one pair of keys, and locks nobody out.
     ///
     /// # Errors
     /// When another host started one at the same time ([`RepoError::Collision`]), or the store
     /// fails.
-    pub async fn rotate(&self, name: &Name) -> Result<u32, RepoError> {
+    pub async fn rotate(&self, name: &Name, rotation: Rotation) -> Result<u32, RepoError> {
         let epochs = self.fetch_epochs(name).await?;
         let newest = epochs.iter().max_by_key(|document| document.epoch);
-        let next = new_domain_keys(newest, &self.options.random);
+        let next = match newest {
+            Some(newest) => next_domain_keys(newest, rotation, &self.options.random),
+            None => first_domain_keys(&self.options.random),
+        };
         match self.put_epoch(name, &next).await? {
             Stored::Mine => Ok(next.epoch),
             Stored::Other => Err(RepoError::Invalid {

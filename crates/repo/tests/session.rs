@@ -9,6 +9,7 @@ mod failing;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use pgrecall_repo::archive::{self, Pushed};
 use pgrecall_repo::backup::{self, BackupNote, BackupSession, Claim};
 use pgrecall_repo::codec::Level;
 use pgrecall_repo::format::document::Manifest;
@@ -16,13 +17,13 @@ use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::id::{BackupId, ChunkId};
 use pgrecall_repo::index::{Index, Purpose};
-use pgrecall_repo::keys::{KeyFile, Unlock};
+use pgrecall_repo::keys::{KeyFile, Rotation, Unlock};
 use pgrecall_repo::names::{self, ClusterRef};
 use pgrecall_repo::pack::PackBuilder;
 use pgrecall_repo::random::SharedRandom;
 use pgrecall_repo::repository::{Created, KeyNote, OpenOptions, Repository};
 use pgrecall_repo::sealed_store::SealedStore;
-use pgrecall_repo::{ErrorKind, RepoError, chunks, manifests};
+use pgrecall_repo::{ErrorKind, RepoError, chunks, manifests, object};
 use pgrecall_store::{MemoryStore, Put, Store};
 
 fn options(unlock: Unlock) -> OpenOptions {
@@ -198,7 +199,7 @@ async fn a_new_epoch_leaves_old_objects_readable() {
     let session = begin(&sealed).await;
     store_chunks(&session, &plains()).await;
     session.commit(&manifest(session.id())).await.unwrap();
-    assert_eq!(repository.rotate(&at().domain).await.unwrap(), 1);
+    assert_eq!(repository.rotate(&at().domain, Rotation::Sealing).await.unwrap(), 1);
     let sealed = repository.existing_domain(&at().domain).await.unwrap();
     assert_eq!(sealed.keys().epoch(), 1);
     let session = begin(&sealed).await;
@@ -211,6 +212,53 @@ async fn a_new_epoch_leaves_old_objects_readable() {
     let wanted: HashSet<_> = ids.iter().copied().collect();
     let read = chunks::read_many(&sealed, &at().domain, &index, &wanted).await.unwrap();
     assert_eq!(read.len(), 21);
+}
+
+/// Otherwise everything stored before the rotation were lost to its readers.
+#[tokio::test]
+async fn a_new_id_key_stores_everything_anew_and_leaves_old_objects_readable() {
+    let store = memory();
+    let unlock = key_file();
+    let repository = made(&store, &unlock).await;
+    let sealed = repository.domain(&at().domain).await.unwrap();
+    let session = begin(&sealed).await;
+    let (old, _) = store_chunks(&session, &plains()).await;
+    let first = manifest(session.id());
+    session.commit(&first).await.unwrap();
+    let name = names::cluster_object(&at(), "wal/one").unwrap();
+    assert_eq!(push_archived(&sealed, &name, b"a segment").await, Pushed::Created);
+
+    assert_eq!(repository.rotate(&at().domain, Rotation::Ids).await.unwrap(), 1);
+    let sealed = repository.existing_domain(&at().domain).await.unwrap();
+    assert_eq!((sealed.keys().epoch(), sealed.keys().id_generation()), (1, 1));
+    let session = begin(&sealed).await;
+    let (new, stored) = store_chunks(&session, &plains()).await;
+    assert_eq!(stored, plains().len(), "no chunk is known by its old id");
+    session.commit(&manifest(session.id())).await.unwrap();
+
+    let index = Index::open(&sealed, &at().domain, Purpose::Read).await.unwrap();
+    let wanted: HashSet<_> = old.iter().chain(&new).copied().collect();
+    let read = chunks::read_many(&sealed, &at().domain, &index, &wanted).await.unwrap();
+    assert_eq!(read.len(), 2 * plains().len());
+    assert_eq!(read[&old[3]], read[&new[3]]);
+    let backups = manifests::list(&sealed, &at().domain).await.unwrap();
+    assert_eq!((backups.valid.len(), backups.unreadable.len()), (2, 0));
+
+    // A segment that is offered again is the same segment, and another one is not.
+    assert_eq!(push_archived(&sealed, &name, b"a segment").await, Pushed::AlreadyThere);
+    let other = push_archived(&sealed, &name, b"another").await;
+    assert!(matches!(other, Pushed::Collision { .. }));
+    let mut plain = Vec::new();
+    archive::fetch(&sealed, &name, 1 << 20, |part| plain.extend_from_slice(part)).await.unwrap();
+    assert_eq!(plain, b"a segment");
+}
+
+async fn push_archived(sealed: &SealedStore, name: &pgrecall_store::Key, plain: &[u8]) -> Pushed {
+    let (keys, random) = (sealed.keys(), sealed.random());
+    let digest = keys.digest(plain);
+    let body = [object::Payload::compress(plain, Level::default())];
+    let object = object::seal_archive(keys, name, digest, &body, b"trailer", random).unwrap();
+    archive::push(sealed, name, plain, digest, object).await.unwrap()
 }
 
 #[tokio::test]

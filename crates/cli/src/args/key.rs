@@ -90,6 +90,10 @@ pub(crate) struct RemoveArgs {
 /// the repository: what opens the new epoch is the same repository key.
 #[derive(Args, Debug)]
 pub(crate) struct RotateArgs {
+    /// Change the key that names chunks too: nothing stored before is known again, so the next
+    /// backup stores everything, and costs as much as the first
+    #[arg(long)]
+    pub(crate) ids: bool,
     #[command(flatten)]
     pub(crate) unlock: UnlockArgs,
     #[command(flatten)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgrecall_repo::format::document::LivingKey;
 use pgrecall_repo::id::KeyId;
-use pgrecall_repo::keys::{KeyFile, Unlock};
+use pgrecall_repo::keys::{KeyFile, Rotation, Unlock};
 use pgrecall_repo::random::SharedRandom;
 use pgrecall_repo::repository::{KeyNote, Repository};
 use pgrecall_store::RootPolicy;
@@ -257,16 +257,22 @@ async fn rotate(settings: &Settings, args: &RotateArgs) -> Outcome<()> {
     let names = cluster::cluster_names(settings)?;
     let repository = open(settings, unlock(settings, &args.unlock)?).await?;
     repository.existing_domain(&names.domain).await?;
-    let question = format!("Begin a new epoch of the keys of domain {}?", names.domain);
+    let (rotation, cost) = if args.ids {
+        (Rotation::Ids, " The next backup of every cluster in it will store everything anew.")
+    } else {
+        (Rotation::Sealing, "")
+    };
+    let question = format!("Begin a new epoch of the keys of domain {}?{cost}", names.domain);
     prompt::confirm(&question, args.confirm.yes)?;
-    let epoch = repository.rotate(&names.domain).await?;
+    let epoch = repository.rotate(&names.domain, rotation).await?;
     if args.output.json {
         return stdout::print_json(&Rotated { domain: names.domain.to_string(), epoch });
     }
     stdout::print(&format!(
         "domain {} is in epoch {epoch} of its keys now; what was stored before stays as it is, and \
-         readable\n",
-        names.domain
+         readable\n{}",
+        names.domain,
+        if args.ids { "the next backup stores everything anew\n" } else { "" }
     ))
 }
 

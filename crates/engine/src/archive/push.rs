@@ -236,7 +236,7 @@ async fn put(
 ) -> Result<PushResult, EngineError> {
     let step = (access.watch(), "storing the file", object.len() as u64);
     let once = async || {
-        let pushed = archive::push(&cluster.sealed, key, file.digest, object.clone());
+        let pushed = archive::push(&cluster.sealed, key, &file.bytes, file.digest, object.clone());
         access.patience.for_step(step, async { Ok(pushed.await?) }).await
     };
     let began = request.clock.elapsed();

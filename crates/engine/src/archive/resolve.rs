@@ -263,7 +263,7 @@ impl Open {
                     let Some(file) = file else { continue };
                     let key = by_digest(&self.key, &file.digest)?;
                     let object = file.seal(&self.cluster, &key, request)?;
-                    self.put(&key, file.digest, object).await?;
+                    self.put(&key, &file.bytes, file.digest, object).await?;
                 }
             }
         }
@@ -284,12 +284,20 @@ impl Open {
         let frames: Vec<_> = frames_of(&plain).map(|part| Payload::compress(part, level)).collect();
         let trailer = content.trailer.encode();
         let (keys, random) = (sealed.keys(), sealed.random());
-        let object = object::seal_archive(keys, &key, content.digest, &frames, &trailer, random)?;
-        self.put(&key, content.digest, object).await
+        // Not the stored digest: an earlier id key may have made that.
+        let digest = keys.digest(&plain);
+        let object = object::seal_archive(keys, &key, digest, &frames, &trailer, random)?;
+        self.put(&key, &plain, digest, object).await
     }
 
-    async fn put(&self, key: &Key, digest: Digest, object: Bytes) -> Result<(), EngineError> {
-        match archive::push(&self.cluster.sealed, key, digest, object).await? {
+    async fn put(
+        &self,
+        key: &Key,
+        plain: &[u8],
+        digest: Digest,
+        object: Bytes,
+    ) -> Result<(), EngineError> {
+        match archive::push(&self.cluster.sealed, key, plain, digest, object).await? {
             Pushed::Created | Pushed::AlreadyThere => Ok(()),
             Pushed::Collision { stored } => {
                 let message = format!("{key} holds other content, {}", short(&stored));

@@ -78,14 +78,16 @@ impl Compare<'_> {
         if page == 0 || known.is_empty() || chunk_offset % page != 0 {
             // Without page hashes only a whole chunk can be known again.
             let whole = chunk_offset == 0 && len == chunk.plain_len;
-            let same = whole && self.keys.chunk_id(&bytes) == chunk.id;
+            let same = whole && self.keys.all_ids().any(|ids| ids.chunk_id(&bytes) == chunk.id);
             return Ok(if same { Vec::new() } else { vec![(chunk.id, all)] });
         }
         let mut places: Vec<(ChunkId, Place)> = Vec::new();
         let step = usize::try_from(page).unwrap_or(usize::MAX);
         let first = usize::try_from(chunk_offset / page).unwrap_or(usize::MAX);
         for (index, bytes) in bytes.chunks(step).enumerate() {
-            if known.get(first + index) == Some(&self.keys.page_hash(bytes)) {
+            // Which generation of the id key made the hash, the map does not say.
+            let known = known.get(first + index);
+            if self.keys.all_ids().any(|ids| known == Some(&ids.page_hash(bytes))) {
                 continue;
             }
             let begin = u32::try_from(index * step).unwrap_or(u32::MAX);

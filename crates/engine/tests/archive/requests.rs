@@ -85,7 +85,7 @@ async fn a_new_epoch_of_keys_is_found_by_hosts_with_old_copies() {
     other.cache = None;
     push(&old, &second).await.unwrap();
     let repository = Repository::open(bench.store.clone(), bench.options.clone()).await.unwrap();
-    repository.rotate(&old.domain).await.unwrap();
+    repository.rotate(&old.domain, pgrecall_repo::keys::Rotation::Sealing).await.unwrap();
     push(&other, &path).await.unwrap();
     fetch(&old, &bench).await.unwrap();
 }

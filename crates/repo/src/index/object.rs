@@ -140,7 +140,8 @@ pub async fn read_object(sealed: &SealedStore, name: &Key) -> Result<IndexObject
     })?;
     let head = head
         .ok_or_else(|| fail(FormatError::Truncated { what: "index head", needed: 1, found: 0 }))?;
-    if sealed.keys().digest(&head.encode()) != header.digest {
+    let ids = sealed.keys().ids_of(header.sealing.id_generation).map_err(fail)?;
+    if ids.digest(&head.encode()) != header.digest {
         return Err(fail(FormatError::Unexpected {
             what: "digest of the index head",
             expected: header.digest.to_string(),

@@ -198,7 +198,7 @@ async fn an_archived_file_that_was_cut_short_is_not_taken_for_the_whole() {
         let random = SharedRandom::system();
         object::seal_archive(sealed.keys(), &name, digest, &body, b"trailer", &random).unwrap()
     };
-    let push = || archive::push(&sealed, &name, digest, seal());
+    let push = || archive::push(&sealed, &name, &plain, digest, seal());
     assert_eq!(push().await.unwrap(), Pushed::Created);
     assert_eq!(push().await.unwrap(), Pushed::AlreadyThere);
     let whole = store.get(&name, 1 << 20).await.unwrap();
