@@ -126,10 +126,18 @@ pub async fn push_open(
     }
     let key = wal_place::object(&cluster.at, name, request.facts.wal_segment_size)?;
     let object = file.seal(cluster, &key, request)?;
-    let pushed = match archive::push(&cluster.sealed, &key, file.digest, object.clone()).await {
+    let pushed = match archive::push(
+        &cluster.sealed,
+        &key,
+        &file.bytes,
+        file.digest,
+        object.clone(),
+    )
+    .await
+    {
         // An answer got lost: the same bytes again, and the store knows them.
         Err(RepoError::Unknown { .. }) => {
-            archive::push(&cluster.sealed, &key, file.digest, object).await?
+            archive::push(&cluster.sealed, &key, &file.bytes, file.digest, object).await?
         }
         other => other?,
     };
