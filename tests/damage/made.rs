@@ -25,7 +25,7 @@ use pgrecall_repo::format::map::{Extent, FileMap, HashSource, MapChunk, Source};
 use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::format::table::{self, Entry, EntryKind, Piece, PieceMap, RelativePath};
 use pgrecall_repo::id::{BackupId, PackId};
-use pgrecall_repo::keys::{KeyFile, Unlock};
+use pgrecall_repo::keys::{KeyFile, Rotation, Unlock};
 use pgrecall_repo::names;
 use pgrecall_repo::object::{self, Payload};
 use pgrecall_repo::pack::PackBuilder;
@@ -85,7 +85,7 @@ impl Made {
         segment.resize(1 << 20, 0);
         let summary = archive_all(&cluster, &segment).await;
         let mut backups = vec![back_up(&cluster, &summary, 1).await];
-        repository.rotate(&domain).await.expect("a second epoch");
+        repository.rotate(&domain, Rotation::Sealing).await.expect("a second epoch");
         let sealed = repository.existing_domain(&domain).await.expect("with its keys");
         let cluster = ClusterStore { sealed, ..cluster };
         let before = ids(&path);
@@ -275,7 +275,7 @@ async fn push(
         sealed.random(),
     );
     let object = object.expect("it is sealed");
-    pgrecall_repo::archive::push(sealed, &name, digest, object).await.expect("it is stored");
+    pgrecall_repo::archive::push(sealed, &name, bytes, digest, object).await.expect("it is stored");
 }
 
 /// The files of a backup; the number makes them different.
