@@ -169,10 +169,7 @@ fn text(settings: &Settings, repository: &Repository, domain: &str, dir: &Path) 
     }
     for section in [Section::Repository, Section::Cluster, Section::Wal] {
         let mut table = "";
-        if section != Section::Repository {
-            let (open, close) = if section.is_list() { ("[[", "]]") } else { ("[", "]") };
-            let _ = writeln!(text, "\n{open}{}{close}", section.name());
-        }
+        let mut begun = section == Section::Repository;
         for item in settings.resolved.items.iter().filter(|item| item.setting.section == section) {
             let told = chosen.iter().find(|(path, _)| item.setting.is(path));
             let value = match told {
@@ -180,6 +177,10 @@ fn text(settings: &Settings, repository: &Repository, domain: &str, dir: &Path) 
                 None if !concerns_fetch(item) || !is_to_be_written(item) => continue,
                 None => item.value.as_ref().map(|value| value.show()).unwrap_or_default(),
             };
+            if !std::mem::replace(&mut begun, true) {
+                let (open, close) = if section.is_list() { ("[[", "]]") } else { ("[", "]") };
+                let _ = writeln!(text, "\n{open}{}{close}", section.name());
+            }
             let (sub, key) = item.setting.key.split_once('.').unwrap_or(("", item.setting.key));
             if sub != table {
                 let _ = writeln!(text, "\n[{}.{sub}]", section.name());
@@ -197,4 +198,113 @@ fn is_to_be_written(item: &Item) -> bool {
         Origin::Default | Origin::Derived(_) | Origin::Unset => false,
     };
     said && item.setting.placement == Placement::Anywhere && !item.setting.is_secret()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use pgrecall_repo::format::root::RootSuite;
+    use pgrecall_repo::keys::{KeyFile, Unlock};
+    use pgrecall_repo::random::SharedRandom;
+    use pgrecall_repo::repository::{Created, KeyNote, OpenOptions};
+    use pgrecall_store::MemoryStore;
+
+    use super::*;
+    use crate::config::resolve::{ClusterNeed, Flag, Request, Surroundings, resolve};
+
+    /// As on a host with this file (or none), these variables, and `--repo` and `--cluster` unless
+    /// there is a file.
+    fn settings(file: Option<&Path>, variables: &[(&str, &str)]) -> Outcome<Settings> {
+        let flag = |path, flag, value: &str| Flag { path, flag, value: value.into() };
+        let flags = match file {
+            Some(_) => Vec::new(),
+            None => vec![
+                flag("repository.url", "--repo", "file:///backup/pg"),
+                flag("cluster.name", "--cluster", "main"),
+            ],
+        };
+        let config = file.map(Path::to_owned);
+        let request = Request { config, flags, cluster: ClusterNeed::One };
+        let variables: BTreeMap<_, _> =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), value.into())).collect();
+        let around = Surroundings { variables, directory: "/".into(), is_root: false };
+        Settings::from_resolved(resolve(&request, &around)?)
+    }
+
+    fn repository() -> Repository {
+        let random = SharedRandom::system();
+        let options = OpenOptions {
+            id: None,
+            suite: RootSuite::Aes256Gcm,
+            fingerprint: None,
+            unlock: Unlock::KeyFile(KeyFile::random(&random)),
+            random,
+            cache: None,
+        };
+        let note = KeyNote { label: "test".into(), now: "2026-11-22T00:00:00Z".into() };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let made = Repository::create(Arc::new(MemoryStore::new()), options, &note);
+        match runtime.block_on(made).expect("a repository") {
+            Created::New(repository) => *repository,
+            Created::Taken(_) => panic!("an empty store"),
+        }
+    }
+
+    /// A restore on a new host must not write a `restore_command` that can only fail.
+    #[test]
+    fn what_flags_and_variables_say_is_written_down_with_what_they_leave_out() -> Outcome<()> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (key, dir) = (folder.path().join("a.key"), folder.path().join("data"));
+        std::fs::write(&key, "").expect("a key file");
+        let key_text = key.to_str().expect("UTF-8");
+        let given = [
+            ("PGRECALL_REPOSITORY_KEY_FILE", key_text),
+            ("PGRECALL_REPOSITORY_S3_REGION", "eu-central-1"),
+            ("PGRECALL_WAL_FETCH_TIMEOUT", "7s"),
+        ];
+        let repository = repository();
+        let there = settings(None, &given)?;
+        let planned = RecoveryConfig::plan(&there, &repository, "shared", &dir)?;
+        planned.write(None)?;
+        planned.write(None)?;
+        let read = settings(Some(planned.path()), &[])?;
+        assert_eq!(read.repository_url()?, "file:///backup/pg");
+        assert_eq!(read.repository.id, Some(repository.root().id.to_string()));
+        assert_eq!(read.repository.key_fingerprint, Some(repository.fingerprint()));
+        assert_eq!(read.repository.key_file, key);
+        assert_eq!(read.repository.s3.region.as_deref(), Some("eu-central-1"));
+        assert_eq!(read.cluster()?.domain, "shared");
+        assert_eq!(read.wal.fetch_timeout, std::time::Duration::from_secs(7));
+        // That file says everything: it needs no other one.
+        let again = RecoveryConfig::plan(&read, &repository, "shared", &dir)?;
+        assert_eq!(again, RecoveryConfig::InForce(planned.path().to_owned()));
+        // A file of somebody else's is never written over.
+        std::fs::write(planned.path(), "mine").expect("another file");
+        let refused = planned.write(None).map_err(|failure| failure.kind);
+        assert_eq!(refused, Err(Kind::AlreadyExists));
+        Ok(())
+    }
+
+    #[test]
+    fn a_secret_that_only_the_environment_has_is_refused_and_never_written() -> Outcome<()> {
+        let dir = Path::new("/srv/data");
+        let repository = repository();
+        let given = ("PGRECALL_PASSPHRASE", "correct horse");
+        let failure = RecoveryConfig::plan(&settings(None, &[given])?, &repository, "main", dir)
+            .expect_err("PostgreSQL does not have the variable");
+        assert_eq!(failure.kind, Kind::Configuration);
+        assert!(failure.hints[0].contains("passphrase_file = "), "{:?}", failure.hints);
+        let command = ("PGRECALL_REPOSITORY_PASSPHRASE_COMMAND", "pass show x");
+        let both = settings(None, &[given, command])?;
+        match RecoveryConfig::plan(&both, &repository, "main", dir)? {
+            RecoveryConfig::New { text, .. } => {
+                assert!(text.contains("passphrase_command = \"pass show x\""), "{text}");
+                assert!(!text.contains("horse"), "{text}");
+            }
+            RecoveryConfig::InForce(path) => panic!("there is no file {}", path.display()),
+        }
+        Ok(())
+    }
 }
