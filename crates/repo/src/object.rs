@@ -271,7 +271,7 @@ fn open_body(
         let sealed = frame::take(&mut reader).map_err(fail)?;
         let last = match part {
             Part::UntilEnd => reader.is_empty(),
-            Part::Frames(count) => number + 1 >= count,
+            Part::Frames(count) => number + 1 == count,
         };
         let last = if last { Last::Yes } else { Last::No };
         let place = Place { section: Section::Body, number: number.into(), last };
@@ -469,5 +469,24 @@ mod tests {
         open_archive(&keys, &name, &object, limit, |part| out.extend_from_slice(part)).unwrap();
         assert_eq!(out, plain);
         assert!(open_archive(&keys, &name, &object, limit - 1, |_| ()).is_err());
+    }
+
+    #[test]
+    fn a_tail_that_counts_the_frames_wrong_is_seen() {
+        let random = SharedRandom::system();
+        let keys = keys(Suite::Clear, &first_domain_keys(&random));
+        let name = key("wal/1");
+        for frames in [1, 2] {
+            let body = vec![Payload::stored(vec![]); frames];
+            let digest = keys.digest(b"");
+            let object = seal_archive(&keys, &name, digest, &body, b"summary", &random).unwrap();
+            let tail = Tail::decode(&object).unwrap();
+            for counted in 0..4 {
+                let mut object = object[..object.len() - 16].to_vec();
+                Tail { body_frames: counted, ..tail }.encode(&mut object);
+                let opened = open_archive(&keys, &name, &object, 9, |_| ());
+                assert_eq!(opened.is_ok(), counted == tail.body_frames, "{counted} of {frames}");
+            }
+        }
     }
 }
