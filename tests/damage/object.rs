@@ -174,11 +174,11 @@ impl Damage {
     }
 }
 
-/// A name that an object of this kind could have.
+/// A name that an object of this kind could have: the last letter of an id carries three bits only.
 fn renamed(path: &Path) -> std::path::PathBuf {
     let name = path.file_name().expect("a name").to_str().expect("UTF-8");
     let last = name.find('.').unwrap_or(name.len()) - 1;
-    let other = if name.as_bytes()[last] == b'a' { "b" } else { "a" };
+    let other = if name.as_bytes()[last] == b'a' { "e" } else { "a" };
     let other = if name.starts_with('0') { "5" } else { other };
     path.with_file_name(format!("{}{other}{}", &name[..last], &name[last + 1..]))
 }

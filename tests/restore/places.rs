@@ -32,8 +32,9 @@ fn assert_rows(cluster: &Cluster) {
 fn tablespaces_and_wal_go_where_they_are_told() {
     let site = Site::new();
     let primary = with_tablespace(&site);
-    let fresh = fresh_copy(&site, &[]);
     let old = site.scratch().path().join("space");
+    let planned = format!("{}={}", old.display(), site.scratch().path().join("new").display());
+    let fresh = fresh_copy(&site, &["--tablespace-map", &planned]);
     let at = |name: &str| fresh.scratch().path().join(name);
     let (dir, space, wal) = (at("copy"), at("new-space"), at("new-wal"));
     let text = dir.to_string_lossy().into_owned();
@@ -71,7 +72,7 @@ fn everything_goes_back_to_where_it_was() {
     primary.stop(Stop::Fast);
     let space = site.scratch().path().join("space");
     std::fs::remove_dir_all(&space).expect("the old tablespace is gone");
-    let fresh = fresh_copy(&site, &[]);
+    let fresh = fresh_copy(&site, &["--locations", "original"]);
     let dir = fresh.scratch().path().join("copy");
     let text = dir.to_string_lossy().into_owned();
     let flags = ["restore", &text, "--as", "copy", "--locations", "original"];
