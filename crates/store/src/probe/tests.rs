@@ -127,7 +127,7 @@ async fn each_lie_is_found() {
     ] {
         let report = probe_liar(lie).await.0.unwrap();
         // Where racers meet in another order, the same lie shows as two winners.
-        let shown = |f: &crate::probe::ProbeFinding| f.promise == promise || f.promise == Promise::OneWinner;
+        let shown = |f: &ProbeFinding| f.promise == promise || f.promise == Promise::OneWinner;
         assert!(report.findings.iter().any(shown), "{lie:?}: {report:?}");
     }
     let (report, _) = probe_liar(Lie::MissingIsDenied).await;
