@@ -1,9 +1,10 @@
 //! Backups under way as others see them, and how a dead one is ended.
 
-use crate::error::RepoError;
+use crate::error::{ErrorKind, RepoError};
 use crate::format::document::{Intent, Start, Tombstone};
 use crate::format::header::Kind;
 use crate::id::BackupId;
+use crate::index::warn_unreadable;
 use crate::names::{self, ClusterRef};
 use crate::sealed_store::{SealedStore, Stored};
 
@@ -12,14 +13,15 @@ use crate::sealed_store::{SealedStore, Stored};
 pub struct LiveIntent {
     /// What it says.
     pub intent: Intent,
-    /// Where the backup starts, once it has said so.
+    /// Where the backup starts, once it has said so and if that can be read.
     pub start: Option<Start>,
 }
 
-/// The backups under way of one cluster.
+/// The backups under way of one cluster. What an unreadable intent says is unknown, `?`, but its
+/// name tells that there is a backup, and by its id it can be ended.
 ///
 /// # Errors
-/// When they cannot be listed or read.
+/// When the store fails.
 pub async fn live_intents(
     sealed: &SealedStore,
     at: &ClusterRef,
@@ -30,16 +32,36 @@ pub async fn live_intents(
         let intent = match sealed.get::<Intent>(Kind::Intent, &object.key).await {
             Ok(intent) => intent,
             Err(error) if error.is_not_found() => continue,
+            Err(error) if is_damage(&error) => {
+                warn_unreadable(&object.key, &error, "the intent of a backup cannot be read");
+                unreadable(id)
+            }
             Err(error) => return Err(error),
         };
-        let start = match sealed.get::<Start>(Kind::Start, &names::start(at, id)).await {
+        let name = names::start(at, id);
+        let start = match sealed.get::<Start>(Kind::Start, &name).await {
             Ok(start) => Some(start),
             Err(error) if error.is_not_found() => None,
+            Err(error) if is_damage(&error) => {
+                warn_unreadable(&name, &error, "where a backup starts cannot be read");
+                None
+            }
             Err(error) => return Err(error),
         };
         live.push(LiveIntent { intent, start });
     }
     Ok(live)
+}
+
+fn is_damage(error: &RepoError) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
+}
+
+/// No host has this name, so nobody takes the backup for one of his own.
+fn unreadable(backup: BackupId) -> Intent {
+    let unknown = || "?".to_owned();
+    let (began, host) = (unknown(), unknown());
+    Intent { backup, began, host, process: 0, incarnation: String::new() }
 }
 
 /// Ends a dead backup (S1): a tombstone under its manifest's name first, so that a manifest that

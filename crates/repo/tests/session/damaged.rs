@@ -207,3 +207,20 @@ async fn an_archived_file_that_was_cut_short_is_not_taken_for_the_whole() {
     assert!(matches!(store.put_if_absent(&name, cut).await, Put::Created));
     assert_eq!(push().await.unwrap_err().kind(), ErrorKind::Corrupt);
 }
+
+#[tokio::test]
+async fn a_backup_under_way_whose_intent_rots_is_still_seen_and_can_be_ended() {
+    let (store, sealed) = opened().await;
+    let session = begin(&sealed).await;
+    session.put_start("1".into(), "0/2000028".into()).await.unwrap();
+    let intent = names::intent(&at(), session.id());
+    for name in [&intent, &names::start(&at(), session.id())] {
+        rot(&store, name, 120).await;
+    }
+    let live = backup::live_intents(&sealed, &at()).await.unwrap();
+    assert_eq!(live.len(), 1);
+    assert_eq!((live[0].intent.backup, live[0].intent.host.as_str()), (session.id(), "?"));
+    assert!(live[0].start.is_none());
+    backup::end_dead(&sealed, &at(), session.id(), "a person says so".into()).await.unwrap();
+    assert!(backup::live_intents(&sealed, &at()).await.unwrap().is_empty());
+}
