@@ -1,4 +1,5 @@
-//! The configuration file. The program has no library, so its own modules are compiled in here.
+//! The configuration file, and the input as the value of every setting. The program has no library,
+//! so its own modules are compiled in here.
 #![no_main]
 #![allow(dead_code, unused_imports)]
 
@@ -20,6 +21,9 @@ use std::path::Path;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
+    for setting in table::TABLE {
+        let _ = file::check(setting, text).map(|value| value.show());
+    }
     let Ok(file) = file::ConfigFile::parse(text, Path::new("x.toml")) else { return };
     for entry in file.globals.iter().chain(file.clusters.iter().flatten()) {
         assert!(entry.line >= 1);

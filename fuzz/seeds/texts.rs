@@ -1,5 +1,11 @@
 //! Seeds for what people and PostgreSQL write as text.
 
+use pgrecall_engine::details::{
+    BackupDetails, BackupStats, DamagedFile, Method, Position, Tablespace, TakenFrom,
+};
+use pgrecall_pgformat::control::DataChecksums;
+use pgrecall_pgformat::{Lsn, Major, SegmentSize, TimelineId};
+
 use crate::corpus::Corpus;
 
 const LABEL: &str = "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)
@@ -23,17 +29,10 @@ STOP TIME: 2026-11-22 14:04:07 UTC
 STOP TIMELINE: 1
 ";
 
-const DETAILS: &str = r#"{"began":"2026-11-22T00:00:00Z","ended":"2026-11-22T00:01:00Z",
-"host":"db1","major":"V17","server_version":170011,"catalog_version":202406281,"from":"primary",
-"start":{"timeline":1,"lsn":"0/2000028"},"checkpoint_lsn":"0/2000080",
-"stop":{"timeline":1,"lsn":"0/2000180"},"backup_label":"","tablespace_map":"",
-"tablespaces":[{"oid":16400,"location":"/srv/fast"}],"pg_wal_link":null,"page_size_bytes":8192,
-"wal_segment_size":16777216,"relation_segment_pages":131072,"data_checksums":{"on":{"version":1}},
-"chunk_bytes":262144,"method":"full","reference":null,
-"damage":[{"path":"base/5/16384","blocks":[7],"count":1}],
-"stats":{"files":3,"bytes":4},"saw_backups":["6xqewxseaixixqktgualwwmmx4"]}"#;
-
-const CONFIG: &str = r#"[[repository]]
+/// A whole configuration, short ones (the fewer bytes around a value, the sooner it is changed),
+/// and bare values.
+const CONFIGS: [&str; 10] = [
+    r#"[[repository]]
 url = "s3://bucket/prefix"
 [repository.s3]
 region = "eu-central-1"
@@ -48,7 +47,17 @@ threads = 2
 
 [wal]
 push_timeout = "30s"
-"#;
+"#,
+    "[[repository]]\nurl = \"s3://b\"\n",
+    "[[repository]]\nurl = \"file:///b\"\ncache_dir = \"/c\"\n",
+    "[[repository]]\nurl = \"s3://b\"\ns3.path_style = \"auto\"\n",
+    "[[cluster]]\nname = \"a\"\n[[cluster]]\nname = \"b\"\npgdata = \"/p\"\n",
+    "[wal]\nfetch_timeout = \"1min\"\n",
+    "[backup]\nthreads = 2\n",
+    "s3://bucket",
+    "512KiB",
+    "1min",
+];
 
 const POSTMASTER: &str = "4711
 /var/lib/postgresql/17/main
@@ -60,8 +69,40 @@ localhost
 ready
 ";
 
+/// What the engine keeps in a manifest.
+fn details() -> BackupDetails {
+    let position = Position { timeline: TimelineId(1), lsn: Lsn(0x0200_0028) };
+    BackupDetails {
+        began: "2026-11-22T00:00:00Z".into(),
+        ended: "2026-11-22T00:01:00Z".into(),
+        host: "db1".into(),
+        major: Major::V17,
+        server_version: 170_011,
+        catalog_version: 202_406_281,
+        from: TakenFrom::Primary,
+        start: position,
+        checkpoint_lsn: Lsn(0x0200_0080),
+        stop: Position { lsn: Lsn(0x0200_0180), ..position },
+        backup_label: String::new(),
+        tablespace_map: String::new(),
+        tablespaces: vec![Tablespace { oid: 16400, location: "/srv/fast".into() }],
+        pg_wal_link: Some("/wal".into()),
+        page_size_bytes: 8192,
+        wal_segment_size: SegmentSize::DEFAULT,
+        relation_segment_pages: 131_072,
+        data_checksums: DataChecksums::On { version: 1 },
+        chunk_bytes: 256 << 10,
+        method: Method::Full,
+        reference: None,
+        damage: vec![DamagedFile { path: "base/5/16384".into(), blocks: vec![7], count: 1 }],
+        stats: BackupStats::default(),
+        saw_backups: vec![],
+    }
+}
+
 pub(crate) fn write(corpus: &Corpus) {
-    let lines: [(&str, &[&str]); 9] = [
+    corpus.add("backup_details", details().to_value().to_string().as_bytes());
+    let lines: [(&str, &[&str]); 8] = [
         ("backup_label", &[LABEL, HISTORY]),
         ("tablespace_map", &["16400 /srv/fast\n16401 /srv/with\\\nbreak\n"]),
         ("timeline_history", &["1\t0/3000000\tno recovery target\n\n2\t1/5000000\tbefore x\n"]),
@@ -77,9 +118,8 @@ pub(crate) fn write(corpus: &Corpus) {
                 "global/pg_internal.init",
             ],
         ),
-        ("backup_details", &[DETAILS]),
         ("auto_conf", &["# by ALTER SYSTEM\nport = 5432\nrecovery_target_lsn = '0/3000000'\n"]),
-        ("config_file", &[CONFIG]),
+        ("config_file", &CONFIGS),
         ("postmaster_file", &[POSTMASTER]),
     ];
     for (target, texts) in lines {
