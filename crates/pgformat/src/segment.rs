@@ -197,9 +197,9 @@ impl ArchiveName {
     /// archive.
     #[must_use]
     pub fn kind_of(name: &str) -> Option<ArchiveNameKind> {
-        // With segments of 1 MiB every number below 4096 is possible; with larger ones fewer are.
-        let smallest = SegmentSize(MIB);
-        Some(match parse_archive(name, smallest)? {
+        // The number of a segment wants a small size, the offset of a backup in it a large one.
+        let mut sizes = (0..=10).map(|doublings| SegmentSize(MIB << doublings));
+        Some(match sizes.find_map(|size| parse_archive(name, size))? {
             Self::Segment(_) => ArchiveNameKind::Segment,
             Self::Partial(_) => ArchiveNameKind::Partial,
             Self::History(_) => ArchiveNameKind::History,
@@ -332,6 +332,7 @@ mod tests {
             ("00000001000000000000000A.partial", ArchiveNameKind::Partial),
             ("0000000B.history", ArchiveNameKind::History),
             ("00000001000000000000000A.00000028.backup", ArchiveNameKind::BackupHistory),
+            ("00000001000000000000000A.00FFFFF8.backup", ArchiveNameKind::BackupHistory),
         ] {
             let parsed = ArchiveName::parse(name, size).unwrap();
             assert_eq!(parsed.file_name(size), name);
