@@ -195,16 +195,28 @@ async fn prove_absence(
         // The store itself, now: a copy of the root on this host proves nothing.
         let root = Repository::read_root(&access.store, &access.options);
         let known = sealed.get::<Identity>(Kind::Identity, &identity);
-        let (root, known) = futures::join!(root, known);
+        // Contents that a settlement kept: the file was there, whatever became of its name.
+        let kept = holder::kept(sealed, &target.key);
+        let (root, known, kept) = futures::join!(root, known, kept);
         root?;
         match known {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() => Ok(false),
+            Ok(_) => Ok((true, kept?)),
+            Err(error) if error.is_not_found() => Ok((false, Vec::new())),
             Err(error) => Err(error.into()),
         }
     };
     let step = (access.watch(), "proving that the file does not exist", 0);
-    if access.patience.for_step(step, look).await? {
+    let (known, kept) = access.patience.for_step(step, look).await?;
+    if let Some(example) = kept.first() {
+        let count = kept.len();
+        let key = &target.key;
+        let why = format!(
+            "{count} contents of it are kept ({example}), and {key}.resolved, which said which of \
+             them holds, is gone"
+        );
+        return Err(unproven(why).hint(format!("Settle it again: pgrecall wal resolve {name}")));
+    }
+    if known {
         return Ok(());
     }
     let id = &target.at.lineage;

@@ -18,6 +18,9 @@ use crate::error::{EngineError, ErrorKind};
 /// What a settlement's object has behind the file's name.
 const SUFFIX: &str = "resolved";
 
+/// Hex digits of a digest in names and messages.
+pub(super) const DIGEST_DIGITS: usize = 16;
+
 /// Settlements read at once.
 const READS_AT_ONCE: usize = 16;
 
@@ -61,6 +64,22 @@ pub(super) fn settlement_of(file: &Key) -> Result<Key, EngineError> {
 pub(super) fn beside(file: &Key, suffix: &str) -> Result<Key, EngineError> {
     Key::parse(&format!("{file}.{suffix}"))
         .map_err(|error| EngineError::refused(ErrorKind::Internal, error.to_string()))
+}
+
+/// Contents of a file that a settlement kept under their digests.
+///
+/// # Errors
+/// When the store fails.
+pub(super) async fn kept(sealed: &SealedStore, file: &Key) -> Result<Vec<Key>, EngineError> {
+    let listed = sealed.list(&file.parent()).await?;
+    let own = |key: &Key| {
+        let suffix = key.as_str().strip_prefix(file.as_str()).and_then(|s| s.strip_prefix('.'));
+        suffix.is_some_and(|suffix| {
+            suffix.len() == DIGEST_DIGITS
+                && suffix.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        })
+    };
+    Ok(listed.into_iter().map(|object| object.key).filter(own).collect())
 }
 
 /// Reads a file by `read`, which is given the object that holds it and has no effect until this

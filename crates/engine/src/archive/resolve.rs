@@ -23,13 +23,10 @@ use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
 use crate::wal_place;
 
-/// Hex digits of a digest in names and messages.
-const SHORT_DIGITS: usize = 16;
-
 /// The digest's beginning, as in object names.
 #[must_use]
 pub fn short(digest: &Digest) -> String {
-    digest.to_string().chars().take(SHORT_DIGITS).collect()
+    digest.to_string().chars().take(holder::DIGEST_DIGITS).collect()
 }
 
 /// Which content is to hold.
@@ -199,7 +196,7 @@ impl Open {
         let settled = holder::settled(&self.cluster.sealed, &self.key).await?;
         let held = settled.as_ref().map_or(&self.key, |settled| &settled.object);
         let mut all: Vec<Content> = Vec::new();
-        let kept = self.kept().await?;
+        let kept = holder::kept(&self.cluster.sealed, &self.key).await?;
         for object in [held, &self.key].into_iter().chain(&kept) {
             let Some(StoredFile { digest, trailer, .. }) = self.stored(object).await? else {
                 continue;
@@ -225,19 +222,6 @@ impl Open {
         }
         let settled = settled.map(|settled| settled.resolution);
         Ok((Contents { name: self.file.clone(), all, settled }, file))
-    }
-
-    /// Objects that an earlier settlement kept under their digests.
-    async fn kept(&self) -> Result<Vec<Key>, EngineError> {
-        let folder = self.key.parent();
-        let listed = self.cluster.sealed.list(&folder).await?;
-        let own = |key: &Key| {
-            let suffix = key.as_str().strip_prefix(self.key.as_str())?.strip_prefix('.')?;
-            let hex = suffix.len() == SHORT_DIGITS
-                && suffix.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-            hex.then_some(())
-        };
-        Ok(listed.into_iter().map(|object| object.key).filter(|key| own(key).is_some()).collect())
     }
 
     async fn stored(&self, key: &Key) -> Result<Option<StoredFile>, EngineError> {

@@ -91,7 +91,8 @@ async fn no_failed_request_looks_like_absence() {
             );
             nth += 1;
         }
-        assert_eq!(nth, 5, "the object, the settlement, the root, the identity, and no more");
+        let all = "the object, the settlement, the root, the identity, what was kept, and no more";
+        assert_eq!(nth, 6, "{all}");
     }
 }
 

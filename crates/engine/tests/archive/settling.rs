@@ -5,7 +5,7 @@ use pgrecall_engine::archive::holder::Holders;
 use pgrecall_engine::archive::push::PushResult;
 use pgrecall_engine::archive::resolve::{Choice, Local, contents, resolve, short};
 use pgrecall_repo::repository::Repository;
-use pgrecall_store::ErrorKind as Refusal;
+use pgrecall_store::{ErrorKind as Refusal, Key};
 use pgrecall_testkit::stores::{CallKind, Calls, FailNth, Lasting};
 
 use crate::bench::{Bench, FIRST, SYSTEM, fetch, fetch_as, object, push, request, segment};
@@ -63,6 +63,11 @@ async fn either_content_can_be_chosen_and_both_may_be_pushed_afterwards() {
         bench.store.delete(&object(&access, FIRST)).await.unwrap();
         fetch(&access, &bench).await.unwrap();
         assert!(std::fs::read(bench.destination()).unwrap() == *expected);
+        // And with the settlement gone, too, recovery must not end: the contents are there.
+        let settlement = format!("{}.resolved", object(&access, FIRST));
+        bench.store.delete(&Key::parse(&settlement).unwrap()).await.unwrap();
+        let error = fetch_as(&access, &bench, FIRST, Some(SYSTEM)).await.unwrap_err();
+        assert!(error.to_string().contains("NOT PROVEN"), "{error}");
     }
 }
 
