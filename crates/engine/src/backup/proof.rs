@@ -80,6 +80,15 @@ pub async fn check_directory(
     let address = server.address().to_owned();
     let file = read_postmaster_file(pgdata)?;
     let problem = problem_of_state(control, running.state(), running.start_lsn());
+    if problem.is_some()
+        && running.state() == RecoveryState::Standby
+        && server.info().await?.state == RecoveryState::Primary
+    {
+        let message = "the standby was promoted during the backup, which is void";
+        return Err(
+            EngineError::refused(ErrorKind::Conflict, message).hint("Start the backup again.")
+        );
+    }
     let problem = match problem {
         Some(problem) => Some(problem),
         None => problem_of_instance(file.as_ref(), server.instance().await?),
