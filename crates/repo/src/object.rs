@@ -1,6 +1,8 @@
 //! Sealing whole objects and opening them again: blobs (documents, index objects) and archive
 //! objects (a body of frames and a trailer that can be read alone).
 
+use std::sync::mpsc;
+
 use bytes::Bytes;
 use pgrecall_store::Key;
 
@@ -251,39 +253,107 @@ enum Part {
     Frames(u32),
 }
 
+/// Frames opened ahead of whoever takes them.
+const FRAMES_AHEAD: usize = 2;
+
+/// The frames of a body, opened one after the other.
+struct Frames<'a> {
+    name: &'a Key,
+    cipher: frame::FrameCipher,
+    reader: Reader<'a>,
+    part: Part,
+    number: u32,
+    ended: bool,
+    scratch: Vec<u8>,
+}
+
+impl<'a> Frames<'a> {
+    fn of(
+        keys: &Keys,
+        header: &Header,
+        name: &'a Key,
+        object: &'a [u8],
+        part: Part,
+    ) -> Result<Self, RepoError> {
+        let cipher = keys
+            .cipher(&header.sealing, header.sealing.class, header.kind, name.as_str())
+            .map_err(|error| RepoError::format(name, error))?;
+        let start = usize::try_from(header.encoded_len()).unwrap_or(usize::MAX);
+        let reader = Reader::new(object.get(start..).unwrap_or_default());
+        Ok(Self { name, cipher, reader, part, number: 0, ended: false, scratch: Vec::new() })
+    }
+
+    /// Opens the next frame into `plain` (cleared first); `false` after the last one.
+    fn next(&mut self, plain: &mut Vec<u8>) -> Result<bool, RepoError> {
+        if self.ended {
+            return Ok(false);
+        }
+        self.open(plain).map_err(|error| RepoError::format(self.name, error))?;
+        Ok(true)
+    }
+
+    fn for_each(
+        mut self,
+        mut each: impl FnMut(&[u8]) -> Result<(), FormatError>,
+    ) -> Result<(), RepoError> {
+        let mut plain = Vec::new();
+        while self.next(&mut plain)? {
+            each(&plain).map_err(|error| RepoError::format(self.name, error))?;
+        }
+        Ok(())
+    }
+
+    /// As [`for_each`](Self::for_each), with the frames opened on a thread of their own: decrypting
+    /// and inflating a segment costs about as much as hashing and writing it.
+    fn for_each_ahead(
+        mut self,
+        mut each: impl FnMut(&[u8]) -> Result<(), FormatError>,
+    ) -> Result<(), RepoError> {
+        let name = self.name;
+        let (filled, fill) = mpsc::sync_channel::<Vec<u8>>(FRAMES_AHEAD);
+        let (emptied, empty) = mpsc::channel::<Vec<u8>>();
+        std::thread::scope(|scope| {
+            let opening = scope.spawn(move || -> Result<(), RepoError> {
+                let mut plain = Vec::new();
+                // Nobody takes frames any more once one was refused, and that is told there.
+                while self.next(&mut plain)? && filled.send(plain).is_ok() {
+                    plain = empty.try_recv().unwrap_or_default();
+                }
+                Ok(())
+            });
+            let taken = fill.into_iter().try_for_each(|plain| {
+                each(&plain)?;
+                let _ = emptied.send(plain);
+                Ok(())
+            });
+            let opened = opening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            taken.map_err(|error| RepoError::format(name, error)).and(opened)
+        })
+    }
+
+    fn open(&mut self, plain: &mut Vec<u8>) -> Result<(), FormatError> {
+        let sealed = frame::take(&mut self.reader)?;
+        self.ended = match self.part {
+            Part::UntilEnd => self.reader.is_empty(),
+            Part::Frames(count) => self.number + 1 == count,
+        };
+        let last = if self.ended { Last::Yes } else { Last::No };
+        let place = Place { section: Section::Body, number: self.number.into(), last };
+        let opened = self.cipher.open(place, sealed, &mut self.scratch)?;
+        self.number += 1;
+        codec::inflate(&opened, plain)
+    }
+}
+
 fn open_body(
     keys: &Keys,
     header: &Header,
     name: &Key,
     object: &[u8],
     part: Part,
-    mut each: impl FnMut(&[u8]) -> Result<(), FormatError>,
+    each: impl FnMut(&[u8]) -> Result<(), FormatError>,
 ) -> Result<(), RepoError> {
-    let fail = |error| RepoError::format(name, error);
-    let cipher = keys
-        .cipher(&header.sealing, header.sealing.class, header.kind, name.as_str())
-        .map_err(fail)?;
-    let start = usize::try_from(header.encoded_len()).unwrap_or(usize::MAX);
-    let mut reader = Reader::new(object.get(start..).unwrap_or_default());
-    let (mut scratch, mut plain) = (Vec::new(), Vec::new());
-    let mut number = 0_u32;
-    loop {
-        let sealed = frame::take(&mut reader).map_err(fail)?;
-        let last = match part {
-            Part::UntilEnd => reader.is_empty(),
-            Part::Frames(count) => number + 1 == count,
-        };
-        let last = if last { Last::Yes } else { Last::No };
-        let place = Place { section: Section::Body, number: number.into(), last };
-        let opened = cipher.open(place, sealed, &mut scratch).map_err(fail)?;
-        plain.clear();
-        codec::inflate(&opened, &mut plain).map_err(fail)?;
-        each(&plain).map_err(fail)?;
-        if last == Last::Yes {
-            return Ok(());
-        }
-        number += 1;
-    }
+    Frames::of(keys, header, name, object, part)?.for_each(each)
 }
 
 fn ids_of<'a>(keys: &'a Keys, header: &Header, name: &Key) -> Result<&'a IdKeys, RepoError> {
@@ -321,7 +391,8 @@ pub fn open_archive(
     let tail = Tail::decode(object).map_err(|error| RepoError::format(name, error))?;
     let mut digester = ids_of(keys, &header, name)?.digester();
     let mut total = 0_u64;
-    open_body(keys, &header, name, object, Part::Frames(tail.body_frames), |part| {
+    let frames = Frames::of(keys, &header, name, object, Part::Frames(tail.body_frames))?;
+    let take = |part: &[u8]| {
         total += wide(part.len());
         if total > limit_bytes {
             return Err(FormatError::TooLarge {
@@ -333,7 +404,11 @@ pub fn open_archive(
         digester.update(part);
         each(part);
         Ok(())
-    })?;
+    };
+    match tail.body_frames {
+        0 | 1 => frames.for_each(take)?,
+        2.. => frames.for_each_ahead(take)?,
+    }
     let digest = digester.finish();
     check_digest(digest, &header, name)?;
     Ok(digest)
