@@ -2,7 +2,7 @@
 //! so that a file that comes or goes changes one chunk and not all that follow.
 
 use pgrecall_repo::format::document::TableChunk;
-use pgrecall_repo::format::table::{self, Entry};
+use pgrecall_repo::format::table::{self, ENTRIES_MAX, Entry};
 use pgrecall_repo::keys::Keys;
 
 use crate::backup::copy::Copier;
@@ -10,9 +10,6 @@ use crate::error::EngineError;
 
 /// One path in so many begins a chunk.
 const CUT_MASK: u64 = 127;
-
-/// Entries of a chunk at most.
-const ENTRIES_MAX: usize = 4096;
 
 /// Stores the table's chunks and gives their list for the manifest.
 ///

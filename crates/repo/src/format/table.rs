@@ -12,6 +12,10 @@ const VERSION: u8 = 1;
 /// No path, link target or inline map is longer.
 pub const STRING_BYTES_MAX: usize = 1 << 16;
 
+/// No chunk of a file table has more entries: what a path shares with the one before costs no bytes,
+/// so the length of a chunk alone would not bound what it becomes in memory.
+pub const ENTRIES_MAX: usize = 4096;
+
 /// A path below a backup's root: relative, with `/` between components, none of them empty, `.` or
 /// `..`. A manifest that names anything else is refused when it is read.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -210,6 +214,13 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Entry>, FormatError> {
         });
     }
     let count = reader.count("file table entries", 14)?;
+    if count > ENTRIES_MAX {
+        return Err(FormatError::TooLarge {
+            what: "file table entries",
+            limit: wide(ENTRIES_MAX),
+            found: wide(count),
+        });
+    }
     let mut entries: Vec<Entry> = Vec::with_capacity(count);
     for _ in 0..count {
         let before = entries.last().map(|entry| entry.path.as_bytes()).unwrap_or_default();
@@ -356,6 +367,14 @@ mod tests {
         for path in ["", "/etc/passwd", "../../etc/passwd", "a/../b", "a//b", "a/", "./a", "a\0b"] {
             assert!(RelativePath::new(path.as_bytes()).is_err(), "{path:?}");
         }
+    }
+
+    #[test]
+    fn a_table_with_too_many_entries_is_refused() {
+        let entries: Vec<_> =
+            (0..=ENTRIES_MAX).map(|n| entry(&format!("{n:09}"), EntryKind::Directory)).collect();
+        assert_eq!(decode(&encode(&entries[..ENTRIES_MAX])).unwrap().len(), ENTRIES_MAX);
+        assert!(matches!(decode(&encode(&entries)), Err(FormatError::TooLarge { .. })));
     }
 
     #[test]
