@@ -157,9 +157,9 @@ impl Damage {
             Self::Renamed => return fs::rename(&path, renamed(&path)).expect("it is renamed"),
             Self::Empty => bytes.clear(),
             Self::Truncated => bytes.truncate(len - len / 3),
-            Self::FlippedHeader => bytes[10] ^= 1,
-            Self::FlippedBody => bytes[(92 + 4 + len / 8).min(len / 2)] ^= 1,
-            Self::FlippedTail => bytes[len - 6] ^= 1,
+            Self::FlippedHeader => flip(&mut bytes[10]),
+            Self::FlippedBody => flip(&mut bytes[(92 + 4 + len / 8).min(len / 2)]),
+            Self::FlippedTail => flip(&mut bytes[len - 6]),
             Self::Swapped if pair.object == pair.other => bytes = foreign_root.to_vec(),
             Self::Swapped => bytes = fs::read(repository.join(&pair.other)).expect("the other"),
             Self::Oversized => {}
@@ -202,4 +202,13 @@ fn newer(bytes: &mut Vec<u8>) {
 fn crc32c(bytes: &[u8]) -> u32 {
     let step = |crc: u32| if crc & 1 == 0 { crc >> 1 } else { (crc >> 1) ^ 0x82f6_3b78 };
     !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
+}
+
+/// Flips one bit. A hex digit becomes another one, so that what comes of it does not hang on which
+/// digit a random id happens to have there.
+fn flip(byte: &mut u8) {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let before = *byte;
+    let keeps = |bit: &u8| !is_digit(before) || is_digit(before ^ bit);
+    *byte ^= [1, 2, 4].into_iter().find(keeps).expect("a digit has a neighbour");
 }

@@ -539,7 +539,14 @@ async fn unlock(
             let wrap = key_file_wrap(store, options, root, file.id).await?;
             match RepositoryKey::unwrap(&wrap, &options.unlock, root_bytes)? {
                 Some(key) => Ok((key, file.id)),
-                None => Err(wrong_key(store, &options.unlock, "it does not open its wrap")),
+                None => {
+                    let reason = format!(
+                        "it does not open {}: one of these two and {} is not what it was",
+                        names::wrap(file.id),
+                        names::root()
+                    );
+                    Err(wrong_key(store, &options.unlock, &reason))
+                }
             }
         }
         Unlock::Passphrase(_) => passphrase_key(store, options, root_bytes).await,
@@ -598,7 +605,11 @@ async fn passphrase_key(
             return Ok((key, id));
         }
     }
-    let reason = format!("{tried} keys of the repository are passphrases, and it is none of them");
+    let reason = format!(
+        "{tried} keys of the repository are passphrases, and it is none of them, unless {}, which \
+         they are bound to, was changed",
+        names::root()
+    );
     Err(wrong_key(store, &options.unlock, &reason))
 }
 

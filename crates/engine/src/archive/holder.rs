@@ -5,7 +5,7 @@
 //! ([`Holders`]). A settlement is obeyed whatever lies under the plain name, so that nothing has to
 //! be deleted or overwritten to make it hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use pgrecall_repo::format::document::Resolution;
@@ -72,14 +72,16 @@ pub(super) fn beside(file: &Key, suffix: &str) -> Result<Key, EngineError> {
 /// When the store fails.
 pub(super) async fn kept(sealed: &SealedStore, file: &Key) -> Result<Vec<Key>, EngineError> {
     let listed = sealed.list(&file.parent()).await?;
-    let own = |key: &Key| {
-        let suffix = key.as_str().strip_prefix(file.as_str()).and_then(|s| s.strip_prefix('.'));
-        suffix.is_some_and(|suffix| {
-            suffix.len() == DIGEST_DIGITS
-                && suffix.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        })
-    };
+    let own = |key: &Key| kept_file(key).as_ref() == Some(file);
     Ok(listed.into_iter().map(|object| object.key).filter(own).collect())
+}
+
+/// The file that a listed object is a kept content of, if it is one.
+fn kept_file(object: &Key) -> Option<Key> {
+    let (file, digest) = object.as_str().rsplit_once('.')?;
+    let is_digest = digest.len() == DIGEST_DIGITS
+        && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    is_digest.then(|| Key::parse(file).ok())?
 }
 
 /// Reads a file by `read`, which is given the object that holds it and has no effect until this
@@ -112,6 +114,8 @@ pub struct Holders {
     objects: BTreeMap<Key, Key>,
     /// Files whose settlement cannot be read: nobody can tell which content holds.
     pub unreadable: Vec<(Key, EngineError)>,
+    /// Files of which a settlement kept contents, and whose settlement is not there.
+    pub unsettled: BTreeSet<Key>,
 }
 
 impl Holders {
@@ -123,7 +127,12 @@ impl Holders {
     pub async fn of(sealed: &SealedStore, listed: &[Listed]) -> Result<Self, EngineError> {
         let files: Vec<Key> =
             listed.iter().filter_map(|object| settled_file(&object.key)).collect();
-        let mut holders = Self::default();
+        let mut unsettled: BTreeSet<Key> =
+            listed.iter().filter_map(|object| kept_file(&object.key)).collect();
+        for file in &files {
+            unsettled.remove(file);
+        }
+        let mut holders = Self { unsettled, ..Self::default() };
         let mut read = futures::stream::iter(files)
             .map(|file| async {
                 match settled(sealed, &file).await {

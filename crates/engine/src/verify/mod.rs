@@ -152,6 +152,21 @@ fn report_histories(stored: &StoredWal, report: &mut VerifyReport) {
             "nobody can tell which content holds, and recovery stops before it",
         );
     }
+    for file in &stored.holders.unsettled {
+        let name = file.file_name();
+        report.add(
+            Severity::Damage,
+            file.as_str(),
+            format!(
+                "two contents of it are kept, and there is no {file}.resolved that says which of \
+                 them holds"
+            ),
+            format!(
+                "recovery may take the wrong one, or stop before it: settle it again with `pgrecall \
+                 wal resolve {name}`"
+            ),
+        );
+    }
     for timeline in stored.without_history() {
         report.add_missing(
             format!("timeline {}", timeline.0),
