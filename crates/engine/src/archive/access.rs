@@ -60,9 +60,15 @@ impl Access {
     ///
     /// # Errors
     /// When the repository is not the pinned one, cannot be opened, or the store fails.
-    pub(super) async fn for_push(&self, facts: ClusterFacts) -> Result<ClusterStore, EngineError> {
+    pub(super) async fn for_push(
+        &self,
+        reading: Reading,
+        facts: ClusterFacts,
+    ) -> Result<ClusterStore, EngineError> {
         let step = (self.watch(), "opening the repository", 0);
-        if let Some(cache) = self.usable_cache() {
+        if reading == Reading::Copies
+            && let Some(cache) = self.usable_cache()
+        {
             let quick = self.patience.for_step(step, self.push_by_copies(&cache, &facts)).await;
             match quick {
                 Ok(Some(cluster)) => return Ok(cluster),

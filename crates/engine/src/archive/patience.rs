@@ -3,7 +3,7 @@
 //! A store over a network counts its own bytes and gives up by itself when none moves
 //! ([`pgrecall_store::RetryOptions`]); a directory may be a dead network mount, where a system call
 //! simply never returns. So each step on a directory is given the time without progress, and a step
-//! that moves a file a second more for each of its MiB.
+//! that moves a file a second more for each 8 MiB.
 
 use std::future::Future;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::error::{EngineError, ErrorKind};
 
 /// The slowest directory that still counts as moving.
-const SLOWEST_BYTES_PER_SEC: u64 = 1 << 20;
+const SLOWEST_BYTES_PER_SEC: u64 = 8 << 20;
 
 /// How long to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

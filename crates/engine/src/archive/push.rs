@@ -11,7 +11,8 @@ use pgrecall_repo::id::Digest;
 use pgrecall_repo::object;
 use pgrecall_store::Key;
 
-use super::access::Access;
+use super::access::{Access, copies_may_be_wrong};
+use super::cache::Reading;
 use super::pack::{self, Compression, Packed};
 use super::resolve::Standing;
 use super::trailer::{self, Trailer};
@@ -73,21 +74,34 @@ pub struct PushOutcome {
 /// content; whatever else keeps it from being durable.
 pub async fn push(access: &Access, request: PushRequest) -> Result<PushOutcome, EngineError> {
     let what = format!("archiving {}", request.path.display());
-    access.patience.for_all(&what, push_without_limit(access, request)).await
+    let pushing = async {
+        match push_reading(Reading::Copies, access, &request).await {
+            // A new epoch of keys may have begun since the copies were made.
+            Err(error @ EngineError::Repo(_))
+                if access.cache.is_some() && copies_may_be_wrong(&error) =>
+            {
+                tracing::debug!("reading everything anew: {error}");
+                push_reading(Reading::Anew, access, &request).await
+            }
+            ended => ended,
+        }
+    };
+    access.patience.for_all(&what, pushing).await
 }
 
-async fn push_without_limit(
+async fn push_reading(
+    reading: Reading,
     access: &Access,
-    request: PushRequest,
+    request: &PushRequest,
 ) -> Result<PushOutcome, EngineError> {
     let began = request.clock.elapsed();
     let size = request.facts.wal_segment_size;
-    let name = name_of(&request)?;
+    let name = name_of(request)?;
     // Opening the repository is under way from the first moment, reading and compressing meanwhile.
     let (opening, facts) = (access.clone(), request.facts.clone());
-    let opening = AbortOnDrop(tokio::spawn(async move { opening.for_push(facts).await }));
-    let bytes = read(&request, name).await?;
-    let packing = start_packing(name, &bytes, &request);
+    let opening = AbortOnDrop(tokio::spawn(async move { opening.for_push(reading, facts).await }));
+    let bytes = read(request, name).await?;
+    let packing = start_packing(name, &bytes, request);
     let cluster = opening.ended().await?;
     let digest = pack::digest(cluster.sealed.keys().clone(), bytes.clone());
     let (packed, digest) = futures::try_join!(packing, digest)?;
@@ -97,9 +111,9 @@ async fn push_without_limit(
         None => Vec::new(),
     };
     let key = wal_place::object(&cluster.at, name, size)?;
-    let object = file.seal(&cluster, &key, &request)?;
+    let object = file.seal(&cluster, &key, request)?;
     let stored_bytes = object.len() as u64;
-    let result = put(access, &cluster, &key, &file, object, &request).await?;
+    let result = put(access, &cluster, &key, &file, object, request).await?;
     Ok(PushOutcome {
         result,
         bytes: file.bytes.len() as u64,

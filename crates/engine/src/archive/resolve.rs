@@ -15,6 +15,7 @@ use pgrecall_repo::sealed_store::Stored;
 use pgrecall_store::Key;
 
 use super::access::Access;
+use super::cache::Reading;
 use super::pack::Compression;
 use super::push::{self, Prepared, PushRequest};
 use super::trailer::{self, StoredFile, Trailer};
@@ -183,7 +184,7 @@ impl Open {
         let size = request.facts.wal_segment_size;
         let name = ArchiveName::parse(name, size)
             .map_err(|source| EngineError::Postgres { path: name.to_owned(), source })?;
-        let cluster = access.for_push(request.facts.clone()).await?;
+        let cluster = access.for_push(Reading::Anew, request.facts.clone()).await?;
         let key = wal_place::object(&cluster.at, name, size)?;
         Ok(Self { cluster, name, file: name.file_name(size), key })
     }

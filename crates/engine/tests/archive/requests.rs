@@ -91,6 +91,20 @@ async fn a_new_epoch_of_keys_is_found_by_hosts_with_old_copies() {
 }
 
 #[tokio::test]
+async fn a_push_with_old_copies_knows_what_was_pushed_under_newer_keys() {
+    let bench = Bench::new().await;
+    let path = bench.file(FIRST, &segment(SYSTEM, 1, 0));
+    let second = bench.file("000000010000000000000002", &segment(SYSTEM, 2, 0));
+    let (old, mut other) = (bench.access(), bench.access());
+    other.cache = None;
+    push(&old, &second).await.unwrap();
+    let repository = Repository::open(bench.store.clone(), bench.options.clone()).await.unwrap();
+    repository.rotate(&old.domain, pgrecall_repo::keys::Rotation::Ids).await.unwrap();
+    push(&other, &path).await.unwrap();
+    assert_eq!(push(&old, &path).await.unwrap().result, PushResult::AlreadyThere);
+}
+
+#[tokio::test]
 async fn a_lost_answer_after_the_put_is_no_failure() {
     let bench = Bench::new().await;
     let path = bench.file(FIRST, &segment(SYSTEM, 1, 0));
