@@ -153,11 +153,55 @@ fn problem_of_instance(file: Option<&PostmasterFile>, server: ServerInstance) ->
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     fn control() -> ControlFile {
         let bytes = include_bytes!("../../../../tests/fixtures/pg/17/pg_control");
         ControlFile::decode(bytes).unwrap()
+    }
+
+    const OLD: &[u8] = include_bytes!("../../../../tests/fixtures/pg/16/pg_control");
+    const NEW: &[u8] = include_bytes!("../../../../tests/fixtures/pg/17/pg_control");
+
+    /// What a reader may see of a control file while it is written.
+    fn torn() -> Vec<u8> {
+        [&NEW[..150], &OLD[150..]].concat()
+    }
+
+    #[tokio::test]
+    async fn a_torn_control_file_is_read_until_it_is_whole() {
+        let reads = [torn(), [&OLD[..150], &NEW[150..]].concat(), NEW[..150].to_vec()];
+        let count = Cell::new(0);
+        let (bytes, control) = read_control(|| {
+            count.set(count.get() + 1);
+            Ok(reads.get(count.get() - 1).cloned().unwrap_or(NEW.to_vec()))
+        })
+        .await
+        .unwrap();
+        assert_eq!(count.get(), 4);
+        assert!(bytes == NEW, "the bytes that were decoded are the ones that are kept");
+        assert_eq!(control, ControlFile::decode(NEW).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_control_file_that_stays_torn_is_an_error_that_names_it() {
+        let count = Cell::new(0);
+        let error = read_control(|| {
+            count.set(count.get() + 1);
+            Ok(torn())
+        })
+        .await
+        .unwrap_err();
+        assert_eq!(count.get(), CONTROL_TRIES);
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("global/pg_control"), "{error}");
+        // One that cannot be read at all is no torn one.
+        let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let gone = Cell::new(Some(EngineError::file("read", "global/pg_control", gone)));
+        let error = read_control(|| Err(gone.take().expect("one try"))).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
     }
 
     #[test]

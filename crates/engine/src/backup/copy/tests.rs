@@ -1,6 +1,6 @@
 //! What is copied comes back byte for byte: whole, patched, torn, grown, cut, damaged.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io;
 use std::sync::Mutex;
 
@@ -19,9 +19,11 @@ use pgrecall_repo::{chunks, manifests};
 use pgrecall_store::MemoryStore;
 
 use super::*;
+use crate::backup::assemble;
 use crate::backup::map_builder::MapBuilder;
 use crate::backup::page_scan::PageContext;
 use crate::backup::piece::{PieceCopy, PieceOptions};
+use crate::backup::proof::read_control;
 use crate::backup::reference::{OldPage, OldPiece};
 use crate::backup::source::{Listing, SourceFile};
 use crate::backup::table_writer;
@@ -41,6 +43,8 @@ enum Mood {
 struct FakeSource {
     files: BTreeMap<String, Vec<u8>>,
     mood: Mood,
+    /// What one read after the other of the control file gives; none is copied without them.
+    controls: Mutex<VecDeque<Vec<u8>>>,
 }
 
 struct FakeFile {
@@ -91,7 +95,7 @@ impl Source for FakeSource {
     }
 
     fn control_file(&self) -> Result<Vec<u8>, EngineError> {
-        Ok(Vec::new())
+        Ok(self.controls.lock().unwrap().pop_front().expect("no more reads are foreseen"))
     }
 }
 
@@ -172,14 +176,16 @@ async fn back_up(sealed: &SealedStore, source: FakeSource, before: Option<&Manif
         None => None,
     };
     let listing = source.list().unwrap();
+    let source = Arc::new(source);
     let (copier, putting) = Copier::start(
         session.clone(),
-        Arc::new(source),
+        source.clone(),
         reference,
         options(),
         Cancel::new(),
         Progress::silent(),
     );
+    let control = control_entry(&source, &copier).await;
     let keys = sealed.keys().clone();
     let (tables, bad, new_bytes) = tokio::task::spawn_blocking(move || {
         let files = copier.copy(&listing.entries).unwrap();
@@ -189,7 +195,7 @@ async fn back_up(sealed: &SealedStore, source: FakeSource, before: Option<&Manif
             .filter(|(_, file)| !file.bad.is_empty())
             .map(|(name, file)| (name, file.bad.clone()))
             .collect::<Vec<_>>();
-        let entries: Vec<Entry> = listing
+        let mut entries: Vec<Entry> = listing
             .entries
             .iter()
             .zip(files)
@@ -204,6 +210,8 @@ async fn back_up(sealed: &SealedStore, source: FakeSource, before: Option<&Manif
                 })
             })
             .collect();
+        entries.extend(control);
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
         let new_bytes = copier.counters.new.load(Ordering::Relaxed);
         let tables = table_writer::write(&copier, &keys, &entries).unwrap();
         copier.flush_meta().unwrap();
@@ -223,6 +231,18 @@ async fn back_up(sealed: &SealedStore, source: FakeSource, before: Option<&Manif
     };
     session.commit(&manifest).await.unwrap();
     Taken { manifest, bad, new_bytes }
+}
+
+/// The control file, read and stored as a backup does.
+async fn control_entry(source: &FakeSource, copier: &Arc<Copier>) -> Option<Entry> {
+    if source.controls.lock().unwrap().is_empty() {
+        return None;
+    }
+    let (bytes, _) = read_control(|| source.control_file()).await.unwrap();
+    let pgdata = tempfile::tempdir().unwrap();
+    std::fs::create_dir(pgdata.path().join("global")).unwrap();
+    std::fs::write(pgdata.path().join("global/pg_control"), &bytes).unwrap();
+    Some(assemble::control_entry(pgdata.path(), copier, bytes).await.unwrap())
 }
 
 /// Details that name the bad pages as damage.
@@ -307,7 +327,7 @@ async fn restored(sealed: &SealedStore, manifest: &Manifest) -> BTreeMap<String,
 }
 
 fn calm(files: &BTreeMap<String, Vec<u8>>) -> FakeSource {
-    FakeSource { files: files.clone(), mood: Mood::Calm }
+    FakeSource { files: files.clone(), mood: Mood::Calm, controls: Mutex::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -373,12 +393,35 @@ async fn many_patches_end_in_a_piece_written_afresh() {
 async fn a_torn_page_is_read_again_and_this_backup_and_the_next_come_back_clean() {
     let sealed = domain().await;
     let files = BTreeMap::from([("base/5/1".to_owned(), relation(64, 0))]);
-    let torn = FakeSource { files: files.clone(), mood: Mood::TornOnce };
+    let torn = FakeSource { mood: Mood::TornOnce, ..calm(&files) };
     let first = back_up(&sealed, torn, None).await;
     assert!(first.bad.is_empty(), "{:?}", first.bad);
     assert_eq!(restored(&sealed, &first.manifest).await, files);
     let second = back_up(&sealed, calm(&files), Some(&first.manifest)).await;
     assert_eq!(restored(&sealed, &second.manifest).await, files);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_control_file_is_read_again_and_this_backup_and_the_next_have_it_whole() {
+    let sealed = domain().await;
+    let files = BTreeMap::from([("base/5/1".to_owned(), relation(64, 0))]);
+    let old = include_bytes!("../../../../../tests/fixtures/pg/16/pg_control").to_vec();
+    let new = include_bytes!("../../../../../tests/fixtures/pg/17/pg_control").to_vec();
+    let torn = [&new[..150], &old[150..]].concat();
+    let with = |controls: &[&Vec<u8>]| FakeSource {
+        controls: Mutex::new(controls.iter().map(|bytes| (*bytes).clone()).collect()),
+        ..calm(&files)
+    };
+    let expected = |control: &Vec<u8>| {
+        let mut expected = files.clone();
+        expected.insert("global/pg_control".into(), control.clone());
+        expected
+    };
+    let first = back_up(&sealed, with(&[&torn, &torn, &old]), None).await;
+    assert_eq!(restored(&sealed, &first.manifest).await, expected(&old));
+    let second = back_up(&sealed, with(&[&torn, &new]), Some(&first.manifest)).await;
+    assert_eq!(restored(&sealed, &second.manifest).await, expected(&new));
+    assert_eq!(restored(&sealed, &first.manifest).await, expected(&old));
 }
 
 #[tokio::test(flavor = "multi_thread")]
