@@ -10,5 +10,7 @@ mod full_disk;
 mod recovery;
 #[path = "archive/site.rs"]
 mod site;
+#[path = "archive/small_disk.rs"]
+mod small_disk;
 #[path = "archive/standby.rs"]
 mod standby;

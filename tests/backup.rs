@@ -3,6 +3,8 @@
 
 #[path = "backup/changes.rs"]
 mod changes;
+#[path = "backup/full_disk.rs"]
+mod full_disk;
 #[path = "backup/ground.rs"]
 mod ground;
 #[path = "backup/interrupted.rs"]
@@ -12,6 +14,8 @@ mod places;
 #[path = "archive/site.rs"]
 #[allow(dead_code, reason = "what the tests of the archive use and these do not")]
 mod site;
+#[path = "archive/small_disk.rs"]
+mod small_disk;
 #[path = "backup/standby.rs"]
 mod standby;
 #[path = "backup/timelines.rs"]

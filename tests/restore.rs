@@ -3,6 +3,8 @@
 
 #[path = "restore/fresh.rs"]
 mod fresh;
+#[path = "restore/full_disk.rs"]
+mod full_disk;
 #[path = "restore/interrupted.rs"]
 mod interrupted;
 #[path = "restore/places.rs"]
@@ -12,6 +14,8 @@ mod roles;
 #[path = "archive/site.rs"]
 #[allow(dead_code, reason = "what the tests of the archive use and these do not")]
 mod site;
+#[path = "archive/small_disk.rs"]
+mod small_disk;
 #[path = "restore/targets.rs"]
 mod targets;
 #[path = "restore/timelines.rs"]

@@ -2,7 +2,7 @@
 //! command goes on.
 
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use pgrecall_testkit::postgres::Cluster;
@@ -11,12 +11,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::fresh::fresh_copy;
 use crate::site::{Site, newest_major, switch};
 
-const MARKER: &str = ".pgrecall-restore";
+pub(crate) const MARKER: &str = ".pgrecall-restore";
 
 /// Starts a restore and gives it back in the middle of its work.
-fn caught(fresh: &Site, dir: &Path, words: &[&str]) -> Child {
+pub(crate) fn caught(fresh: &Site, dir: &Path, words: &[&str]) -> Child {
     for _ in 0..20 {
-        let mut child = fresh.pgrecall(Path::new("/"), words).spawn().expect("pgrecall runs");
+        let mut command = fresh.pgrecall(Path::new("/"), words);
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("pgrecall runs");
         let end = Instant::now() + Duration::from_secs(60);
         while !dir.join(MARKER).exists() && Instant::now() < end {
             if child.try_wait().expect("a status").is_some() {
