@@ -7,6 +7,8 @@ mod fresh;
 mod full_disk;
 #[path = "restore/interrupted.rs"]
 mod interrupted;
+#[path = "restore/lineages.rs"]
+mod lineages;
 #[path = "restore/places.rs"]
 mod places;
 #[path = "restore/roles.rs"]

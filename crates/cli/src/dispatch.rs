@@ -22,6 +22,7 @@ pub(crate) fn run(cli: Cli, contract: &Cell<Contract>) -> Outcome<u8> {
     }
     let (flags, cluster) = needs(&cli.command);
     let mut settings = load(&cli.common, flags, cluster)?;
+    settings.system_id = system_id(&cli.command);
     if contract.get() == Contract::StandbyFetch
         && settings.wal.standby_on_error == StandbyOnError::Stop
     {
@@ -105,13 +106,32 @@ fn needs(command: &Command) -> (Vec<Flag>, ClusterNeed) {
     }
 }
 
+/// The lineage asked for, by commands that read what may be another cluster's than the one here.
+fn system_id(command: &Command) -> Option<u64> {
+    match command {
+        Command::List(args) => args.lineage.system_id,
+        Command::Plan(args) => args.lineage.system_id,
+        Command::Restore(args) => args.lineage.system_id,
+        Command::Verify(args) => args.lineage.system_id,
+        Command::Backup(args) => args.system_id,
+        Command::Wal(_)
+        | Command::ArchivePush(_)
+        | Command::ArchiveGet(_)
+        | Command::Check(_)
+        | Command::Key(_)
+        | Command::Init(_)
+        | Command::Config(_)
+        | Command::Completions(_)
+        | Command::Man(_) => None,
+    }
+}
+
 fn load(common: &Common, more: Vec<Flag>, cluster: ClusterNeed) -> Outcome<Settings> {
     let mut flags = common.flags();
     flags.extend(more);
     let request = Request { config: common.config.clone(), flags, cluster };
     let resolved = resolve::resolve(&request, &Surroundings::of_process()?)?;
-    let mut settings = Settings::from_resolved(resolved)?;
-    settings.system_id = common.system_id;
+    let settings = Settings::from_resolved(resolved)?;
     logging::start(&settings.log);
     for warning in &settings.resolved.warnings {
         tracing::warn!("{warning}");

@@ -58,9 +58,6 @@ pub(crate) struct Common {
     /// The cluster's data directory
     #[arg(long, global = true, value_name = "DIR", help_heading = "Common options")]
     pub(crate) pgdata: Option<PathBuf>,
-    /// Which one, where several clusters were stored under the same name
-    #[arg(long, global = true, hide = true, value_name = "N", help_heading = "Common options")]
-    pub(crate) system_id: Option<u64>,
     /// The least severity to log: error, warn, info, debug, trace
     #[arg(long, global = true, value_name = "LEVEL", help_heading = "Common options")]
     pub(crate) log_level: Option<String>,
@@ -118,6 +115,15 @@ pub(crate) struct OutputArgs {
     /// Print JSON, for programs
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Which cluster, where a new one was made under the name of an old one.
+#[derive(Args, Debug, Clone, Copy, Default)]
+pub(crate) struct LineageArgs {
+    /// The cluster's system identifier, where several were stored under the same name; `list` shows
+    /// them
+    #[arg(long, value_name = "N")]
+    pub(crate) system_id: Option<u64>,
 }
 
 /// Create a repository, or join one, and write the configuration file
@@ -237,6 +243,10 @@ pub(crate) struct BackupArgs {
         conflicts_with_all = ["fast_checkpoint", "threads", "wal_timeout"]
     )]
     pub(crate) end_dead: Option<String>,
+    /// With --end-dead: the cluster's system identifier, where several were stored under the same
+    /// name
+    #[arg(long, value_name = "N", requires = "end_dead")]
+    pub(crate) system_id: Option<u64>,
     #[command(flatten)]
     pub(crate) confirm: ConfirmArgs,
     #[command(flatten)]
@@ -266,6 +276,8 @@ Examples:
   pgrecall list --cluster main --json | jq '.backups[-1]'")]
 pub(crate) struct ListArgs {
     #[command(flatten)]
+    pub(crate) lineage: LineageArgs,
+    #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
@@ -288,6 +300,8 @@ pub(crate) struct VerifyArgs {
     /// Only this backup: its id, the beginning of it, or latest
     #[arg(long, value_name = "ID")]
     pub(crate) backup: Option<String>,
+    #[command(flatten)]
+    pub(crate) lineage: LineageArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -351,6 +365,16 @@ mod tests {
             }
         }
         walk(&Cli::command());
+    }
+
+    #[test]
+    fn commands_that_read_what_is_stored_show_how_to_name_one_of_several_clusters() {
+        for sub in Cli::command().get_subcommands() {
+            let flag = sub.get_arguments().find(|flag| flag.get_id() == "system_id");
+            let is_shown = flag.is_some_and(|flag| !flag.is_hide_set());
+            let reads = ["backup", "list", "plan", "restore", "verify"].contains(&sub.get_name());
+            assert_eq!(is_shown, reads, "{}", sub.get_name());
+        }
     }
 
     #[test]

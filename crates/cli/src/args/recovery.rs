@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{ConfirmArgs, OutputArgs};
+use super::{ConfirmArgs, LineageArgs, OutputArgs};
 use crate::config::resolve::Flag;
 
 /// The moment recovery goes to; none of them means the latest.
@@ -87,6 +87,8 @@ pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) places: PlaceArgs,
     #[command(flatten)]
+    pub(crate) lineage: LineageArgs,
+    #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
@@ -131,6 +133,8 @@ pub(crate) struct RestoreArgs {
     /// Threads that decrypt, inflate and write [default: the number of processors]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<String>,
+    #[command(flatten)]
+    pub(crate) lineage: LineageArgs,
     #[command(flatten)]
     pub(crate) confirm: ConfirmArgs,
     #[command(flatten)]
