@@ -1,7 +1,15 @@
-//! The program on S3: the main job against a real server with a real PostgreSQL, and what PostgreSQL
-//! is told when the store misbehaves.
+//! The program on S3: the main job against a real server with a real PostgreSQL, and what comes of it
+//! when the store misbehaves.
 
 #[path = "s3/faults.rs"]
 mod faults;
+#[path = "s3/ground.rs"]
+mod ground;
 #[path = "s3/main_job.rs"]
 mod main_job;
+#[path = "s3/midway.rs"]
+mod midway;
+#[path = "s3/midway_wal.rs"]
+mod midway_wal;
+#[path = "s3/unreached.rs"]
+mod unreached;

@@ -3,14 +3,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
 
 use pgrecall_testkit::scripted_s3::{Answer, Reply, ScriptedS3};
 
-/// A repository that is never reached.
-const ID: &str = "ic5phnlnlpz3zkcrvhpc2v6jy4";
-const SEGMENT: &str = "000000010000000000000008";
+use crate::unreached::{Limits, SEGMENT, run, site};
 
 /// What every request meets, what is said, and the exit code of `wal push`.
 struct Fault {
@@ -87,51 +83,6 @@ fn faults() -> Vec<Fault> {
     ]
 }
 
-/// A data directory and a configuration for a store at this endpoint.
-fn site(endpoint: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let pgdata = folder.path().join("pgdata");
-    for name in ["global", "pg_wal"] {
-        fs::create_dir_all(pgdata.join(name)).expect("a folder");
-    }
-    fs::write(pgdata.join("PG_VERSION"), "17\n").expect("PG_VERSION");
-    fs::copy(fixtures.join("pg/17/pg_control"), pgdata.join("global/pg_control")).expect("copied");
-    let mut segment = fs::read(fixtures.join(format!("pg/17/{SEGMENT}.head"))).expect("the head");
-    segment.resize(1 << 20, 0);
-    fs::write(pgdata.join("pg_wal").join(SEGMENT), segment).expect("the segment");
-    let key = fixtures.join("repo/v1/encrypted/key");
-    let config = format!(
-        "[[repository]]\nurl = \"s3://bucket/pg\"\nid = \"{ID}\"\n\
-         key_fingerprint = \"0123456789abcdef\"\nkey_file = \"{}\"\ncache_dir = \"{1}/cache\"\n\
-         [repository.s3]\nendpoint = \"{endpoint}\"\nregion = \"us-east-1\"\n\
-         read_timeout = \"1s\"\nretry_budget = \"2s\"\n\n\
-         [[cluster]]\nname = \"main\"\npgdata = \"{1}/pgdata\"\n\n\
-         [wal]\npush_timeout = \"3s\"\nfetch_timeout = \"3s\"\n",
-        key.display(),
-        folder.path().display(),
-    );
-    fs::write(folder.path().join("pgrecall.toml"), config).expect("the configuration");
-    folder
-}
-
-fn run(folder: &Path, words: &str) -> (Option<i32>, String) {
-    let start = Instant::now();
-    let output = Command::new(env!("CARGO_BIN_EXE_pgrecall"))
-        .args(words.split(' '))
-        .env_clear()
-        .env("PGRECALL_CONFIG", folder.join("pgrecall.toml"))
-        .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-        .env("AWS_SECRET_ACCESS_KEY", "hush-hush")
-        .current_dir(folder.join("pgdata"))
-        .output()
-        .expect("the program runs");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!said.contains("hush-hush") && !said.contains("panicked"), "{said}");
-    assert!(start.elapsed() < Duration::from_secs(30), "{words} took {:?}", start.elapsed());
-    (output.status.code(), said)
-}
-
 fn expect(fault: &Fault, folder: &Path, words: &str, code: i32) -> String {
     let (found, said) = run(folder, words);
     assert_eq!(found, Some(code), "{}: {words}: {said}", fault.name);
@@ -147,7 +98,7 @@ async fn postgresql_is_told_what_it_must_hear() {
     let push = format!("wal push pg_wal/{SEGMENT}");
     for fault in faults() {
         let server = ScriptedS3::start(vec![fault.reply.clone(); 200]).await;
-        let site = site(&server.endpoint());
+        let site = site(&server.endpoint(), Limits::Short);
         let folder = site.path();
         let signal = folder.join("pgdata/standby.signal");
         tokio::task::block_in_place(|| {

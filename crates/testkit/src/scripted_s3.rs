@@ -1,13 +1,19 @@
 //! A server that speaks just enough HTTP/1.1 to be taken for S3, and answers as told: errors, half
-//! a body, silence, a closed connection. It counts what arrives.
+//! a body, silence, a closed connection. Or it has a bucket, and fails where it is told to. It
+//! counts what arrives.
 
-use std::collections::VecDeque;
+mod bucket;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+
+use bucket::Bucket;
+pub use bucket::Meddle;
 
 /// What the server does with one request.
 #[derive(Debug, Clone)]
@@ -18,6 +24,13 @@ pub enum Reply {
     AnswerThenClose(Answer),
     /// Sends the headers and the first bytes of the body, then closes the connection.
     HalfBody {
+        /// The whole answer.
+        answer: Answer,
+        /// Bytes of the body that are sent.
+        sent_bytes: usize,
+    },
+    /// Sends the headers and the first bytes of the body, and then nothing more.
+    Stall {
         /// The whole answer.
         answer: Answer,
         /// Bytes of the body that are sent.
@@ -104,9 +117,51 @@ pub struct ScriptedS3 {
 
 #[derive(Debug, Default)]
 struct State {
-    script: VecDeque<Reply>,
+    script: Script,
     requests: Vec<Request>,
     connections: usize,
+}
+
+/// Where answers come from.
+#[derive(Debug)]
+enum Script {
+    /// From a list, one after the other.
+    Listed(VecDeque<Reply>),
+    /// From a bucket.
+    Bucket(Bucket),
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self::Listed(VecDeque::new())
+    }
+}
+
+/// What is settled when the head of a request is there.
+enum Turn {
+    Reply(Reply),
+    Bucket(Meddle),
+}
+
+impl Script {
+    fn turn(&mut self, request: &Request) -> Turn {
+        match self {
+            Self::Listed(replies) => Turn::Reply(replies.pop_front().unwrap_or_else(|| {
+                Reply::Answer(Answer::error(500, "InternalError", "the script is over"))
+            })),
+            Self::Bucket(bucket) => match (bucket.meddler)(request) {
+                Meddle::Instead(reply) => Turn::Reply(reply),
+                meddle => Turn::Bucket(meddle),
+            },
+        }
+    }
+
+    fn bucket(&mut self) -> &mut Bucket {
+        match self {
+            Self::Bucket(bucket) => bucket,
+            Self::Listed(_) => panic!("this server has no bucket"),
+        }
+    }
 }
 
 type Shared = Arc<Mutex<State>>;
@@ -122,9 +177,20 @@ impl ScriptedS3 {
     /// # Panics
     /// When there is no port to be had.
     pub async fn start(script: impl IntoIterator<Item = Reply>) -> Self {
+        Self::serve(Script::Listed(script.into_iter().collect())).await
+    }
+
+    /// Starts a server with an empty bucket, which goes by any name.
+    ///
+    /// # Panics
+    /// When there is no port to be had.
+    pub async fn with_bucket() -> Self {
+        Self::serve(Script::Bucket(Bucket::default())).await
+    }
+
+    async fn serve(script: Script) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let script = script.into_iter().collect();
         let state: Shared = Arc::new(Mutex::new(State { script, ..State::default() }));
         let shared = Arc::clone(&state);
         let task = tokio::spawn(async move {
@@ -162,6 +228,37 @@ impl ScriptedS3 {
         with(&self.state, |state| state.requests.iter().filter(of_it).count())
     }
 
+    /// From now on each request to the bucket meets this.
+    ///
+    /// # Panics
+    /// Without a bucket.
+    pub fn meddle(&self, meddler: impl FnMut(&Request) -> Meddle + Send + 'static) {
+        with(&self.state, |state| state.script.bucket().meddler = Box::new(meddler));
+    }
+
+    /// The objects of the bucket.
+    ///
+    /// # Panics
+    /// Without a bucket.
+    #[must_use]
+    pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
+        with(&self.state, |state| state.script.bucket().objects.clone())
+    }
+
+    /// Puts an object into the bucket, or takes it away.
+    ///
+    /// # Panics
+    /// Without a bucket.
+    pub fn set_object(&self, name: &str, object: Option<Vec<u8>>) {
+        with(&self.state, |state| {
+            let objects = &mut state.script.bucket().objects;
+            match object {
+                Some(object) => objects.insert(name.to_owned(), object),
+                None => objects.remove(name),
+            }
+        });
+    }
+
     /// How many connections were made.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -181,14 +278,11 @@ async fn serve(mut stream: TcpStream, state: &Shared, connection: usize) -> std:
         let Some(mut request) = read_head(&mut stream, &mut unread, connection).await? else {
             return Ok(());
         };
-        let (at, reply) = with(state, |state| {
+        let (at, turn) = with(state, |state| {
             state.requests.push(request.clone());
-            let reply = state.script.pop_front();
-            (state.requests.len() - 1, reply)
+            (state.requests.len() - 1, state.script.turn(&request))
         });
-        let beyond = || Reply::Answer(Answer::error(500, "InternalError", "the script is over"));
-        let reply = reply.unwrap_or_else(beyond);
-        if let Reply::CloseMidRequest = reply {
+        if let Turn::Reply(Reply::CloseMidRequest) = turn {
             return Ok(());
         }
         let len = request.header("content-length").and_then(|len| len.parse().ok()).unwrap_or(0);
@@ -200,6 +294,12 @@ async fn serve(mut stream: TcpStream, state: &Shared, connection: usize) -> std:
         request.body = unread.drain(..len).collect();
         with(state, |state| state.requests[at].body = request.body.clone());
         let head_only = request.method == "HEAD";
+        let reply = match turn {
+            Turn::Reply(reply) => reply,
+            Turn::Bucket(meddle) => {
+                with(state, |state| state.script.bucket().reply(meddle, &request))
+            }
+        };
         match reply {
             Reply::Answer(answer) => send(&mut stream, &answer, head_only, usize::MAX).await?,
             Reply::AnswerThenClose(answer) => {
@@ -207,6 +307,10 @@ async fn serve(mut stream: TcpStream, state: &Shared, connection: usize) -> std:
             }
             Reply::HalfBody { answer, sent_bytes } => {
                 return send(&mut stream, &answer, head_only, sent_bytes).await;
+            }
+            Reply::Stall { answer, sent_bytes } => {
+                send(&mut stream, &answer, head_only, sent_bytes).await?;
+                std::future::pending::<()>().await;
             }
             Reply::Close | Reply::CloseMidRequest => return Ok(()),
             Reply::Silence => std::future::pending::<()>().await,
