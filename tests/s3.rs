@@ -11,5 +11,7 @@ mod main_job;
 mod midway;
 #[path = "s3/midway_wal.rs"]
 mod midway_wal;
+#[path = "s3/silence.rs"]
+mod silence;
 #[path = "s3/unreached.rs"]
 mod unreached;
