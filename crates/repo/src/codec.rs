@@ -10,7 +10,7 @@ use crate::format::frame::{Codec, FRAME_PLAIN_BYTES_MAX, Opened};
 
 /// A zstd level. Level 1 is the default: on PostgreSQL pages level 3 gains 1–10 % in size for 0.6
 /// to 0.8 of the speed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Level(pub i32);
 
 impl Default for Level {
@@ -20,8 +20,8 @@ impl Default for Level {
 }
 
 thread_local! {
-    // A context is half a megabyte to set up: one a thread, and the level is set when it changes.
-    static COMPRESSOR: RefCell<Option<(Level, Compressor<'static>)>> = const { RefCell::new(None) };
+    // A context is half a megabyte to set up: one for each level that a thread uses.
+    static COMPRESSORS: RefCell<Vec<(Level, Compressor<'static>)>> = const { RefCell::new(Vec::new()) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
@@ -32,11 +32,15 @@ pub fn compress(plain: &[u8], level: Level, out: &mut Vec<u8>) -> Codec {
     if plain.len() < 64 {
         return Codec::Stored;
     }
-    let compressed = COMPRESSOR.with_borrow_mut(|slot| {
-        if slot.as_ref().is_none_or(|(at, _)| *at != level) {
-            *slot = Compressor::new(level.0).ok().map(|compressor| (level, compressor));
-        }
-        let (_, compressor) = slot.as_mut()?;
+    let compressed = COMPRESSORS.with_borrow_mut(|known| {
+        let place = match known.iter().position(|(at, _)| *at == level) {
+            Some(place) => place,
+            None => {
+                known.push((level, Compressor::new(level.0).ok()?));
+                known.len() - 1
+            }
+        };
+        let (_, compressor) = known.get_mut(place)?;
         out.reserve(zstd::zstd_safe::compress_bound(plain.len()));
         compressor.compress_to_buffer(plain, out).ok()
     });

@@ -17,6 +17,7 @@ use pgrecall_repo::id::BackupId;
 use crate::backup::copy::{CopiedFile, Copier};
 use crate::backup::map_builder::MapBuilder;
 use crate::backup::page_scan::BadPage;
+use crate::backup::piece::Content;
 use crate::backup::run::{BackupRequest, blocking};
 use crate::backup::source::{SourceEntry, SourceKind};
 use crate::backup::table_writer;
@@ -113,7 +114,7 @@ pub async fn control_entry(
         let copier = copier.clone();
         blocking(move || {
             let mut pack = None;
-            let id = copier.store_data(&mut pack, &bytes)?;
+            let id = copier.store_data(&mut pack, Content::Region, &bytes)?;
             pack.map_or(Ok(()), |pack| copier.send(pack))?;
             Ok(id)
         })

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::backup::page_scan::BadPage;
-use crate::backup::piece::Recheck;
+use crate::backup::piece::{Content, Recheck};
 use crate::backup::reference::Reference;
 use crate::backup::reference_ahead::ReferenceAhead;
 use crate::backup::source::{Source, SourceEntry, SourceKind};
@@ -30,6 +30,10 @@ pub const PIECE_BYTES: u64 = 64 << 20;
 
 /// One unchanged region in so many is compared by its chunk's id.
 const RECHECK_ONE_IN: u64 = 64;
+
+/// Scattered pages are compressed at this level at least. After 1,000 transactions of pgbench at
+/// scale 100 it stores 16 % less than level 1, and level 5 gains no more than 2 % beyond that.
+const PATCH_LEVEL_MIN: Level = Level(2);
 
 /// What copying needs to know.
 #[derive(Debug, Clone)]
@@ -198,7 +202,7 @@ impl Copier {
         }
         self.counters.new.fetch_add(plain.len() as u64, Ordering::Relaxed);
         let mut slot = self.meta.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = self.add(&mut slot, Kind::MetaPack, id, plain)?;
+        let full = self.add(&mut slot, Kind::MetaPack, self.options.level, (id, plain))?;
         drop(slot);
         if let Some(pack) = full {
             self.send(pack)?;
@@ -222,6 +226,7 @@ impl Copier {
     pub fn store_data(
         &self,
         slot: &mut Option<PackBuilder>,
+        content: Content,
         plain: &[u8],
     ) -> Result<ChunkId, EngineError> {
         let id = self.session.sealed().keys().chunk_id(plain);
@@ -229,7 +234,11 @@ impl Copier {
             return Ok(id);
         }
         self.counters.new.fetch_add(plain.len() as u64, Ordering::Relaxed);
-        if let Some(full) = self.add(slot, Kind::DataPack, id, plain)? {
+        let level = match content {
+            Content::Region => self.options.level,
+            Content::Patch => self.options.level.max(PATCH_LEVEL_MIN),
+        };
+        if let Some(full) = self.add(slot, Kind::DataPack, level, (id, plain))? {
             self.send(full)?;
         }
         Ok(id)
@@ -240,8 +249,8 @@ impl Copier {
         &self,
         slot: &mut Option<PackBuilder>,
         kind: Kind,
-        id: ChunkId,
-        plain: &[u8],
+        level: Level,
+        (id, plain): (ChunkId, &[u8]),
     ) -> Result<Option<PackBuilder>, EngineError> {
         let builder = match slot {
             Some(builder) => builder,
@@ -250,7 +259,7 @@ impl Copier {
                 slot.insert(PackBuilder::new(self.session.sealed(), domain, kind)?)
             }
         };
-        builder.add(id, plain, self.options.level)?;
+        builder.add(id, plain, level)?;
         let room = usize::try_from(self.options.chunk_bytes).unwrap_or_default();
         if builder.is_full(room) { Ok(slot.take()) } else { Ok(None) }
     }

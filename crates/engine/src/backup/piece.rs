@@ -14,8 +14,17 @@ use crate::backup::reference::{OldPage, OldPiece};
 use crate::backup::source::SourceFile;
 use crate::error::EngineError;
 
+/// What a chunk of data is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Bytes of a file, one after another.
+    Region,
+    /// Pages that changed, from here and there: few, and alike.
+    Patch,
+}
+
 /// Stores a chunk unless it is there, and gives its id.
-pub type StoreChunk<'a> = dyn FnMut(&[u8]) -> Result<ChunkId, EngineError> + 'a;
+pub type StoreChunk<'a> = dyn FnMut(Content, &[u8]) -> Result<ChunkId, EngineError> + 'a;
 
 /// What stays the same for all regions of a piece.
 pub struct PieceOptions<'a> {
@@ -237,7 +246,7 @@ impl<'a> PieceCopy<'a> {
             self.map.zeros(region.len() as u64);
             return Ok(());
         }
-        let id = store(region)?;
+        let id = store(Content::Region, region)?;
         let len = u32::try_from(region.len()).unwrap_or(u32::MAX);
         let number = self.map.fresh_chunk(id, len, hashes);
         self.map.part(number, 0, len.into());
@@ -281,7 +290,7 @@ impl<'a> PieceCopy<'a> {
 
     fn flush_patch(&mut self, store: &mut StoreChunk<'_>) -> Result<(), EngineError> {
         let Some(number) = self.patch.number.take() else { return Ok(()) };
-        let id = store(&self.patch.bytes)?;
+        let id = store(Content::Patch, &self.patch.bytes)?;
         let len = u32::try_from(self.patch.bytes.len()).unwrap_or(u32::MAX);
         self.map.settle(number, id, len, std::mem::take(&mut self.patch.hashes));
         self.patch.bytes.clear();

@@ -533,7 +533,7 @@ async fn what_a_page_hash_wrongly_takes_for_unchanged_is_found_by_the_chunk_id()
             recheck: Recheck::one_in(one_in, seed),
         };
         let mut stored = 0;
-        let mut store = |plain: &[u8]| {
+        let mut store = |_, plain: &[u8]| {
             stored += plain.len();
             Ok(keys.chunk_id(plain))
         };
