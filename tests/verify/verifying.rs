@@ -119,6 +119,41 @@ fn a_rotten_pack_is_found_and_the_next_backup_heals_it() {
 }
 
 #[test]
+fn after_new_keys_for_names_old_backups_are_whole_and_the_next_stores_everything() {
+    let site = Site::new();
+    let primary = filled(&site, newest_major());
+    let fast = ["backup", "--fast-checkpoint"];
+    let first = expect(&site, &primary, &fast, 0);
+    let second = expect(&site, &primary, &fast, 0);
+    let new = |told: &Value| told["new_bytes"].as_u64().expect("a number");
+    assert!(new(&second) * 5 < new(&first), "{second:#}");
+    let rotated = expect(&site, &primary, &["key", "rotate", "--ids", "--yes"], 0);
+    assert_eq!(rotated["epoch"], 1, "{rotated:#}");
+    assert_eq!(rotated["domain"], "main");
+    let sound = |backups: usize| {
+        let listed = expect(&site, &primary, &["list"], 0);
+        let cluster = &listed["clusters"][0];
+        assert_eq!(cluster["backups"].as_array().map(Vec::len), Some(backups), "{listed:#}");
+        assert_eq!(cluster["unreadable"], serde_json::json!([]), "{listed:#}");
+        let report = expect(&site, &primary, &["verify", "--read-data"], 0);
+        assert_eq!(report["sound"], true, "{report:#}");
+    };
+    sound(2);
+    // The price that its help names.
+    let third = expect(&site, &primary, &fast, 0);
+    assert!(new(&third) * 10 > new(&first) * 9, "{third:#}");
+    let fourth = expect(&site, &primary, &fast, 0);
+    assert!(new(&fourth) * 5 < new(&first), "{fourth:#}");
+    sound(4);
+    let id = first["backup"].as_str().expect("an id");
+    let target = site.scratch().path().join("old");
+    let target = target.to_str().expect("UTF-8");
+    let words = ["restore", target, "--as", "copy", "--backup", id, "--to-immediate"];
+    let restored = expect(&site, &primary, &words, 0);
+    assert_eq!(restored["plan"]["backup"]["id"], id, "{restored:#}");
+}
+
+#[test]
 fn a_missing_segment_is_found_with_what_it_costs() {
     let site = Site::new();
     let primary = filled(&site, newest_major());

@@ -8,6 +8,7 @@ use crate::error::{FormatError, RepoError};
 use crate::format::bytes::wide;
 use crate::format::header::{HEADER_BYTES_MAX, Header, Kind};
 use crate::id::Digest;
+use crate::keys::Keys;
 use crate::object::{self, TrailerRead};
 use crate::sealed_store::SealedStore;
 
@@ -48,14 +49,27 @@ pub async fn push(
             let ours = if generation == keys.id_generation() {
                 digest
             } else {
-                let ids =
-                    keys.ids_of(generation).map_err(|error| RepoError::format(name, error))?;
-                ids.digest(plain)
+                digest_by(keys, generation, name, plain)?
             };
             Ok(if stored == ours { Pushed::AlreadyThere } else { Pushed::Collision { stored } })
         }
         Put::Unknown(source) => Err(RepoError::Unknown { object: name.to_string(), source }),
     }
+}
+
+/// The digest of a file by the id key of a generation: that of an object with the name `name`, with
+/// which it is to be compared.
+///
+/// # Errors
+/// When that generation's key is not among these.
+pub fn digest_by(
+    keys: &Keys,
+    generation: u32,
+    name: &Key,
+    plain: &[u8],
+) -> Result<Digest, RepoError> {
+    let ids = keys.ids_of(generation).map_err(|error| RepoError::format(name, error))?;
+    Ok(ids.digest(plain))
 }
 
 /// Fetches a file's plaintext, frame by frame; bytes must not be shown before this has returned.

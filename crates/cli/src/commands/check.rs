@@ -119,7 +119,9 @@ fn same_as_in_pg_wal(
     let Ok(bytes) = std::fs::read(pgdata.join("pg_wal").join(&archived.file)) else {
         return Ok(());
     };
-    if cluster.sealed.keys().digest(&bytes) == archived.stored.digest {
+    let keys = cluster.sealed.keys();
+    let same = archived.stored.is_of(keys, &archived.object, &bytes);
+    if same.map_err(|error| error.to_string())? {
         return Ok(());
     }
     let trailer = &archived.stored.trailer;
@@ -512,8 +514,8 @@ async fn compare(
             .map_err(|error| (Kind::Unavailable, format!("reading {}: {error}", path.display())))
     };
     let fetched = read(target)?;
-    let digest = cluster.sealed.keys().digest(&fetched);
-    if digest != archived.stored.digest {
+    let same = archived.stored.is_of(cluster.sealed.keys(), &archived.object, &fetched);
+    if !same.map_err(|error| (Kind::Corrupt, error.to_string()))? {
         let reason = format!("{} came back with other contents than were pushed", archived.file);
         return Err((Kind::Corrupt, reason));
     }

@@ -4,6 +4,7 @@ use pgrecall_pgformat::segment::ArchiveNameKind;
 use pgrecall_pgformat::segment_summary::SegmentSummary;
 use pgrecall_repo::archive;
 use pgrecall_repo::id::Digest;
+use pgrecall_repo::keys::Keys;
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_store::Key;
 use serde::{Deserialize, Serialize};
@@ -90,10 +91,23 @@ impl Trailer {
 pub struct StoredFile {
     /// The keyed digest of the file.
     pub digest: Digest,
+    /// The generation of the id key that made the digest.
+    pub id_generation: u32,
     /// Bytes of the object.
     pub object_bytes: u64,
     /// The trailer.
     pub trailer: Trailer,
+}
+
+impl StoredFile {
+    /// Whether these bytes are the file's, by the id key that the file was digested by: it may have
+    /// been pushed before `key rotate --ids`.
+    ///
+    /// # Errors
+    /// When that key is not among these.
+    pub fn is_of(&self, keys: &Keys, object: &Key, plain: &[u8]) -> Result<bool, EngineError> {
+        Ok(archive::digest_by(keys, self.id_generation, object, plain)? == self.digest)
+    }
 }
 
 /// Reads what an object says about its file, by range requests.
@@ -104,6 +118,7 @@ pub async fn read(sealed: &SealedStore, object: &Key) -> Result<StoredFile, Engi
     let read = archive::read_trailer(sealed, object).await?;
     Ok(StoredFile {
         digest: read.header.digest,
+        id_generation: read.header.sealing.id_generation,
         object_bytes: read.object_size,
         trailer: Trailer::decode(object, &read.plain)?,
     })

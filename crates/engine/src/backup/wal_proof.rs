@@ -7,7 +7,6 @@ use std::path::Path;
 use futures::{StreamExt as _, TryStreamExt as _};
 use pgrecall_pgformat::segment_summary::{SegmentEnd, SegmentSummary};
 use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, SegmentSize};
-use pgrecall_repo::id::Digest;
 
 use crate::archive::holder;
 use crate::archive::trailer::{self, StoredFile};
@@ -113,13 +112,14 @@ async fn compare_with_local(
     let size = cluster.facts.wal_segment_size;
     let name = segment.file_name(size);
     let path = pgdata.join("pg_wal").join(&name);
-    let keys = cluster.sealed.keys().clone();
-    let digest = crate::backup::run::blocking(move || {
-        Ok(local_bytes(&path)?.map(|bytes| keys.digest(&bytes)))
+    let object = wal_place::object(&cluster.at, ArchiveName::Segment(segment), size)?;
+    let (keys, file) = (cluster.sealed.keys().clone(), stored.clone());
+    let same = crate::backup::run::blocking(move || match local_bytes(&path)? {
+        Some(bytes) => file.is_of(&keys, &object, &bytes),
+        None => Ok(true),
     })
     .await?;
-    let differs = |ours: &Digest| *ours != stored.digest;
-    if digest.as_ref().is_none_or(|ours| !differs(ours)) {
+    if same {
         return Ok(());
     }
     Err(EngineError::refused(
