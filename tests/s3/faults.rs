@@ -92,6 +92,46 @@ fn expect(fault: &Fault, folder: &Path, words: &str, code: i32) -> String {
     said
 }
 
+/// What a store that lets every put win is asked by `init`: for the root, and then for each round
+/// of the probe.
+fn every_put_wins() -> Vec<Reply> {
+    let missing = || Reply::Answer(error(404, "NoSuchKey"));
+    let mut script = vec![missing()];
+    for _ in 0..3 {
+        script.push(missing());
+        let won = Answer::new(200, "").with("ETag", "\"0123456789abcdef0123456789abcdef\"");
+        script.extend(vec![Reply::Answer(won); 16]);
+        script.push(Reply::Answer(Answer::new(204, "")));
+    }
+    script
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_in_which_two_racing_puts_win_gets_no_repository() {
+    let server = ScriptedS3::start(every_put_wins()).await;
+    let site = site(&server.endpoint());
+    let folder = site.path();
+    let line = format!(
+        "--config {0}/new/new.toml init --repo s3://bucket/pg --s3-endpoint {1} --s3-region us-east-1 \
+         --cluster main --pgdata {0}/pgdata",
+        folder.display(),
+        server.endpoint()
+    );
+    let (code, said) = tokio::task::block_in_place(|| run(folder, &line));
+    assert_eq!(code, Some(14), "{said}");
+    for part in [
+        "the store at s3://bucket/pg does not keep what a repository needs: nothing was made there",
+        "of racing puts exactly one wins; seen in round 0: 16 puts of one name were told \"created\"",
+        "hint: Use another store, or a newer version of its server",
+    ] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    assert!(!folder.join("new").exists(), "neither key nor configuration is written");
+    let puts: Vec<_> = server.requests().into_iter().filter(|r| r.method == "PUT").collect();
+    assert_eq!(puts.len(), 48, "{puts:?}");
+    assert!(puts.iter().all(|put| put.path.starts_with("/bucket/pg/store/probe-")), "{puts:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgresql_is_told_what_it_must_hear() {
     let fetch = format!("wal fetch {SEGMENT} pg_wal/RECOVERYXLOG");

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::failure::{Failure, Kind};
+use crate::hint;
 use crate::output::stdout::{Colour, Paint};
 
 /// How a check ended.
@@ -64,7 +65,7 @@ impl Report {
             check,
             verdict: Verdict::Fail,
             found: failure.chain.join(": "),
-            mend: failure.hints.clone(),
+            mend: mend(failure),
             failed_as: Some(failure.kind),
         });
     }
@@ -73,6 +74,22 @@ impl Report {
         self.passed &= line.verdict != Verdict::Fail;
         self.lines.push(line);
     }
+}
+
+/// Its own hints, else what always holds for its kind: a line that fails says what to do.
+fn mend(failure: &Failure) -> Vec<String> {
+    if !failure.hints.is_empty() {
+        return failure.hints.clone();
+    }
+    let general = match failure.kind {
+        // "Run check" helps nobody here.
+        Kind::Unavailable => None,
+        kind => hint::for_kind(kind),
+    };
+    let general = general.unwrap_or(
+        "Mend what the message names, and run pgrecall check again; --log-level debug says more.",
+    );
+    vec![general.to_owned()]
 }
 
 pub(super) fn render(report: &Report, colour: Colour) -> String {
