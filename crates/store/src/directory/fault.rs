@@ -33,7 +33,7 @@ fn meaning(errno: Errno) -> (ErrorKind, &'static str, Option<&'static str>) {
         Errno::NOSPC => (
             ErrorKind::Unavailable,
             "the disk is full",
-            Some("Make room on the repository's file system, or let `expire` and `gc` do so."),
+            Some("Make room on the repository's file system."),
         ),
         Errno::DQUOT => (
             ErrorKind::Unavailable,
