@@ -181,7 +181,10 @@ fn judge_relation(path: &str, init_fork: InitFork) -> Judgement {
 
 #[cfg(test)]
 mod tests {
-    use super::{EntryKind, InitFork, Judgement, LeftOut, judge};
+    use super::{
+        EMPTIED_DIRECTORIES, EntryKind, InitFork, Judgement, LEFT_OUT_FILES, LEFT_OUT_PREFIXES,
+        LeftOut, OWN_PREFIX, judge,
+    };
     use crate::version::Major;
 
     fn file(path: &str) -> Judgement {
@@ -265,5 +268,66 @@ mod tests {
         }
         assert_eq!(unlogged("base/5/16384_init"), Judgement::Keep);
         assert_eq!(unlogged("base/5/PG_VERSION"), Judgement::Keep);
+    }
+
+    /// A row of the documented table: its name, what stays out, why, and a path that it is about.
+    type Row = (String, String, &'static str, String);
+
+    fn documented_rows() -> Vec<Row> {
+        let content = "its content".to_owned();
+        let wal =
+            "its content; `archive_status/` and, from 17 on, `summaries/` stay as empty folders";
+        let mut rows: Vec<Row> = vec![(
+            "`pg_wal/`".into(),
+            wal.into(),
+            LeftOut::Wal.reason(),
+            "pg_wal/000000010000000000000001".into(),
+        )];
+        rows.extend(EMPTIED_DIRECTORIES.map(|(name, why)| {
+            (format!("`{name}/`"), content.clone(), why, format!("{name}/0000"))
+        }));
+        rows.extend(LEFT_OUT_FILES.map(|(name, why)| {
+            (format!("`{name}`"), "files of this name".into(), why, format!("base/5/{name}"))
+        }));
+        let beginning = "files and folders whose names begin so";
+        rows.extend(LEFT_OUT_PREFIXES.map(|(name, why)| {
+            (format!("`{name}*`"), beginning.into(), why, format!("base/5/{name}.42"))
+        }));
+        rows.push((
+            "`base/5/16384`, where `base/5/16384_init` is".into(),
+            "all forks but the init fork".into(),
+            LeftOut::UnloggedRelation.reason(),
+            "base/5/16384".into(),
+        ));
+        rows.push((
+            "`base/5/t3_16384`".into(),
+            "all forks".into(),
+            LeftOut::TemporaryRelation.reason(),
+            "base/5/t3_16384_fsm".into(),
+        ));
+        rows.push((
+            format!("`{OWN_PREFIX}*`"),
+            "files and folders at the top whose names begin so".into(),
+            LeftOut::Own.reason(),
+            format!("{OWN_PREFIX}-restore"),
+        ));
+        rows
+    }
+
+    #[test]
+    fn the_documented_table_is_the_one_in_force() {
+        let page = include_str!("../../../docs/backup.md");
+        let rows = documented_rows();
+        let documented: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+        let expected: Vec<String> = rows
+            .iter()
+            .map(|(name, what, why, _)| format!("| {name} | {what} | {why} |"))
+            .collect();
+        assert_eq!(documented, expected, "docs/backup.md and data_directory.rs differ");
+        for (name, _, why, path) in rows {
+            let judged = judge(&path, EntryKind::File, Major::V17, InitFork::Present);
+            let Judgement::LeaveOut(reason) = judged else { panic!("{name}: {path} is kept") };
+            assert_eq!(reason.reason(), why, "{path}");
+        }
     }
 }
