@@ -32,7 +32,8 @@ Bring a database back:
   pgrecall plan --to-time '2026-11-22 14:03:07+00'
   pgrecall restore /srv/restored --as copy --to-time '2026-11-22 14:03:07+00'
 
-Exit codes: 0 done, 2 wrong command line, 3 wrong configuration, 10 to 19 by the kind of failure.",
+Exit codes: 0 done, 2 wrong command line, 3 wrong configuration, 10 to 19 by the kind of failure, 130 and 143 ended by
+SIGINT and SIGTERM; `wal push` and `wal fetch` have rules of their own, see their help.",
     disable_help_subcommand = true,
     propagate_version = false
 )]
@@ -46,7 +47,8 @@ pub(crate) struct Cli {
 /// Flags of every command.
 #[derive(Args, Debug, Default)]
 pub(crate) struct Common {
-    /// The configuration file [default: /etc/pgrecall/pgrecall.toml, else the user's]
+    /// The configuration file [default: PGRECALL_CONFIG, else /etc/pgrecall/pgrecall.toml, else the
+    /// user's]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Common options")]
     pub(crate) config: Option<PathBuf>,
     /// The repository: file:///folder, s3://bucket/prefix, or the name it has in the configuration
@@ -200,9 +202,10 @@ pub(crate) struct ConfirmArgs {
 
 /// Prove that archiving works, end to end, and say what to mend
 ///
-/// Switches to a new WAL segment, waits until that very segment arrives through archive_command,
-/// fetches it by the restore_command it prints, and compares the bytes. Then tries what the store
-/// promises. Each failure says what to do.
+/// Tries what the store promises. Then switches to a new WAL segment, waits until the one that was
+/// closed arrives through archive_command, fetches it by the restore_command it prints, and
+/// compares the bytes; a standby closes no segment, so there this is left out. Each failure says
+/// what to do.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
@@ -233,7 +236,7 @@ pub(crate) struct BackupArgs {
     /// Threads that hash, compress and encrypt [default: the number of processors]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<String>,
-    /// How long to wait for the WAL the backup needs, such as 10min
+    /// How long to wait for each WAL segment the backup needs, such as 10min
     #[arg(long, value_name = "DURATION")]
     pub(crate) wal_timeout: Option<String>,
     /// Take none, and end this one of a host that is gone for good: its id, or the beginning of it
@@ -247,8 +250,9 @@ pub(crate) struct BackupArgs {
     /// name
     #[arg(long, value_name = "N", requires = "end_dead")]
     pub(crate) system_id: Option<u64>,
-    #[command(flatten)]
-    pub(crate) confirm: ConfirmArgs,
+    /// Do not ask before --end-dead; it needs this where there is no terminal
+    #[arg(long, short = 'y')]
+    pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -273,7 +277,7 @@ impl BackupArgs {
 #[command(after_long_help = "\
 Examples:
   pgrecall list
-  pgrecall list --cluster main --json | jq '.backups[-1]'")]
+  pgrecall list --cluster main --json | jq '.clusters[0].backups[-1]'")]
 pub(crate) struct ListArgs {
     #[command(flatten)]
     pub(crate) lineage: LineageArgs,
@@ -292,7 +296,8 @@ Examples:
   pgrecall verify
   pgrecall verify --read-data --backup latest
 
-The exit code is 0 when all is sound and 13 when something is damaged.")]
+The exit code is 0 when all is sound, 18 when WAL or a timeline's history is missing and nothing else is wrong, and 13
+when something is damaged.")]
 pub(crate) struct VerifyArgs {
     /// Read and open all data, not only look whether it is there
     #[arg(long)]
@@ -311,7 +316,7 @@ pub(crate) struct VerifyArgs {
 #[command(after_long_help = "\
 Examples:
   pgrecall config
-  pgrecall config --json | jq -r '.settings[] | select(.source.kind != \"default\") | .setting'
+  pgrecall config --json | jq -r '.settings[] | select(.source.kind == \"file\") | .setting'
 
 Secrets are masked. Precedence: flag, environment variable, file, default.")]
 pub(crate) struct ConfigArgs {

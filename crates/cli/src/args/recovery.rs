@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{ConfirmArgs, LineageArgs, OutputArgs};
+use super::{LineageArgs, OutputArgs};
 use crate::config::resolve::Flag;
 
 /// The moment recovery goes to; none of them means the latest.
@@ -26,7 +26,8 @@ pub(crate) struct TargetArgs {
     /// Just far enough for the backup to be consistent
     #[arg(long, help_heading = "Target")]
     pub(crate) to_immediate: bool,
-    /// As far as the stored WAL goes (the default)
+    /// As far as the stored WAL goes (the default; for a standby and with --files-only it is
+    /// --to-immediate)
     #[arg(long, help_heading = "Target")]
     pub(crate) to_latest: bool,
 }
@@ -95,9 +96,9 @@ pub(crate) struct PlanArgs {
 /// Bring a cluster back as it was at a moment
 ///
 /// Writes the files of the best backup into DIR, and the settings with which PostgreSQL then
-/// replays the WAL up to the target when you start it. Nothing is started here. An interrupted
-/// restore can simply be run again with --delta; a directory that is only half restored cannot be
-/// started.
+/// replays the WAL up to the target when you start it. Nothing is started here. After an
+/// interruption run the same command again: it goes on with what is there. A directory that is only
+/// half restored cannot be started.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
@@ -109,7 +110,7 @@ Examples:
       a new standby; set primary_conninfo before you start it
   pgrecall restore /srv/copy --as copy --tablespace-map /ssd/ts1=/srv/ts1
 
-Run `pgrecall plan` with the same target first: it tells what will happen, and how long it takes.")]
+Run `pgrecall plan` with the same target first: it tells what will happen, and about how long it takes.")]
 pub(crate) struct RestoreArgs {
     /// The data directory to write
     #[arg(value_name = "DIR")]
@@ -135,8 +136,9 @@ pub(crate) struct RestoreArgs {
     pub(crate) threads: Option<String>,
     #[command(flatten)]
     pub(crate) lineage: LineageArgs,
-    #[command(flatten)]
-    pub(crate) confirm: ConfirmArgs,
+    /// Do not ask before writing over what is in DIR; without a terminal nothing is asked
+    #[arg(long, short = 'y')]
+    pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -22,7 +22,7 @@ pub(crate) fn run(settings: &Settings, args: &BackupArgs, beginning: &str) -> Ou
              will fail.",
             intent.backup, cluster.at.cluster, intent.began, intent.process, intent.host
         );
-        prompt::confirm(&question, args.confirm.yes)?;
+        prompt::confirm(&question, args.yes)?;
         let reason =
             format!("a person on {} said at {} that it had died", host::name(), host::now());
         let id = intent.backup;

@@ -176,7 +176,7 @@ fn confirm(dir: &Path, args: &RestoreArgs) -> Outcome<()> {
         return Ok(());
     }
     let question = format!("Write over what is in {}?", dir.display());
-    prompt::confirm(&question, args.confirm.yes)
+    prompt::confirm(&question, args.yes)
 }
 
 fn absolute(path: &Path) -> Outcome<PathBuf> {

@@ -369,7 +369,7 @@ pub(crate) static TABLE: &[Setting] = &[
     backup(
         "wal_timeout",
         Kind::Duration,
-        "How long a backup waits for the WAL it needs to arrive in the repository.",
+        "How long a backup waits for each WAL segment it needs to arrive in the repository.",
     )
     .default("10min")
     .flag("--wal-timeout"),
