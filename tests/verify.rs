@@ -1,7 +1,11 @@
-//! `check`, `list` and `verify`, by the real program on real servers.
+//! `check`, `list` and `verify`, by the real program on real servers, and what `--json` prints.
 
 #[path = "verify/checking.rs"]
 mod checking;
+#[path = "verify/json.rs"]
+mod json;
+#[path = "verify/shape.rs"]
+mod shape;
 #[path = "archive/site.rs"]
 #[expect(dead_code, reason = "shared with the tests of archiving, which use all of it")]
 mod site;

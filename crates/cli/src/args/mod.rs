@@ -383,6 +383,19 @@ mod tests {
     }
 
     #[test]
+    fn what_each_command_prints_as_json_is_documented() {
+        fn walk(command: &clap::Command, name: &str, page: &str) {
+            if command.get_arguments().any(|flag| flag.get_id() == "json") {
+                assert!(page.contains(&format!("\n## `{name}`\n")), "docs/json.md has no {name}");
+            }
+            for sub in command.get_subcommands() {
+                walk(sub, &format!("{name} {}", sub.get_name()), page);
+            }
+        }
+        walk(&Cli::command(), "pgrecall", include_str!("../../../../docs/json.md"));
+    }
+
+    #[test]
     fn no_flag_takes_a_secret() {
         fn walk(command: &clap::Command) {
             for flag in command.get_arguments() {

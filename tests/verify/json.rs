@@ -1,0 +1,261 @@
+//! What `--json` prints is what `docs/json.md` says: every member, and its kind, in what real
+//! commands print on a cluster with a life behind it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use pgrecall_testkit::postgres::{Cluster, Stop};
+use serde_json::Value;
+
+use crate::shape::Shape;
+use crate::site::{Site, newest_major, switch};
+
+/// All that was printed, by command.
+#[derive(Default)]
+struct Printed(BTreeMap<&'static str, Shape>);
+
+impl Printed {
+    /// Runs a command, and keeps what it prints under its heading.
+    fn run(&mut self, heading: &'static str, mut command: Command, codes: &[i32]) -> Value {
+        let output = command.arg("--json").output().expect("pgrecall runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let code = output.status.code().expect("an exit code");
+        assert!(codes.contains(&code), "{heading}: {code}: {said}");
+        let value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{heading}: {error}: {said}"));
+        self.add(heading, &value);
+        value
+    }
+
+    fn add(&mut self, heading: &'static str, value: &Value) {
+        self.0.entry(heading).or_default().add(value);
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
+}
+
+/// A command on the cluster.
+fn on(site: &Site, cluster: &Cluster, words: &[&str]) -> Command {
+    let data = cluster.data_dir();
+    let mut all = vec!["--pgdata", data.to_str().expect("UTF-8")];
+    all.extend(words);
+    site.pgrecall(data, &all)
+}
+
+/// Two backups, the second with a damaged page.
+fn backups(printed: &mut Printed, site: &Site, cluster: &Cluster) {
+    use std::os::unix::fs::FileExt as _;
+    cluster.psql("CREATE TABLE t AS SELECT generate_series(1, 50000) n");
+    cluster.psql("CHECKPOINT");
+    let backup = || on(site, cluster, &["backup", "--fast-checkpoint"]);
+    printed.run("pgrecall backup", backup(), &[0]);
+    let path = cluster.data_dir().join(cluster.psql("SELECT pg_relation_filepath('t')"));
+    let file = std::fs::OpenOptions::new().write(true).open(path).expect("the table");
+    file.write_all_at(&[0x55; 100], 5 * 8192 + 4000).expect("a damaged page");
+    printed.run("pgrecall backup", backup(), &[0]);
+}
+
+/// One segment with two contents, of which one is settled on.
+fn settle(printed: &mut Printed, site: &Site, cluster: &Cluster) {
+    let name = switch(cluster);
+    site.wait_archived(cluster, &name);
+    let mut other = std::fs::read(cluster.data_dir().join("pg_wal").join(&name)).expect("read");
+    let at = other.len() - 100;
+    other[at] ^= 1;
+    site.scratch().dir("other");
+    let other = site.scratch().file(&format!("other/{name}"), &other);
+    let shown = ["wal", "resolve", &name, "--file", other.to_str().expect("UTF-8")];
+    let heading = "pgrecall wal resolve";
+    let both = printed.run(heading, on(site, cluster, &shown), &[0]);
+    let all = both["contents"].as_array().expect("contents");
+    let served = all.iter().find(|content| content["served"] == true).expect("one is served");
+    let mut keep = shown.to_vec();
+    keep.extend(["--keep", text(&served["digest"]), "--reason", "it is the first", "--yes"]);
+    printed.run(heading, on(site, cluster, &keep), &[0]);
+}
+
+/// The primary is lost, and its standby takes over, in the middle of a segment.
+fn promote(site: &Site, primary: &Cluster, standby: &Cluster) {
+    primary.psql("CREATE TABLE half AS SELECT 1 AS n");
+    standby.wait_caught_up(primary);
+    primary.stop(Stop::Immediate);
+    standby.promote();
+    standby.psql("CREATE TABLE whole AS SELECT 2 AS n");
+    site.wait_archived(standby, &switch(standby));
+}
+
+fn plan_and_restore(printed: &mut Printed, site: &Site, cluster: &Cluster, xid: &str) {
+    for words in [
+        &["plan"][..],
+        &["plan", "--to-immediate"],
+        &["plan", "--to-xid", xid, "--exclusive", "--timeline", "1"],
+    ] {
+        printed.run("pgrecall plan", on(site, cluster, words), &[0]);
+    }
+    let fresh = site.scratch().path().join("fresh");
+    let old = cluster.data_dir().to_str().expect("UTF-8");
+    for words in [
+        &["restore", fresh.to_str().expect("UTF-8"), "--files-only"][..],
+        &["restore", old, "--as", "primary", "--delta"],
+    ] {
+        let output = on(site, cluster, words).arg("--json").output().expect("pgrecall runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        let mut value: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        printed.add("pgrecall plan", &value["plan"]);
+        // It is the same, and is told there.
+        value["plan"] = serde_json::json!({});
+        printed.add("pgrecall restore", &value);
+    }
+}
+
+fn keys(printed: &mut Printed, site: &Site, cluster: &Cluster) {
+    let new = site.scratch().path().join("new.key");
+    let add = ["key", "add", "--new-key-file", new.to_str().expect("UTF-8")];
+    let added = printed.run("pgrecall key add", on(site, cluster, &add), &[0]);
+    printed.run("pgrecall key list", on(site, cluster, &["key", "list"]), &[0]);
+    let remove = ["key", "remove", text(&added["id"]), "--yes"];
+    printed.run("pgrecall key remove", on(site, cluster, &remove), &[0]);
+    printed.run("pgrecall key rotate", on(site, cluster, &["key", "rotate", "--yes"]), &[0]);
+}
+
+/// A repository with backups that do not read and one under way on another host: the golden one.
+fn golden(printed: &mut Printed) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let golden =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/repo/v1/clear/repository");
+    let copied = Command::new("cp").arg("-r").arg(golden).arg(folder.path()).status();
+    assert!(copied.expect("cp runs").success());
+    let config: PathBuf = folder.path().join("pgrecall.toml");
+    let url = folder.path().join("repository");
+    let lines =
+        format!("[[repository]]\nurl = \"file://{}\"\nencryption = \"none\"\n", url.display());
+    std::fs::write(&config, lines).expect("the configuration");
+    let run = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgrecall"));
+        command.env_clear().env("PGRECALL_CONFIG", &config).args(["--cluster", "shop"]).args(words);
+        command
+    };
+    let listed = printed.run("pgrecall list", run(&["list"]), &[0]);
+    printed.run("pgrecall verify", run(&["verify"]), &[13]);
+    let dead = text(&listed["clusters"][0]["under_way"][0]["id"]);
+    let end = ["backup", "--end-dead", dead, "--yes"];
+    printed.run("pgrecall backup --end-dead", run(&end), &[0]);
+}
+
+fn settings(printed: &mut Printed, site: &Site, cluster: &Cluster) {
+    let mut command = on(site, cluster, &["config", "--log-level", "debug"]);
+    command.env("PGRECALL_WAL_FETCH_TIMEOUT", "1min");
+    printed.run("pgrecall config", command, &[0]);
+}
+
+#[test]
+fn every_member_of_every_json_is_documented_and_the_other_way_round() {
+    let mut printed = Printed::default();
+    let site = Site::new();
+    let primary = site.primary(newest_major());
+    // Before a page is damaged: pg_basebackup refuses then.
+    let standby = Cluster::standby_of(&primary);
+    backups(&mut printed, &site, &primary);
+    printed.run("pgrecall check", on(&site, &primary, &["check"]), &[0]);
+    settle(&mut printed, &site, &primary);
+    settings(&mut printed, &site, &primary);
+    let xid = primary.psql("CREATE TABLE later AS SELECT pg_current_xact_id() AS xid; TABLE later");
+    let xid = xid.lines().last().expect("a transaction").to_owned();
+    promote(&site, &primary, &standby);
+    plan_and_restore(&mut printed, &site, &primary, &xid);
+    printed.run("pgrecall list", on(&site, &standby, &["list"]), &[0]);
+    printed.run("pgrecall verify", on(&site, &standby, &["verify"]), &[0]);
+    keys(&mut printed, &site, &standby);
+    golden(&mut printed);
+    let wrong: Vec<String> = printed
+        .0
+        .iter()
+        .filter_map(|(heading, shape)| {
+            let told = std::panic::catch_unwind(|| shape.expect_documented(heading));
+            let told = told.err()?.downcast::<String>().map(|text| *text);
+            Some(told.unwrap_or_else(|_| (*heading).to_owned()))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+/// The examples of help and documentation with `jq`, run by `jq` on what is printed.
+#[test]
+fn the_examples_with_jq_find_what_they_look_for() {
+    let site = Site::new();
+    let primary = site.primary(newest_major());
+    let backup = on(&site, &primary, &["backup", "--fast-checkpoint", "--json"]).output();
+    let backup: Value = serde_json::from_slice(&backup.expect("it runs").stdout).expect("JSON");
+    let mut found = Vec::new();
+    for example in examples(&site) {
+        let (command, filter) = example.split_once(" | jq ").expect("a pipe");
+        let words: Vec<&str> = command.split_whitespace().skip(1).collect();
+        let printed = on(&site, &primary, &words).output().expect("pgrecall runs");
+        assert!(printed.status.success(), "{example}");
+        let file = site.scratch().file("printed.json", &printed.stdout);
+        let line = format!("jq --exit-status {filter} '{}'", file.display());
+        let jq = Command::new("sh").args(["-c", &line]).stdin(Stdio::null()).output();
+        let jq = jq.expect("sh runs");
+        let said = String::from_utf8_lossy(&jq.stderr);
+        // --exit-status: neither null nor false. Without jq (apt-get install jq) it is 127.
+        assert!(jq.status.success(), "{example}: {said}");
+        found.push((words[0].to_owned(), String::from_utf8(jq.stdout).expect("UTF-8")));
+    }
+    let of = |command: &str| {
+        let all = found.iter().filter(|(name, _)| name == command);
+        all.map(|(_, text)| text.as_str()).collect::<Vec<_>>()
+    };
+    let [listed] = of("list")[..] else { panic!("{found:?}") };
+    let listed: Value = serde_json::from_str(listed).expect("JSON");
+    assert_eq!(listed["id"], backup["backup"], "the newest backup");
+    let [settings] = of("config")[..] else { panic!("{found:?}") };
+    assert!(settings.lines().any(|line| line == "repository.url"), "{settings}");
+    assert!(!settings.contains("backup.checkpoint"), "a default: {settings}");
+}
+
+/// Every line with `jq` of every help and every page.
+fn examples(site: &Site) -> Vec<String> {
+    let mut texts = Vec::new();
+    for command in [
+        "",
+        "init",
+        "check",
+        "backup",
+        "list",
+        "plan",
+        "restore",
+        "verify",
+        "config",
+        "wal push",
+        "wal fetch",
+        "wal resolve",
+        "key add",
+        "key list",
+        "key remove",
+        "key rotate",
+    ] {
+        let mut words: Vec<&str> = command.split_whitespace().collect();
+        words.push("--help");
+        let output = site.pgrecall(Path::new("/"), &words).output().expect("pgrecall runs");
+        texts.push(String::from_utf8(output.stdout).expect("UTF-8"));
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![root.join("README.md")];
+    for entry in std::fs::read_dir(root.join("docs")).expect("the pages") {
+        pages.push(entry.expect("an entry").path());
+    }
+    for page in pages.iter().filter(|page| page.extension().is_some_and(|end| end == "md")) {
+        texts.push(std::fs::read_to_string(page).expect("a page"));
+    }
+    let lines = texts.iter().flat_map(|text| text.lines()).map(str::trim);
+    let mut examples: Vec<String> =
+        lines.filter(|line| line.contains(" | jq ")).map(str::to_owned).collect();
+    assert!(examples.len() >= 2, "{examples:?}");
+    examples.sort();
+    examples.dedup();
+    examples
+}
