@@ -66,6 +66,8 @@ pub(crate) struct Surroundings {
     pub(crate) directory: PathBuf,
     /// Root's own file is the whole host's.
     pub(crate) is_root: bool,
+    /// The file of the whole host: [`SYSTEM_FILE`].
+    pub(crate) system_file: PathBuf,
 }
 
 impl Surroundings {
@@ -77,7 +79,8 @@ impl Surroundings {
             .filter_map(|(name, value)| name.into_string().ok().map(|name| (name, value)))
             .filter(|(_, value)| !value.is_empty())
             .collect();
-        Ok(Self { variables, directory, is_root: rustix::process::geteuid().is_root() })
+        let is_root = rustix::process::geteuid().is_root();
+        Ok(Self { variables, directory, is_root, system_file: PathBuf::from(SYSTEM_FILE) })
     }
 
     fn text(&self, name: &str) -> Outcome<Option<String>> {
@@ -155,7 +158,7 @@ fn locate(request: &Request, around: &Surroundings) -> Outcome<(PathBuf, bool)> 
         let exists = path.exists();
         return Ok((path, exists));
     }
-    let system = PathBuf::from(SYSTEM_FILE);
+    let system = around.system_file.clone();
     // A file that is there but cannot be looked at is no missing file.
     if system.try_exists().unwrap_or(true) {
         return Ok((system, true));

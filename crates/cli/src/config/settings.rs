@@ -431,7 +431,12 @@ mod tests {
             Request { config: Some(path), flags: Vec::new(), cluster: ClusterNeed::IfClear };
         let variables: BTreeMap<_, _> =
             variables.iter().map(|(name, value)| ((*name).to_owned(), value.into())).collect();
-        let around = Surroundings { variables, directory: PathBuf::from("/"), is_root: true };
+        let around = Surroundings {
+            variables,
+            directory: PathBuf::from("/"),
+            is_root: true,
+            system_file: crate::config::resolve::SYSTEM_FILE.into(),
+        };
         Settings::from_resolved(resolve(&request, &around)?)
     }
 

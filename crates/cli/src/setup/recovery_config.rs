@@ -229,7 +229,12 @@ mod tests {
         let request = Request { config, flags, cluster: ClusterNeed::One };
         let variables: BTreeMap<_, _> =
             variables.iter().map(|(name, value)| ((*name).to_owned(), value.into())).collect();
-        let around = Surroundings { variables, directory: "/".into(), is_root: false };
+        let around = Surroundings {
+            variables,
+            directory: "/".into(),
+            is_root: false,
+            system_file: crate::config::resolve::SYSTEM_FILE.into(),
+        };
         Settings::from_resolved(resolve(&request, &around)?)
     }
 

@@ -48,6 +48,7 @@ impl Case {
             variables: self.variables,
             directory: directory.to_owned(),
             is_root: true,
+            system_file: PathBuf::from(SYSTEM_FILE),
         };
         resolve(&request, &around)
     }
@@ -193,6 +194,96 @@ fn another_way_to_the_only_repository_keeps_what_is_pinned() -> Outcome<()> {
     Ok(())
 }
 
+/// A host with a file for all and one for its user, each where it is looked for.
+struct Host(tempfile::TempDir);
+
+impl Host {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(&path, "").expect("writing the file");
+        path
+    }
+
+    /// The variables name folders and files of this host.
+    fn around(&self, variables: &[(&str, &str)]) -> Surroundings {
+        let set = |(name, at): &(&str, &str)| ((*name).to_owned(), self.path(at).into());
+        Surroundings {
+            variables: variables.iter().map(set).collect(),
+            directory: self.0.path().to_owned(),
+            is_root: false,
+            system_file: self.path("etc/pgrecall/pgrecall.toml"),
+        }
+    }
+}
+
+fn looked_for(around: &Surroundings, config: Option<&str>) -> (PathBuf, bool) {
+    let request = Request {
+        config: config.map(PathBuf::from),
+        flags: Vec::new(),
+        cluster: ClusterNeed::IfClear,
+    };
+    locate(&request, around).expect("a place for the file")
+}
+
+const XDG: (&str, &str) = ("XDG_CONFIG_HOME", "xdg");
+const HOME: (&str, &str) = ("HOME", "home");
+
+#[test]
+fn the_first_file_that_is_named_or_exists_is_read() {
+    let host = Host::new();
+    let files = [
+        host.write("home/.config/pgrecall/pgrecall.toml"),
+        host.write("xdg/pgrecall/pgrecall.toml"),
+        host.write("etc/pgrecall/pgrecall.toml"),
+        host.write("variable.toml"),
+        host.write("flag.toml"),
+    ];
+    let named = ("PGRECALL_CONFIG", "variable.toml");
+    let there = |at: usize| (files[at].clone(), true);
+    // Each wins over all that follow it.
+    assert_eq!(looked_for(&host.around(&[named, XDG, HOME]), Some("flag.toml")), there(4));
+    assert_eq!(looked_for(&host.around(&[named, XDG, HOME]), None), there(3));
+    assert_eq!(looked_for(&host.around(&[XDG, HOME]), None), there(2));
+    std::fs::remove_file(&files[2]).expect("removing");
+    assert_eq!(looked_for(&host.around(&[XDG, HOME]), None), there(1));
+    assert_eq!(looked_for(&host.around(&[HOME]), None), there(0));
+    // Where XDG_CONFIG_HOME is set, ~/.config is not looked at.
+    std::fs::remove_file(&files[1]).expect("removing");
+    assert_eq!(looked_for(&host.around(&[XDG, HOME]), None), (files[1].clone(), false));
+}
+
+#[test]
+fn where_no_file_is_roots_would_be_the_hosts_and_others_their_own() {
+    let host = Host::new();
+    let system = host.path("etc/pgrecall/pgrecall.toml");
+    let own = host.path("home/.config/pgrecall/pgrecall.toml");
+    let mut around = host.around(&[HOME]);
+    assert_eq!(looked_for(&around, None), (own, false));
+    around.is_root = true;
+    assert_eq!(looked_for(&around, None), (system.clone(), false));
+    // PostgreSQL's calls may have no HOME.
+    assert_eq!(looked_for(&host.around(&[]), None), (system, false));
+}
+
+#[test]
+fn a_file_that_cannot_be_looked_at_is_not_passed_over() {
+    let host = Host::new();
+    host.write("home/.config/pgrecall/pgrecall.toml");
+    // A file where a folder should be: as with a folder that may not be entered, nobody can tell.
+    host.write("etc/pgrecall");
+    let system = host.path("etc/pgrecall/pgrecall.toml");
+    assert_eq!(looked_for(&host.around(&[HOME]), None), (system, true));
+}
+
 #[test]
 fn a_named_file_must_exist() {
     let request = Request {
@@ -200,8 +291,7 @@ fn a_named_file_must_exist() {
         flags: Vec::new(),
         cluster: ClusterNeed::IfClear,
     };
-    let around =
-        Surroundings { variables: BTreeMap::new(), directory: PathBuf::from("/"), is_root: true };
+    let around = Host::new().around(&[]);
     let error = resolve(&request, &around).err().map(|failure| failure.to_string());
     assert!(error.unwrap_or_default().contains("named by --config does not exist"));
 }
