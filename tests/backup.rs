@@ -18,5 +18,7 @@ mod site;
 mod small_disk;
 #[path = "backup/standby.rs"]
 mod standby;
+#[path = "backup/terminal.rs"]
+mod terminal;
 #[path = "backup/timelines.rs"]
 mod timelines;
