@@ -2,7 +2,7 @@
 
 use pgrecall_testkit::cluster_check::{assert_sound, visibility};
 
-use crate::ground::{back_up, number, restored};
+use crate::ground::{back_up, json, number, output, restored};
 use crate::site::{Site, newest_major, switch};
 
 #[test]
@@ -70,5 +70,30 @@ fn damage_is_named_with_its_block() {
         let damage = told["damage"].as_array().expect("a list");
         assert_eq!(damage.len(), 1, "{told}");
         assert_eq!(damage[0]["blocks"], serde_json::json!([3, 5]), "{told}");
+    }
+    let ended = output(&site, &cluster, &["backup", "--fast-checkpoint"]);
+    assert!(ended.contains("DAMAGED PAGES IN THE DATABASE: 2 in 1 files"), "{ended}");
+    assert!(ended.contains(": 2 blocks (3, 5)\n"), "{ended}");
+
+    let listed = json(&site, &cluster, &["list"]);
+    let rows = listed["clusters"][0]["backups"].as_array().expect("backups");
+    let blocks: Vec<u64> = rows.iter().map(|row| number(row, "damaged_blocks")).collect();
+    assert_eq!(blocks, [0, 2, 2, 2], "{listed:#}");
+    assert_eq!(number(&rows[1], "damaged_files"), 1, "{listed:#}");
+    let listed = output(&site, &cluster, &["list"]);
+    assert_eq!(listed.matches("2 pages damaged in the source").count(), 3, "{listed}");
+    assert_eq!(listed.matches("good").count(), 1, "{listed}");
+
+    let path = cluster.psql("SELECT pg_relation_filepath('t')");
+    let note = format!(
+        "This backup holds pages that were damaged in the source already, in 1 files: {path}."
+    );
+    let planned = output(&site, &cluster, &["plan"]);
+    assert!(planned.contains(&format!("note: {note}\n")), "{planned}");
+    let sound = rows[0]["id"].as_str().expect("an id");
+    for (words, marked) in [(&["plan"][..], true), (&["plan", "--backup", sound], false)] {
+        let planned = json(&site, &cluster, words);
+        let notes = planned["notes"].as_array().expect("notes");
+        assert_eq!(notes.iter().any(|found| *found == note), marked, "{words:?}: {planned:#}");
     }
 }

@@ -33,6 +33,23 @@ pub(crate) fn back_up(site: &Site, cluster: &Cluster) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
+/// What a command prints when it ends well.
+pub(crate) fn output(site: &Site, cluster: &Cluster, words: &[&str]) -> String {
+    let data = cluster.data_dir();
+    let mut all = words.to_vec();
+    all.extend(["--pgdata", data.to_str().expect("UTF-8")]);
+    let output = site.pgrecall(Path::new("/"), &all).output().expect("pgrecall runs");
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// The same of a command that prints JSON.
+pub(crate) fn json(site: &Site, cluster: &Cluster, words: &[&str]) -> serde_json::Value {
+    let mut all = words.to_vec();
+    all.push("--json");
+    serde_json::from_str(&output(site, cluster, &all)).expect("JSON")
+}
+
 /// A number of the report.
 pub(crate) fn number(told: &serde_json::Value, field: &str) -> u64 {
     told[field].as_u64().unwrap_or_else(|| panic!("{field} in {told}"))
