@@ -144,8 +144,16 @@ fn keys_come_and_go_but_not_the_last_one_or_the_one_in_use() {
     assert_eq!(again.code, 11, "{}", again.stderr);
     let used = host.run("a.toml", &format!("key remove {new} --yes --unlock {}", more.display()));
     assert_eq!(used.code, 17, "{}", used.stderr);
+    let why = "it is the key that this very command opened the repository with: use another";
+    assert!(used.stderr.contains(&new) && used.stderr.contains(why), "{}", used.stderr);
+    let own = host.run("a.toml", "key list --json").stdout;
+    let own = id(own.split_once("\"label\"").map_or("", |(first, _)| first));
+    let alone = host.run("a.toml", &format!("key remove {own} --yes"));
+    assert_eq!(alone.code, 17, "{}", alone.stderr);
+    assert!(alone.stderr.contains(why), "{}", alone.stderr);
     let unasked = host.run("a.toml", &format!("key remove {new}"));
     assert_eq!(unasked.code, 2, "{}", unasked.stderr);
+    assert!(unasked.stderr.contains("Give --yes if you are sure"), "{}", unasked.stderr);
     good(&host.run("a.toml", &format!("key remove {} --yes", &new[..6])));
     let gone = host.run("a.toml", &format!("key list --unlock {}", more.display()));
     assert_eq!(gone.code, 16, "{}", gone.stderr);
@@ -155,6 +163,37 @@ fn keys_come_and_go_but_not_the_last_one_or_the_one_in_use() {
     assert_eq!(run.code, 2, "{}", run.stderr);
     let rotated = host.run("a.toml", "key rotate --yes --json");
     assert!(good(&rotated).stdout.contains("\"epoch\": 1"), "{}", rotated.stdout);
+}
+
+#[test]
+fn what_cannot_be_rotated_is_told_and_stays_as_it_was() {
+    let host = Host::new();
+    good(&host.init(&host.file("repository"), "a.toml", ""));
+    for (line, code, words) in [
+        ("key rotate --ids", 2, "this needs a confirmation, and there is no terminal"),
+        (
+            "key rotate --ids --yes --cluster nosuch",
+            17,
+            "domain nosuch: the repository at file:///",
+        ),
+        ("key rotate --ids --yes --unlock /nonexistent.key", 16, "/nonexistent.key"),
+    ] {
+        let run = host.run("a.toml", line);
+        assert_eq!(run.code, code, "{line}: {}", run.stderr);
+        assert!(run.stderr.contains(words), "{line}: {}", run.stderr);
+    }
+    let epochs = std::fs::read_dir(host.file("repository").join("domains/main/keys"));
+    assert_eq!(epochs.expect("the domain's keys").count(), 1, "an epoch was begun");
+
+    let clear = Host::new();
+    good(&clear.init(&clear.file("repository"), "a.toml", "--encryption none"));
+    let run = clear.run("a.toml", "key rotate --ids --yes");
+    assert_eq!(run.code, 17, "{}", run.stderr);
+    assert!(
+        run.stderr.contains("the repository is in the clear: it has no keys"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]
