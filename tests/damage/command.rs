@@ -84,8 +84,12 @@ impl Command {
         // What a command prints when it succeeds names everything; a warning names what is wrong.
         let is_warning = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
         let warnings: Vec<_> = said.lines().filter(is_warning).collect();
-        let where_named =
-            if code == Some(0) { warnings.join("\n") } else { format!("{printed}{said}") };
+        let where_named = match (self, code) {
+            // A verification prints what it finds wrong, and nothing of what is sound.
+            (Self::Verify, _) => format!("{printed}{said}"),
+            (_, Some(0)) => warnings.join("\n"),
+            _ => format!("{printed}{said}"),
+        };
         let named = pair.is_named_in(&where_named);
         match self {
             Self::Restore if code == Some(0) => assert_restored(copy, target, &context),

@@ -288,6 +288,23 @@ async fn a_pack_that_is_gone_is_found_by_looking_and_names_the_files() {
 }
 
 #[tokio::test]
+async fn a_pack_whose_directory_rots_is_told_of_and_is_sound_enough() {
+    for (from_end, at) in [(true, 40), (false, 10)] {
+        let made = made().await;
+        for pack in made.names("domains/main/packs/data/").await {
+            match from_end {
+                true => made.flip_from_end(&pack, at).await,
+                false => made.flip(&pack, at).await,
+            }
+        }
+        let report = check(&made, Depth::ReadData).await;
+        let said = said(&report);
+        assert!(said.contains("its header or its directory does not read"), "{said}");
+        assert!(report.sound && report.backups[0].restorable, "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_cut_pack_counts_as_gone() {
     let made = made().await;
     let pack = made.names("domains/main/packs/data/").await.remove(0);

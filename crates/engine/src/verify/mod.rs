@@ -6,6 +6,7 @@
 
 pub mod archiving;
 mod content;
+mod directories;
 mod files;
 pub mod finding;
 mod rows;
@@ -77,6 +78,7 @@ pub async fn verify(
         options.progress.phase("reading chunks", None);
         let watch = (&options.progress, &options.cancel);
         let bad = content::read_all(sealed, domain, &mut rows, &mut report, watch).await?;
+        directories::read_all(sealed, domain, &rows, &mut report, &options.cancel).await?;
         if !bad.is_empty() {
             // Which files and backups are hurt is known only now.
             walked = walk_all(cluster, &backups, &mut rows, &options.cancel).await?;

@@ -197,6 +197,21 @@ impl Rows {
         (chunks, u64::try_from(packs.iter().filter(|held| **held).count()).unwrap_or(u64::MAX))
     }
 
+    /// The packs that hold a chunk that backups refer to, with the number of chunks that the index
+    /// names in each.
+    pub(super) fn packs_in_use(&self) -> Vec<(&IndexPack, usize)> {
+        let mut packs = vec![(0, false); self.packs.len()];
+        for row in &self.rows {
+            let slot = usize::try_from(row.pack).ok().and_then(|number| packs.get_mut(number));
+            if let Some((chunks, in_use)) = slot {
+                *chunks += 1;
+                *in_use |= row.referred;
+            }
+        }
+        let counted = self.packs.iter().zip(packs);
+        counted.filter(|(_, (_, used))| *used).map(|(pack, (count, _))| (&**pack, count)).collect()
+    }
+
     /// Reads metadata chunks. One that is missing or damaged has its own error; a store that fails
     /// ends it all.
     pub(super) async fn read_meta(
