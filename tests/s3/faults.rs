@@ -109,7 +109,7 @@ fn every_put_wins() -> Vec<Reply> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_in_which_two_racing_puts_win_gets_no_repository() {
     let server = ScriptedS3::start(every_put_wins()).await;
-    let site = site(&server.endpoint());
+    let site = site(&server.endpoint(), Limits::Short);
     let folder = site.path();
     let line = format!(
         "--config {0}/new/new.toml init --repo s3://bucket/pg --s3-endpoint {1} --s3-region us-east-1 \
