@@ -555,6 +555,9 @@ async fn a_history_that_rots_is_damage() {
     made.flip(&object, 100).await;
     let report = check(&made, Depth::Structure).await;
     assert_damaged(&report, "the history of timeline 2 does not read");
+    let read = catalog::read(&made.cluster, &Clock::system(), "db1").await.unwrap();
+    let [problem] = read.wal_problems.as_slice() else { panic!("{:?}", read.wal_problems) };
+    assert!(problem.contains("the history of timeline 2 does not read: clusters/"), "{problem}");
 }
 
 #[tokio::test]

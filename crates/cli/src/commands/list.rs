@@ -232,6 +232,9 @@ fn notes(cluster: &ClusterCatalog, colour: Colour) -> String {
         let line = format!("backup {} does not read: {}", row.id, row.reason);
         text.push_str(&format!("{}\n", colour.paint(Paint::Bad, &line)));
     }
+    for problem in &cluster.wal_problems {
+        text.push_str(&format!("{}\n", colour.paint(Paint::Bad, problem)));
+    }
     for row in &cluster.under_way {
         let age = row.age_s.map(age).unwrap_or_else(|| "?".to_owned());
         let line = format!(

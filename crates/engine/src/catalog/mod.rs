@@ -38,6 +38,8 @@ pub struct ClusterCatalog {
     pub under_way: Vec<UnderWayRow>,
     /// WAL, by timeline.
     pub timelines: Vec<TimelineRow>,
+    /// What is wrong with histories and settlements, sentences: recovery may stop there.
+    pub wal_problems: Vec<String>,
     /// Bytes of all WAL objects.
     pub wal_stored_bytes: u64,
     /// Chunks of the domain that were found bad; the next backup stores them again.
@@ -222,10 +224,33 @@ pub async fn read(
         backups: rows,
         unreadable,
         under_way: live.iter().map(|live| under_way(live, now, host)).collect(),
+        wal_problems: wal_problems(&wal),
         wal_stored_bytes: timelines.iter().map(|row| row.stored_bytes).sum(),
         timelines,
         damaged_chunks: u64::try_from(damaged.len()).unwrap_or(u64::MAX),
     })
+}
+
+/// What the listing, the histories and the settlements show already; `verify` says more.
+fn wal_problems(wal: &StoredWal) -> Vec<String> {
+    let mut problems = Vec::new();
+    for bad in &wal.bad_histories {
+        let (timeline, object) = (bad.timeline.0, &bad.object);
+        let why = chain(&bad.error);
+        problems.push(format!("the history of timeline {timeline} does not read: {object}: {why}"));
+    }
+    for timeline in wal.without_history() {
+        problems.push(format!("the history of timeline {} is not stored", timeline.0));
+    }
+    for (file, error) in &wal.holders.unreadable {
+        let why = chain(error);
+        problems.push(format!("the settlement of {file}'s contents does not read: {why}"));
+    }
+    for file in &wal.holders.unsettled {
+        problems
+            .push(format!("two contents of {file} are kept, and no settlement says which holds"));
+    }
+    problems
 }
 
 fn backup_row(backup: &Known, wal: &StoredWal, reach: Vec<Reach>, now: Timestamp) -> BackupRow {
