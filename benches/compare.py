@@ -285,6 +285,10 @@ class PgRecall:
     def fetch(self, name, into):
         return [self.program, "wal", "fetch", name, into]
 
+    def start(self, into):
+        """Proven absent without a request: what a call costs before the first byte moves."""
+        return [self.program, "wal", "fetch", "00000001.history", f"{into}/none"]
+
 
 class PgBackRest:
     name = "pgbackrest"
@@ -330,6 +334,10 @@ class PgBackRest:
 
     def fetch(self, name, into):
         return [*self.base, "archive-get", name, into]
+
+    def start(self, into):
+        """It looks for the file; there is nothing that asks for less."""
+        return [*self.base, "archive-get", "00000001.history", f"{into}/none"]
 
 
 # ---------------------------------------------------------------------------------------------- measuring
@@ -386,6 +394,8 @@ def backups(cluster, tools, results, args, label):
             tool.fresh()
             settle_for(cluster, tool)
             results.add(f"full{label}", tool.name, measured(cluster, tool, tool.full()))
+        if "basebackup" in args.steps and not label:
+            basebackup(cluster, results)
         for count in args.transactions:
             cluster.pgbench("-n", "-c", "2", "-t", str(count // 2))
             for tool in in_turn(tools, number):
@@ -422,19 +432,18 @@ def damage(into):
                     f.write(b"\xa5" * 512)
 
 
-def basebackup(cluster, results, args):
-    for _ in range(args.rounds):
-        into = f"{cluster.work}/basebackup"
-        shutil.rmtree(into, ignore_errors=True)
-        cluster.settle()
-        cluster.turn("none")
-        server = cluster.cpu()
-        wall, cpu, peak = run([cluster.program("pg_basebackup"), "-D", into, "-c", "fast", "-X", "stream"],
-                              env=cluster.env, log=f"{cluster.work}/basebackup.log")
-        after = cluster.cpu()
-        results.add("full", "pg_basebackup", {"wall": wall, "cpu": cpu, "server": after[0] - server[0],
-                                              "memory": peak / 2**20, "stored": bytes_below(into) / 1e6})
-        shutil.rmtree(into)
+def basebackup(cluster, results):
+    into = f"{cluster.work}/basebackup"
+    shutil.rmtree(into, ignore_errors=True)
+    cluster.settle()
+    cluster.turn("none")
+    server = cluster.cpu()
+    wall, cpu, peak = run([cluster.program("pg_basebackup"), "-D", into, "-c", "fast", "-X", "stream"],
+                          env=cluster.env, log=f"{cluster.work}/basebackup.log")
+    after = cluster.cpu()
+    results.add("full", "pg_basebackup", {"wall": wall, "cpu": cpu, "server": after[0] - server[0],
+                                          "memory": peak / 2**20, "stored": bytes_below(into) / 1e6})
+    shutil.rmtree(into)
 
 
 def collect_segments(cluster, count):
@@ -462,16 +471,18 @@ def wal(cluster, tools, results, args, label):
             os.sync()
             figures = each(tool, cluster, [tool.fetch(n, f"{into}/{n}") for n in names])
             results.add(f"fetch, a segment{label}", tool.name, figures)
+            results.add(f"a call's start{label}", tool.name, each(tool, cluster, [tool.start(into)] * 20))
             for name in names:
+                # Whether a call did what it should shows here.
                 if subprocess.run(["cmp", "-s", f"{into}/{name}", f"{cluster.wal}/{name}"], check=False).returncode:
                     sys.exit(f"{tool.name}: {name} came back with other bytes")
 
 
 def each(tool, cluster, commands):
-    """Means over many calls: seconds a call; the peak of any."""
+    """Means over many calls: seconds a call; the peak of any. 1 says that a file is not there."""
     walls, cpus, peaks = [], [], []
     for command in commands:
-        wall, cpu, peak = run(command, env=tool.env, cwd=cluster.data, log=tool.log, watch=False)
+        wall, cpu, peak = run(command, env=tool.env, cwd=cluster.data, log=tool.log, watch=False, ok=(0, 1))
         walls.append(wall)
         cpus.append(cpu)
         peaks.append(peak)
@@ -494,7 +505,7 @@ def main():
     parser.add_argument("--json", default="-")
     args = parser.parse_args()
     args.transactions = [int(n) for n in args.transactions.split(",") if n]
-    steps, report = args.steps.split(","), {}
+    args.steps, report = args.steps.split(","), {}
     for number, dataset in enumerate(args.datasets.split(",")):
         work = f"{args.work}/{dataset}"
         os.makedirs(work)
@@ -509,12 +520,10 @@ def main():
                 tools = [PgRecall(args, cluster, encryption == "on")]
                 if args.pgbackrest:
                     tools.append(PgBackRest(args, cluster, encryption == "on"))
-                if "backup" in steps:
+                if "backup" in args.steps:
                     backups(cluster, tools, results, args, label)
-                if "wal" in steps:
+                if "wal" in args.steps:
                     wal(cluster, tools, results, args, label)
-            if "basebackup" in steps:
-                basebackup(cluster, results, args)
         finally:
             cluster.stop()
         results.table()
