@@ -6,13 +6,9 @@ use std::path::Path;
 use pgrecall_testkit::postgres::{Cluster, Scratch};
 use serde_json::Value;
 
-use crate::ground::{back_up, number, objects, restored};
+use crate::ground::{back_up, make_bulk, number, objects, restored};
 use crate::site::{Run, Site, newest_major, own_all, switch};
 use crate::small_disk::{SmallDisk, fill, limited};
-
-/// Bytes that do not compress, more than one pack of them.
-const BULK: &str = "CREATE TABLE bulk AS SELECT i AS id,
-      sha512(i::text::bytea) || sha512((-i)::text::bytea) AS v FROM generate_series(1, 350000) i";
 
 fn listed(site: &Site) -> Vec<String> {
     let output = site.pgrecall(Path::new("/"), &["list", "--json"]).output().expect("it runs");
@@ -27,8 +23,7 @@ fn grown(site: &Site) -> (Cluster, String) {
     let cluster = site.primary(newest_major());
     cluster.psql("CREATE TABLE old AS SELECT generate_series(1, 1000) n");
     let first = back_up(site, &cluster);
-    cluster.psql(BULK);
-    cluster.psql("CHECKPOINT");
+    make_bulk(&cluster, "bulk");
     site.wait_archived(&cluster, &switch(&cluster));
     (cluster, first["backup"].as_str().expect("an id").to_owned())
 }

@@ -25,12 +25,27 @@ pub(crate) fn try_backup(site: &Site, cluster: &Cluster, more: &[&str]) -> Run {
 
 /// Takes a backup, and gives what `--json` tells of it.
 pub(crate) fn back_up(site: &Site, cluster: &Cluster) -> serde_json::Value {
+    back_up_aloud(site, cluster).0
+}
+
+/// The same, with what was said beside it.
+pub(crate) fn back_up_aloud(site: &Site, cluster: &Cluster) -> (serde_json::Value, String) {
     let words = words(cluster, &["--fast-checkpoint", "--json"]);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let output = site.pgrecall(Path::new("/"), &words).output().expect("pgrecall runs");
-    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{stderr}");
-    serde_json::from_slice(&output.stdout).expect("JSON")
+    (serde_json::from_slice(&output.stdout).expect("JSON"), stderr)
+}
+
+/// A table of 45 MB that do not compress, which is more than fits into one pack; its rows have the
+/// numbers from 1 to 350000.
+pub(crate) fn make_bulk(cluster: &Cluster, table: &str) {
+    cluster.psql(&format!(
+        "CREATE TABLE {table} AS SELECT i AS id, sha512(('{table}' || i)::bytea) ||
+           sha512((i || '{table}')::bytea) AS v FROM generate_series(1, 350000) i"
+    ));
+    cluster.psql("CHECKPOINT");
 }
 
 /// What a command prints when it ends well.
@@ -71,6 +86,16 @@ impl Running {
     pub(crate) fn held_in_the_middle(site: &Site, cluster: &Cluster) -> Self {
         let running = Self::begin(site, cluster, &["--fast-checkpoint"]);
         wait_for("the backup has started", || !starts(site).is_empty());
+        running.signal(Signal::STOP);
+        running
+    }
+
+    /// Begins one and stops its process when it has stored a pack, in the middle of copying.
+    pub(crate) fn held_after_a_pack(site: &Site, cluster: &Cluster) -> Self {
+        let before = objects(site, "packs").len();
+        // One thread fills one pack after the other.
+        let running = Self::begin(site, cluster, &["--fast-checkpoint", "--threads", "1"]);
+        wait_for("a pack is stored", || objects(site, "packs").len() > before);
         running.signal(Signal::STOP);
         running
     }

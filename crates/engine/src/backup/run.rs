@@ -222,6 +222,8 @@ impl Run<'_> {
         drop(copier);
         put_result(putting).await?;
         let (document, details) = manifest?;
+        // The wait may take an hour: whatever ends it, the next try is to find all that was copied.
+        self.session.flush_index().await?;
         self.wait_for_wal(&details, &server).await?;
         request.cancel.check()?;
         match self.session.commit(&document).await {
