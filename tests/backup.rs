@@ -22,3 +22,5 @@ mod standby;
 mod terminal;
 #[path = "backup/timelines.rs"]
 mod timelines;
+#[path = "backup/wal_wait.rs"]
+mod wal_wait;

@@ -101,6 +101,17 @@ impl Waiting<'_> {
                             .to_owned(),
                     );
                 }
+                (_, Some(archived)) if is_at_or_after(&archived.name, segment) => {
+                    message.push_str(&format!(
+                        "; by its own account the server has archived it (the last one: {})",
+                        archived.name
+                    ));
+                    hints.push(
+                        "archive_command succeeds without storing anything in this repository as \
+                         this cluster's: set it to `pgrecall wal push %p` (see `pgrecall check`)."
+                            .to_owned(),
+                    );
+                }
                 (_, Some(archived)) => {
                     message.push_str(&format!("; the last one archived was {}", archived.name));
                     hints.push(
@@ -121,5 +132,37 @@ impl Waiting<'_> {
             }
         }
         EngineError::Refused { kind: ErrorKind::Incomplete, message, hints }
+    }
+}
+
+/// Whether an archived file tells that this segment was archived: it is it, or a later one of its
+/// timeline, or the backup history file that begins in one. They are archived in order of their
+/// names (`pgarch_readyXlog`, pgarch.c).
+fn is_at_or_after(archived: &str, segment: &str) -> bool {
+    let whole = archived.len() == segment.len() || archived.ends_with(".backup");
+    whole && archived.get(..8) == segment.get(..8) && archived >= segment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_at_or_after;
+
+    #[test]
+    fn only_segments_of_the_same_timeline_tell_that_it_was_archived() {
+        let segment = "00000002000000010000000A";
+        for archived in
+            [segment, "0000000200000002000000FF", "00000002000000010000000A.00000028.backup"]
+        {
+            assert!(is_at_or_after(archived, segment), "{archived}");
+        }
+        for archived in [
+            "000000020000000100000009",
+            "000000020000000100000009.00000028.backup",
+            "00000003000000020000000A",
+            "00000003.history",
+            "00000002000000010000000A.partial",
+        ] {
+            assert!(!is_at_or_after(archived, segment), "{archived}");
+        }
     }
 }
