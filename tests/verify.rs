@@ -9,5 +9,7 @@ mod shape;
 #[path = "archive/site.rs"]
 #[expect(dead_code, reason = "shared with the tests of archiving, which use all of it")]
 mod site;
+#[path = "verify/strangers.rs"]
+mod strangers;
 #[path = "verify/verifying.rs"]
 mod verifying;

@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use pgrecall_repo::keys::KeyFile;
+use pgrecall_repo::random::SharedRandom;
 use pgrecall_testkit::postgres::{Cluster, ClusterOptions, Stop};
 
 use crate::site::{Run, Site, newest_major, switch};
@@ -85,6 +87,66 @@ fn a_cluster_that_the_repository_does_not_know_is_no_proof() {
     case.site.run(&elsewhere, &["wal", "fetch", MISSING, &there]).expect_code(1);
     let data = case.data.display().to_string();
     case.site.run(&elsewhere, &["wal", "fetch", MISSING, "x", "--pgdata", &data]).expect_code(1);
+}
+
+/// What was set up wrongly is no more a proof on a standby than elsewhere, and told as loudly.
+#[test]
+fn another_cluster_is_no_proof_on_a_standby_either() {
+    let case = Case::new();
+    let other = Cluster::create_stopped(ClusterOptions::new(newest_major()));
+    other.append_to("standby.signal", "");
+    for name in [MISSING, &case.stored, "00000002.history"] {
+        let words = ["wal", "fetch", name, "pg_wal/RECOVERYXLOG"];
+        let run = case.site.run(other.data_dir(), &words);
+        for said in ["NOT PROVEN", "system identifier", "wal fetch FAILED on a standby"] {
+            assert!(run.expect_code(1).stderr.contains(said), "no {said:?} in {}", run.stderr);
+        }
+        assert!(!other.data_dir().join("pg_wal/RECOVERYXLOG").exists());
+    }
+}
+
+#[test]
+fn a_key_that_opens_nothing_is_no_absence() {
+    let case = Case::new();
+    let key = KeyFile::random(&SharedRandom::system());
+    let foreign = case.site.scratch().file("foreign.key", key.to_text().as_bytes());
+    let none = case.site.scratch().path().join("none.key");
+    for (key, said) in [(&foreign, "does not open the repository"), (&none, "does not exist")] {
+        for name in [MISSING, &case.stored] {
+            case.expect_failure(said, || {
+                let mut command = case.fetch(name);
+                command.env("PGRECALL_REPOSITORY_KEY_FILE", key);
+                command
+            });
+        }
+    }
+    Run::of(case.fetch(MISSING)).expect_code(1);
+    Run::of(case.fetch(&case.stored)).expect_code(0);
+}
+
+#[test]
+fn a_repository_of_a_newer_version_is_no_absence() {
+    let case = Case::new();
+    let root = case.site.root();
+    // A host that has no copies yet reads the root anew.
+    let cache = case.site.scratch().dir("another-cache");
+    let newer = [
+        (r#""version": 1"#, r#""version": 2"#, "has version 2, and this program reads up to 1"),
+        (r#""features": []"#, r#""features": ["tape"]"#, "needs the feature \"tape\""),
+    ];
+    for (old, new, said) in newer {
+        assert!(root.contains(old), "{root}");
+        case.site.set_root(&root.replacen(old, new, 1));
+        for name in [MISSING, &case.stored] {
+            case.expect_failure(said, || {
+                let mut command = case.fetch(name);
+                command.env("PGRECALL_REPOSITORY_CACHE_DIR", &cache);
+                command
+            });
+        }
+    }
+    case.site.set_root(&root);
+    Run::of(case.fetch(MISSING)).expect_code(1);
 }
 
 #[test]

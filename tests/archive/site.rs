@@ -89,6 +89,19 @@ impl Site {
         &self.repository
     }
 
+    /// The text of the root object.
+    pub(crate) fn root(&self) -> String {
+        std::fs::read_to_string(self.repository.join("pgrecall.json")).expect("the root object")
+    }
+
+    /// Puts another text in its place.
+    pub(crate) fn set_root(&self, text: &str) {
+        let path = self.repository.join("pgrecall.json");
+        std::fs::remove_file(&path).expect("objects are never written over");
+        std::fs::write(&path, text).expect("the root object");
+        own_all(&self.repository);
+    }
+
     fn call(&self, words: &str) -> String {
         format!("{} --config {} {words}", self.program.display(), self.config().display())
     }
