@@ -9,6 +9,8 @@ mod full_disk;
 mod interrupted;
 #[path = "restore/lineages.rs"]
 mod lineages;
+#[path = "restore/ownership.rs"]
+mod ownership;
 #[path = "restore/places.rs"]
 mod places;
 #[path = "restore/roles.rs"]
