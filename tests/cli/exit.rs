@@ -95,6 +95,21 @@ fn people_get_codes_by_kind_and_a_hint() {
 }
 
 #[test]
+fn options_that_could_do_nothing_are_refused() {
+    let place = Place::new("[[cluster]]\nname = 'a'\n");
+    for (line, words) in [
+        ("plan --exclusive", "Give --to-time, --to-lsn or --to-xid with it"),
+        ("restore /srv/x --as copy --exclusive", "Give --to-time, --to-lsn or --to-xid with it"),
+        ("restore /srv/x --as standby --action promote", "Leave --action out"),
+        ("restore /srv/x --as standby --to-xid 7", "Leave the target out"),
+    ] {
+        let run = place.run(line);
+        assert_eq!(run.code, 2, "{line}: {}", run.stderr);
+        assert!(run.stderr.contains(words), "{line}: {}", run.stderr);
+    }
+}
+
+#[test]
 fn help_and_version_succeed() {
     let place = Place::new("");
     for line in ["--help", "--version", "wal fetch --help", "wal push --help", "restore --help"] {

@@ -96,6 +96,12 @@ fn failure(error: PlanError) -> Failure {
 /// What the arguments ask for; `default` when they name no target.
 pub(crate) fn request(route: &RouteArgs, default: Target) -> Outcome<Request> {
     let target = &route.target;
+    let has_edge = target.to_time.is_some() || target.to_lsn.is_some() || target.to_xid.is_some();
+    if route.exclusive && !has_edge {
+        let message = "--exclusive stops before a target, and none is given";
+        return Err(Failure::new(Kind::Usage, message)
+            .hint("Give --to-time, --to-lsn or --to-xid with it."));
+    }
     let wanted = if let Some(text) = &target.to_time {
         Target::Time(time(text)?)
     } else if let Some(text) = &target.to_lsn {

@@ -43,6 +43,11 @@ pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
         return Err(Failure::new(Kind::Usage, message)
             .hint("Leave the target out, or restore with --as copy."));
     }
+    if role == Some(Role::Standby) && args.action.is_some() {
+        let message = "a standby follows its primary: there is no target for --action to act at";
+        return Err(Failure::new(Kind::Usage, message)
+            .hint("Leave --action out, or restore with --as copy."));
+    }
     let (dir, places) = (absolute(&args.dir)?, places(&args.places)?);
     runtime::run_long(|cancel| async move {
         let repository = repository::open(settings).await?;
