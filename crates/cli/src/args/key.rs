@@ -60,6 +60,10 @@ pub(crate) struct NewKeyArgs {
 
 /// Show the keys that open the repository
 #[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  pgrecall key list
+  pgrecall key list --unlock /root/safe.key --json")]
 pub(crate) struct ListArgs {
     #[command(flatten)]
     pub(crate) unlock: UnlockArgs,
@@ -72,8 +76,14 @@ pub(crate) struct ListArgs {
 /// The last key cannot be removed. Whoever had the key may have kept what it opened: change the
 /// store's credentials as well when it fell into wrong hands.
 #[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  pgrecall key remove 5f3a9c
+  pgrecall key remove 5f3a9c --unlock /root/safe.key --yes
+
+The key that this command opens the repository with cannot be removed: name another by --unlock.")]
 pub(crate) struct RemoveArgs {
-    /// The key's id, as `key list` shows it
+    /// The key's id, as `key list` shows it, or the beginning of it
     #[arg(value_name = "KEY-ID")]
     pub(crate) id: String,
     #[command(flatten)]
@@ -89,6 +99,10 @@ pub(crate) struct RemoveArgs {
 /// It bounds how much is sealed under one pair of keys. It does not lock out who has had a key of
 /// the repository: what opens the new epoch is the same repository key.
 #[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  pgrecall key rotate --cluster main
+  pgrecall key rotate --cluster main --ids --yes")]
 pub(crate) struct RotateArgs {
     /// Change the key that names chunks too: nothing stored before is known again, so the next
     /// backup stores everything, and costs as much as the first

@@ -1,5 +1,7 @@
 //! The command line: every command with its flags and the help a tired person reads.
 
+#[cfg(test)]
+mod examples;
 pub(crate) mod key;
 pub(crate) mod recovery;
 pub(crate) mod wal;
