@@ -8,6 +8,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Examples of the documentation are run with it.
+command -v jq >/dev/null || { echo "jq is missing: install it (apt-get install jq)" >&2; exit 1; }
 export PGRECALL_TEST_MAJORS=${PGRECALL_TEST_MAJORS:-17}
 # Some tests compare versions whatever is asked for, so all servers are there.
 scripts/servers.sh
