@@ -19,9 +19,11 @@ impl Default for Level {
     }
 }
 
+type Compressors = Vec<(Level, Compressor<'static>)>;
+
 thread_local! {
     // A context is half a megabyte to set up: one for each level that a thread uses.
-    static COMPRESSORS: RefCell<Vec<(Level, Compressor<'static>)>> = const { RefCell::new(Vec::new()) };
+    static COMPRESSORS: RefCell<Compressors> = const { RefCell::new(Vec::new()) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 

@@ -12,8 +12,8 @@ const VERSION: u8 = 1;
 /// No path, link target or inline map is longer.
 pub const STRING_BYTES_MAX: usize = 1 << 16;
 
-/// No chunk of a file table has more entries: what a path shares with the one before costs no bytes,
-/// so the length of a chunk alone would not bound what it becomes in memory.
+/// No chunk of a file table has more entries: what a path shares with the one before costs no
+/// bytes, so the length of a chunk alone would not bound what it becomes in memory.
 pub const ENTRIES_MAX: usize = 4096;
 
 /// A path below a backup's root: relative, with `/` between components, none of them empty, `.` or
