@@ -13,6 +13,7 @@ pub mod details;
 pub mod error;
 pub mod progress;
 pub mod restore;
+pub mod retention;
 pub mod verify;
 pub mod wal_place;
 

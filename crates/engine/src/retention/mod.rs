@@ -1,0 +1,4 @@
+//! Retention: which backups and which WAL are kept, and how the others go.
+
+pub mod rules;
+pub mod wal;

@@ -1,0 +1,341 @@
+//! Which backups are kept, by rules that all hold at once: a backup goes only if no rule keeps it.
+//!
+//! Nothing here looks at a store or a clock: candidates and the time are handed in, so that every
+//! decision can be printed, tested and refused.
+
+use std::collections::BTreeMap;
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, Unit};
+use pgrecall_repo::id::BackupId;
+use serde::Serialize;
+
+/// What is to be kept of one lineage of a cluster. Counts of zero and absent durations keep nothing
+/// by themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeepRules {
+    /// The newest so many.
+    pub last: u32,
+    /// Those younger than this.
+    pub within: Option<SignedDuration>,
+    /// Those that it takes to get to any moment of this long a time.
+    pub window: Option<SignedDuration>,
+    /// The newest of each of the last so many days, weeks, months and years that have one.
+    pub daily: u32,
+    /// Weeks, from Monday (ISO 8601).
+    pub weekly: u32,
+    /// Calendar months.
+    pub monthly: u32,
+    /// Calendar years.
+    pub yearly: u32,
+}
+
+impl KeepRules {
+    /// Whether nothing is asked for: then everything is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A backup that the rules decide on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The backup.
+    pub id: BackupId,
+    /// When it was consistent.
+    pub ended: Timestamp,
+    /// Whether it can be restored as far as the catalog can tell: its WAL is stored.
+    pub good: bool,
+    /// Whether pages of it were damaged in the source already.
+    pub damaged: bool,
+    /// Whether recovery from it can follow the newest timeline: after a restore to an earlier moment
+    /// the backups of the abandoned timeline are younger, and do not lead to what the server is now.
+    pub leads_to_newest: bool,
+    /// Why a person wants it kept, if so.
+    pub held: Option<String>,
+}
+
+/// Why a backup is kept.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "rule", rename_all = "snake_case")]
+pub enum Reason {
+    /// It is one of the newest.
+    Last {
+        /// 1 for the newest.
+        place: u32,
+    },
+    /// It is young.
+    Within,
+    /// Moments of the recovery window are reached from it.
+    Window,
+    /// It is the newest of a period.
+    Newest {
+        /// Such as `2026-11-22`, `2026-W47`, `2026-11` or `2026`.
+        of: String,
+    },
+    /// A person holds it.
+    Held {
+        /// Why.
+        reason: String,
+    },
+    /// It is the last one that can be restored, or the last one of those without damage, or of
+    /// those that lead to the newest timeline.
+    LastGood,
+}
+
+impl Reason {
+    /// Whether WAL after it is kept because of it, and not only what makes it consistent: a backup
+    /// kept for its date is a state of that date.
+    #[must_use]
+    pub const fn keeps_wal_after(&self) -> bool {
+        matches!(self, Self::Last { .. } | Self::Within | Self::Window | Self::LastGood)
+    }
+}
+
+/// Why each backup is kept; those without a reason go.
+pub type Reasons = BTreeMap<BackupId, Vec<Reason>>;
+
+/// Applies the rules to the backups of one lineage.
+#[must_use]
+pub fn judge(
+    candidates: &[Candidate],
+    rules: &KeepRules,
+    now: Timestamp,
+    zone: &TimeZone,
+) -> Reasons {
+    let mut newest_first: Vec<&Candidate> = candidates.iter().collect();
+    newest_first.sort_by(|a, b| (b.ended, b.id).cmp(&(a.ended, a.id)));
+    let mut reasons = Reasons::new();
+    let mut keep = |backup: &Candidate, reason: Reason| {
+        reasons.entry(backup.id).or_default().push(reason);
+    };
+    // A count is of backups that serve: a run of failures must not push out what works.
+    let good = || newest_first.iter().copied().filter(|backup| backup.good);
+    for (backup, place) in good().zip(1..=rules.last) {
+        keep(backup, Reason::Last { place });
+    }
+    for backup in &newest_first {
+        if let Some(reason) = &backup.held {
+            keep(backup, Reason::Held { reason: reason.clone() });
+        }
+        if rules.within.is_some_and(|span| now.duration_since(backup.ended) <= span) {
+            keep(backup, Reason::Within);
+        }
+    }
+    if let Some(span) = rules.window {
+        let begins = now.checked_sub(span).unwrap_or(Timestamp::MIN);
+        for backup in &newest_first {
+            if backup.ended > begins {
+                keep(backup, Reason::Window);
+            }
+        }
+        // The moments at the window's beginning are reached from the last one before it.
+        if let Some(before) = good().find(|backup| backup.ended <= begins) {
+            keep(before, Reason::Window);
+        }
+    }
+    for (count, period) in [
+        (rules.daily, Period::Day),
+        (rules.weekly, Period::Week),
+        (rules.monthly, Period::Month),
+        (rules.yearly, Period::Year),
+    ] {
+        for (backup, of) in newest_of_each(good(), period, zone, count) {
+            keep(backup, Reason::Newest { of });
+        }
+    }
+    let undamaged = good().find(|backup| !backup.damaged);
+    let leading = good().find(|backup| backup.leads_to_newest);
+    let last_good = [good().next(), undamaged, leading];
+    for backup in last_good.into_iter().flatten() {
+        keep(backup, Reason::LastGood);
+    }
+    for reasons in reasons.values_mut() {
+        reasons.sort();
+        reasons.dedup();
+    }
+    reasons
+}
+
+/// A period of the calendar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Period {
+    Day,
+    Week,
+    Month,
+    Year,
+}
+
+impl Period {
+    fn name(self, date: Date) -> String {
+        match self {
+            Self::Day => date.to_string(),
+            Self::Week => {
+                let week = date.iso_week_date();
+                format!("{:04}-W{:02}", week.year(), week.week())
+            }
+            Self::Month => format!("{:04}-{:02}", date.year(), date.month()),
+            Self::Year => format!("{:04}", date.year()),
+        }
+    }
+}
+
+fn newest_of_each<'a>(
+    newest_first: impl Iterator<Item = &'a Candidate>,
+    period: Period,
+    zone: &TimeZone,
+    count: u32,
+) -> Vec<(&'a Candidate, String)> {
+    let mut found: Vec<(&Candidate, String)> = Vec::new();
+    for backup in newest_first {
+        let of = period.name(backup.ended.to_zoned(zone.clone()).date());
+        if found.last().is_some_and(|(_, last)| *last == of) {
+            continue;
+        }
+        if found.len() >= usize::try_from(count).unwrap_or(usize::MAX) {
+            break;
+        }
+        found.push((backup, of));
+    }
+    found
+}
+
+/// The earliest moment that can be reached: the oldest of these backups.
+#[must_use]
+pub fn reach_back(candidates: &[Candidate], kept: &Reasons) -> Option<Timestamp> {
+    let continuous = |backup: &&Candidate| {
+        backup.good
+            && kept
+                .get(&backup.id)
+                .is_some_and(|reasons| reasons.iter().any(Reason::keeps_wal_after))
+    };
+    let oldest = candidates.iter().filter(continuous).map(|backup| backup.ended).min()?;
+    oldest.round(Unit::Second).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u8) -> BackupId {
+        BackupId::from_bytes([number; 16])
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn backup(number: u8, ended: &str) -> Candidate {
+        Candidate {
+            id: id(number),
+            ended: at(ended),
+            good: true,
+            damaged: false,
+            leads_to_newest: true,
+            held: None,
+        }
+    }
+
+    /// One a day at two o'clock, from 1 October 2026 on.
+    fn days(count: u8) -> Vec<Candidate> {
+        let first = at("2026-10-01T02:00:00Z");
+        let day = |number: u8| first + SignedDuration::from_hours(24 * i64::from(number));
+        (0..count).map(|number| backup(number, &day(number).to_string())).collect()
+    }
+
+    fn kept(candidates: &[Candidate], rules: &KeepRules, now: &str) -> Vec<u8> {
+        let kept = judge(candidates, rules, at(now), &TimeZone::UTC);
+        kept.keys().map(|id| id.as_bytes()[0]).collect()
+    }
+
+    #[test]
+    fn the_last_ones_are_counted_among_those_that_serve() {
+        let mut all = days(5);
+        all[4].good = false;
+        let rules = KeepRules { last: 2, ..KeepRules::default() };
+        assert_eq!(kept(&all, &rules, "2026-10-06T00:00:00Z"), vec![2, 3]);
+    }
+
+    #[test]
+    fn the_last_good_one_stays_whatever_the_rules_say() {
+        let mut all = days(4);
+        all[3].damaged = true;
+        let rules = KeepRules { within: Some(SignedDuration::ZERO), ..KeepRules::default() };
+        let reasons = judge(&all, &rules, at("2030-01-01T00:00:00Z"), &TimeZone::UTC);
+        assert_eq!(reasons.get(&id(3)), Some(&vec![Reason::LastGood]), "it can be restored");
+        assert_eq!(reasons.get(&id(2)), Some(&vec![Reason::LastGood]), "it has no damage");
+        assert_eq!(reasons.len(), 2);
+    }
+
+    #[test]
+    fn a_backup_that_leads_to_the_newest_timeline_stays() {
+        let mut all = days(4);
+        all[2].leads_to_newest = false;
+        all[3].leads_to_newest = false;
+        let rules = KeepRules { last: 1, ..KeepRules::default() };
+        assert_eq!(kept(&all, &rules, "2026-10-06T01:00:00Z"), vec![1, 3]);
+    }
+
+    #[test]
+    fn a_window_needs_the_last_one_before_it() {
+        let window = Some(SignedDuration::from_hours(48));
+        let rules = KeepRules { window, ..KeepRules::default() };
+        // From 4 October 01:00 on: that of the 3rd leads there.
+        assert_eq!(kept(&days(5), &rules, "2026-10-06T01:00:00Z"), vec![2, 3, 4]);
+        let mut broken = days(5);
+        broken[2].good = false;
+        assert_eq!(kept(&broken, &rules, "2026-10-06T01:00:00Z"), vec![1, 3, 4]);
+    }
+
+    #[test]
+    fn grandfather_father_and_son_at_once() {
+        let all = days(60);
+        let rules = KeepRules { daily: 3, weekly: 2, monthly: 2, yearly: 1, ..Default::default() };
+        // The last is of 29 November, a Sunday.
+        let reasons = judge(&all, &rules, at("2026-11-29T03:00:00Z"), &TimeZone::UTC);
+        let of = |number: u8| reasons.get(&id(number)).cloned().unwrap_or_default();
+        let newest = |of: &str| Reason::Newest { of: of.into() };
+        let all_of_the_newest = [
+            newest("2026"),
+            newest("2026-11"),
+            newest("2026-11-29"),
+            newest("2026-W48"),
+            Reason::LastGood,
+        ];
+        assert_eq!(of(59), all_of_the_newest);
+        assert_eq!(of(58), vec![newest("2026-11-28")]);
+        assert_eq!(of(57), vec![newest("2026-11-27")]);
+        assert_eq!(of(52), vec![newest("2026-W47")]);
+        assert_eq!(of(30), vec![newest("2026-10")]);
+        assert_eq!(reasons.len(), 5);
+    }
+
+    #[test]
+    fn days_are_those_of_the_zone() {
+        let all = [backup(1, "2026-11-22T23:30:00Z"), backup(2, "2026-11-22T12:00:00Z")];
+        let rules = KeepRules { daily: 2, ..KeepRules::default() };
+        let now = at("2026-11-24T00:00:00Z");
+        assert_eq!(judge(&all, &rules, now, &TimeZone::UTC).len(), 1);
+        let zone = TimeZone::get("Europe/Berlin").unwrap();
+        assert_eq!(judge(&all, &rules, now, &zone).len(), 2, "half past midnight of the 23rd");
+    }
+
+    #[test]
+    fn what_a_person_holds_stays() {
+        let mut all = days(3);
+        all[0].held = Some("audit 2026".into());
+        let rules = KeepRules { last: 1, ..KeepRules::default() };
+        assert_eq!(kept(&all, &rules, "2026-10-06T00:00:00Z"), vec![0, 2]);
+    }
+
+    #[test]
+    fn one_reaches_back_to_the_oldest_one_with_wal_after_it() {
+        let all = days(40);
+        let rules = KeepRules { last: 3, monthly: 2, ..KeepRules::default() };
+        let reasons = judge(&all, &rules, at("2026-11-10T00:00:00Z"), &TimeZone::UTC);
+        assert!(reasons.contains_key(&id(30)), "that of 31 October");
+        assert_eq!(reach_back(&all, &reasons), Some(all[37].ended));
+    }
+}
