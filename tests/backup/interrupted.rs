@@ -8,12 +8,12 @@ use crate::ground::{
 };
 use crate::site::{Site, newest_major, wait_for};
 
-/// A cluster with tables that do not compress away.
+/// A cluster with a table that does not compress away, and whose pages autovacuum leaves alone.
 fn filled(site: &Site) -> Cluster {
     let cluster = site.primary(newest_major());
     cluster.psql(
-        "CREATE TABLE t AS SELECT i AS id, md5(i::text) || md5((-i)::text) AS v
-           FROM generate_series(1, 300000) i",
+        "CREATE TABLE t WITH (autovacuum_enabled = off) AS
+           SELECT i AS id, md5(i::text) || md5((-i)::text) AS v FROM generate_series(1, 300000) i",
     );
     cluster
 }
