@@ -1,5 +1,5 @@
-//! A repository whose disk fills up in the middle of a backup: told as such, nothing that was there is
-//! harmed, and with room the next try goes on.
+//! A repository whose disk fills up in the middle of a backup: told as such, nothing that was there
+//! is harmed, and with room the next try goes on.
 
 use std::path::Path;
 

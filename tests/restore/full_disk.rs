@@ -1,5 +1,5 @@
-//! A restore onto a disk that fills up meanwhile: told as such, nothing that could be started is left,
-//! and with room the same command goes on.
+//! A restore onto a disk that fills up meanwhile: told as such, nothing that could be started is
+//! left, and with room the same command goes on.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! A cluster that was made anew under the name of an old one: both are kept apart, a person says which
-//! one is meant, and each comes back with its own rows.
+//! A cluster that was made anew under the name of an old one: both are kept apart, a person says
+//! which one is meant, and each comes back with its own rows.
 
 use std::path::Path;
 

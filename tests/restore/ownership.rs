@@ -1,5 +1,5 @@
-//! Whose the files are, and who may read them: a restore by root gives everything to the owner of the
-//! place, and a cluster whose group may read stays so.
+//! Whose the files are, and who may read them: a restore by root gives everything to the owner of
+//! the place, and a cluster whose group may read stays so.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};

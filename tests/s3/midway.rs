@@ -1,6 +1,6 @@
-//! A bucket that fails in the middle of `init`, `backup`, `restore` and `verify`: storms of 503, and
-//! credentials that expire. Each ends with the code and the words for it, harms nothing that was
-//! stored, and goes on when the bucket is well again.
+//! A bucket that fails in the middle of `init`, `backup`, `restore` and `verify`: storms of 503,
+//! and credentials that expire. Each ends with the code and the words for it, harms nothing that
+//! was stored, and goes on when the bucket is well again.
 
 use pgrecall_testkit::postgres::Cluster;
 use pgrecall_testkit::scripted_s3::{Meddle, Reply, Request};

@@ -1,5 +1,5 @@
-//! A bucket that fails `wal push` at the segment's own put, and `wal fetch` at its own get, behind a
-//! root that reads well.
+//! A bucket that fails `wal push` at the segment's own put, and `wal fetch` at its own get, behind
+//! a root that reads well.
 
 use pgrecall_testkit::postgres::Stop;
 use pgrecall_testkit::scripted_s3::{Meddle, Reply, Request};

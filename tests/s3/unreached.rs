@@ -1,5 +1,5 @@
-//! A cluster that never ran, with a repository that is never reached: the server of its bucket answers
-//! by a script.
+//! A cluster that never ran, with a repository that is never reached: the server of its bucket
+//! answers by a script.
 
 use std::fs;
 use std::path::Path;

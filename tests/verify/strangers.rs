@@ -1,5 +1,5 @@
-//! `backup` and `check` with a key that opens nothing, a repository of a newer version, and a server that
-//! is another cluster's: refused in words, and nothing is written.
+//! `backup` and `check` with a key that opens nothing, a repository of a newer version, and a
+//! server that is another cluster's: refused in words, and nothing is written.
 
 use std::process::Command;
 
