@@ -392,7 +392,8 @@ async fn notes(cluster: &ClusterStore, repository: &Repository) {
         let dead = BackupSession::begin(sealed.clone(), at, &note("db9")).await;
         dead.expect("it begins").put_start("1".into(), "0/800028".into()).await.expect("a start");
         let name = names::expired(domain).entry(number);
-        let expired = Expired { backups: vec![BackupId::random(sealed.random())] };
+        let expired =
+            Expired { backups: vec![BackupId::random(sealed.random())], ..Expired::default() };
         sealed.put(Kind::Expired, &name, &expired).await.expect("a log entry");
         let chunk = DamagedChunk {
             pack: PackId::random(sealed.random()),

@@ -392,7 +392,7 @@ async fn debris(sealed: &SealedStore, first: BackupId) {
     begin(sealed).await;
     let dead = begin(sealed).await;
     backup::end_dead(sealed, &at(), dead.id(), "its host is gone".into()).await.unwrap();
-    let expired = Expired { backups: vec![dead.id()] };
+    let expired = Expired { backups: vec![dead.id()], ..Expired::default() };
     let entry = names::expired(&at().domain).entry(0);
     sealed.put(Kind::Expired, &entry, &expired).await.unwrap();
     let note = DamagedChunk {

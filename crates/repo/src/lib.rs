@@ -16,6 +16,7 @@ pub mod backup;
 pub mod chunks;
 pub mod codec;
 pub mod error;
+pub mod expired;
 pub mod format;
 pub mod id;
 pub mod index;

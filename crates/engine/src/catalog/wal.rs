@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pgrecall_pgformat::timeline::History;
 use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineId};
 use pgrecall_repo::archive;
+use pgrecall_repo::expired::ExpiredLog;
 use pgrecall_repo::names;
 use pgrecall_store::Key;
 
@@ -13,6 +14,7 @@ use crate::archive::holder::{self, Holders};
 use crate::cluster::ClusterStore;
 use crate::details::Position;
 use crate::error::EngineError;
+use crate::retention::expire;
 use crate::wal_place;
 
 /// No history file is longer.
@@ -93,6 +95,8 @@ pub struct StoredWal {
     pub bad_histories: Vec<BadHistory>,
     /// Which objects hold the files whose collisions were settled.
     pub holders: Holders,
+    /// Segments that end here or before may have expired.
+    pub expired_below: Option<Lsn>,
 }
 
 impl StoredWal {
@@ -107,6 +111,7 @@ impl StoredWal {
         let below = names::cluster_prefix(&cluster.at, "")?;
         let listed = cluster.sealed.list(&below).await?;
         wal.holders = Holders::of(&cluster.sealed, &listed).await?;
+        wal.expired_below = expired_below(cluster).await?;
         for object in &listed {
             let rest = object.key.strip_prefix(&below).unwrap_or_default();
             let mut parts = rest.split('/');
@@ -375,6 +380,18 @@ impl Way {
     #[must_use]
     pub fn end_of(&self, last: Option<SegmentNumber>) -> Lsn {
         last.map_or_else(|| self.first.start(self.size), |last| last.end(self.size))
+    }
+}
+
+/// Up to where the log says that WAL has expired; a log that does not read says nothing.
+async fn expired_below(cluster: &ClusterStore) -> Result<Option<Lsn>, EngineError> {
+    let read = async {
+        let log = ExpiredLog::read(&cluster.sealed, cluster.domain()).await?;
+        expire::expired_below(cluster, &log)
+    };
+    match read.await {
+        Err(error) if is_damage(&error) => Ok(None),
+        read => read,
     }
 }
 

@@ -1,4 +1,6 @@
 //! Retention: which backups and which WAL are kept, and how the others go.
 
+pub mod expire;
+pub mod plan;
 pub mod rules;
 pub mod wal;

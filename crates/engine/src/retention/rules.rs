@@ -106,7 +106,7 @@ pub fn judge(
     zone: &TimeZone,
 ) -> Reasons {
     let mut newest_first: Vec<&Candidate> = candidates.iter().collect();
-    newest_first.sort_by(|a, b| (b.ended, b.id).cmp(&(a.ended, a.id)));
+    newest_first.sort_by_key(|backup| std::cmp::Reverse((backup.ended, backup.id)));
     let mut reasons = Reasons::new();
     let mut keep = |backup: &Candidate, reason: Reason| {
         reasons.entry(backup.id).or_default().push(reason);

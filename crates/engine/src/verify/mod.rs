@@ -193,7 +193,17 @@ fn report_gaps(stored: &StoredWal, backups: &[Known], report: &mut VerifyReport)
             *hurt.entry(gap).or_default() += 1;
         }
     }
+    let expired = |gap: &Gap| stored.expired_below.is_some_and(|below| gap.end() <= below);
     for (gap, backups) in &hurt {
+        if expired(gap) {
+            let consequence = format!(
+                "it has expired: {backups} backups before it are kept as they are, and recovery \
+                 from them ends at {}",
+                gap.start()
+            );
+            report.add(Severity::Note, gap.files(), gap.how_many(), consequence);
+            continue;
+        }
         report.add_missing(
             gap.files(),
             gap.how_many(),

@@ -289,11 +289,25 @@ impl Document for Resolution {
     const VERSION: u32 = 1;
 }
 
-/// Backups that were expired or ended; ids stay in it for ever.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Backups that were expired or ended, whose ids stay in it for ever, and WAL that was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expired {
     /// Their ids.
     pub backups: Vec<BackupId>,
+    /// Up to where WAL was expired, one entry for each lineage.
+    #[serde(default)]
+    pub wal: Vec<ExpiredWal>,
+}
+
+/// The WAL of one lineage that was expired.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpiredWal {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Its system identifier.
+    pub lineage: String,
+    /// Segments that end here or before may be gone; an LSN as PostgreSQL writes it.
+    pub below: String,
 }
 
 impl Document for Expired {

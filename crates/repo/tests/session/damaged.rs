@@ -115,7 +115,7 @@ async fn what_is_not_needed_and_rots_ends_no_restore() {
     let ids = committed(&sealed).await;
     let log = names::expired(&at().domain);
     for number in [0, 1] {
-        let entry = Expired { backups: vec![] };
+        let entry = Expired { backups: vec![], ..Expired::default() };
         sealed.put(Kind::Expired, &log.entry(number), &entry).await.unwrap();
     }
     rot(&store, &log.entry(1), 120).await;

@@ -1,0 +1,95 @@
+//! Carrying an expiry out: the log first, then the manifests that it names, then WAL.
+
+use pgrecall_pgformat::Lsn;
+use pgrecall_repo::expired::{self, ExpiredLog};
+use pgrecall_repo::format::document::{Expired, ExpiredWal};
+use pgrecall_repo::sealed_store::Stored;
+use serde::Serialize;
+
+use super::plan::{ExpirePlan, old_wal};
+use super::wal::{OldWal, WalCut};
+use crate::cancel::Cancel;
+use crate::cluster::ClusterStore;
+use crate::error::{EngineError, ErrorKind};
+use crate::progress::Progress;
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Done {
+    /// Manifests that are gone, those of earlier entries of the log included.
+    pub manifests: u64,
+    /// WAL objects that are gone.
+    pub wal_objects: u64,
+    /// Their bytes.
+    pub wal_bytes: u64,
+}
+
+/// Carries a plan out. It can be ended at any moment and begun again.
+///
+/// # Errors
+/// `Conflict` when another host has expired something since the plan was made: nothing was done,
+/// and a new plan may be another one. The store's failures.
+pub async fn carry_out(
+    cluster: &ClusterStore,
+    plan: &ExpirePlan,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<Done, EngineError> {
+    let (sealed, domain) = (&cluster.sealed, cluster.domain());
+    let more = Expired {
+        backups: plan.expires.iter().map(|row| row.id).collect(),
+        wal: expired_wal(cluster, &plan.wal, &plan.log)?.into_iter().collect(),
+    };
+    if !more.backups.is_empty() || !more.wal.is_empty() {
+        progress.phase("writing down what expires", None);
+        if plan.log.append(sealed, domain, more).await? == Stored::Other {
+            let message = "another host has expired something since this plan was made";
+            return Err(EngineError::refused(ErrorKind::Conflict, message)
+                .hint("Make a new plan: run the command again."));
+        }
+    }
+    progress.phase("removing backups", None);
+    let mut done =
+        Done { manifests: expired::remove_manifests(sealed, domain).await?, ..Done::default() };
+    // Looked at again: a backup may have begun since, on a standby that lags behind.
+    let (_, old) = old_wal(cluster, &plan.anchors).await?;
+    progress.phase("removing WAL", Some(old.iter().map(|object| object.bytes).sum()));
+    for OldWal { object, bytes } in old {
+        cancel.check()?;
+        sealed.store().delete(&object).await.map_err(pgrecall_repo::RepoError::from)?;
+        progress.advance(bytes);
+        done.wal_objects += 1;
+        done.wal_bytes = done.wal_bytes.saturating_add(bytes);
+    }
+    expired::remove_lower_entries(sealed, domain).await?;
+    Ok(done)
+}
+
+/// What the log is to say of the lineage's WAL; nothing when it says so already.
+fn expired_wal(
+    cluster: &ClusterStore,
+    cut: &WalCut,
+    log: &ExpiredLog,
+) -> Result<Option<ExpiredWal>, EngineError> {
+    let WalCut::Below { lsn, .. } = cut else { return Ok(None) };
+    let (name, lineage) = (cluster.at.cluster.to_string(), cluster.at.lineage.clone());
+    let before = expired_below(cluster, log)?;
+    let grows = before.is_none_or(|before| before < *lsn);
+    Ok(grows.then(|| ExpiredWal { cluster: name, lineage, below: lsn.to_string() }))
+}
+
+/// Up to where the log says that the lineage's WAL has expired.
+///
+/// # Errors
+/// When it says so in words that are no LSN.
+pub fn expired_below(cluster: &ClusterStore, log: &ExpiredLog) -> Result<Option<Lsn>, EngineError> {
+    let own = |wal: &&ExpiredWal| {
+        wal.cluster == cluster.at.cluster.as_str() && wal.lineage == cluster.at.lineage
+    };
+    let Some(wal) = log.entry().wal.iter().find(own) else { return Ok(None) };
+    let lsn = wal.below.parse().map_err(|source| EngineError::Postgres {
+        path: "the log of expired backups".into(),
+        source,
+    })?;
+    Ok(Some(lsn))
+}

@@ -1,0 +1,255 @@
+//! The plan of an expiry: made from listings and manifests, printed, and only then carried out.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use pgrecall_pgformat::{Lsn, TimelineId};
+use pgrecall_repo::backup::{LiveIntent, live_intents};
+use pgrecall_repo::expired::ExpiredLog;
+use pgrecall_repo::id::BackupId;
+use pgrecall_repo::names;
+use serde::Serialize;
+
+use super::rules::{self, Candidate, KeepRules, Reason};
+use super::wal::{self, KeptBackup, OldWal, UnderWay, WalAfter, WalCut};
+use crate::catalog::reach::{self, Times};
+use crate::catalog::wal::StoredWal;
+use crate::catalog::{self, Known, UnreadableRow};
+use crate::clock::Clock;
+use crate::cluster::ClusterStore;
+use crate::error::{EngineError, ErrorKind};
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct ExpireRequest {
+    /// What to keep.
+    pub rules: KeepRules,
+    /// Whose days, weeks, months and years count.
+    pub zone: TimeZone,
+    /// Backups that people hold, and why.
+    pub held: BTreeMap<BackupId, String>,
+    /// Tells the time.
+    pub clock: Clock,
+}
+
+/// A backup that stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeptRow {
+    /// The backup.
+    pub id: BackupId,
+    /// When it was consistent, RFC 3339.
+    pub ended: String,
+    /// Why it stays.
+    pub reasons: Vec<Reason>,
+}
+
+/// A backup that goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExpiringRow {
+    /// The backup.
+    pub id: BackupId,
+    /// When it was consistent, RFC 3339.
+    pub ended: String,
+    /// Bytes of all its files; what of them is stored for it alone only a collection can tell.
+    pub bytes: u64,
+}
+
+/// What an expiry will do.
+#[derive(Debug, Clone, Serialize)]
+pub struct ExpirePlan {
+    /// The cluster.
+    pub cluster: String,
+    /// Its system identifier, in decimal.
+    pub system_identifier: String,
+    /// Backups that stay, the oldest first.
+    pub keeps: Vec<KeptRow>,
+    /// Backups that go, the oldest first.
+    pub expires: Vec<ExpiringRow>,
+    /// What goes of the WAL.
+    pub wal: WalCut,
+    /// How many WAL objects that is.
+    pub wal_objects: u64,
+    /// Their bytes.
+    pub wal_bytes: u64,
+    /// How far back one can go in time before it, RFC 3339.
+    pub reaches_back_to: Option<String>,
+    /// And after it.
+    pub will_reach_back_to: Option<String>,
+    /// The log that the plan goes by.
+    #[serde(skip)]
+    pub(super) log: ExpiredLog,
+    /// The backups that stay, as far as WAL is concerned.
+    #[serde(skip)]
+    pub(super) anchors: Vec<KeptBackup>,
+}
+
+impl ExpirePlan {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.expires.is_empty() && self.wal_objects == 0
+    }
+}
+
+/// Makes a plan for one lineage of a cluster. Nothing is written.
+///
+/// # Errors
+/// `Invalid` without rules; damage to whatever the plan would have to go by, for who deletes must
+/// know all of it; the store's failures.
+pub async fn plan(
+    cluster: &ClusterStore,
+    request: &ExpireRequest,
+) -> Result<ExpirePlan, EngineError> {
+    if request.rules.is_empty() {
+        let message = "no rule says what to keep, so everything is kept";
+        return Err(EngineError::refused(ErrorKind::Invalid, message).hint(
+            "Set keep_last, keep_window, keep_daily, … in [retention], or give --keep-last.",
+        ));
+    }
+    // Manifests first, then the log (G5).
+    let (known, unreadable) = catalog::backups(cluster).await?;
+    require_readable(&unreadable)?;
+    let log = ExpiredLog::read(&cluster.sealed, cluster.domain()).await?;
+    let known: Vec<Known> = known
+        .into_iter()
+        .filter(|backup| !log.entry().backups.contains(&backup.manifest.backup))
+        .collect();
+    let stored = StoredWal::read(cluster).await?;
+    let candidates = candidates(cluster, &known, &stored, request).await?;
+    let now = request.clock.now();
+    let reasons = rules::judge(&candidates, &request.rules, now, &request.zone);
+    let everything = rules::judge(&candidates, &all(), now, &request.zone);
+    let mut plan = ExpirePlan {
+        cluster: cluster.at.cluster.to_string(),
+        system_identifier: cluster.at.lineage.clone(),
+        keeps: Vec::new(),
+        expires: Vec::new(),
+        wal: WalCut::Nothing { why: String::new() },
+        wal_objects: 0,
+        wal_bytes: 0,
+        reaches_back_to: text(rules::reach_back(&candidates, &everything)),
+        will_reach_back_to: text(rules::reach_back(&candidates, &reasons)),
+        log,
+        anchors: Vec::new(),
+    };
+    for backup in &known {
+        let (id, ended) = (backup.manifest.backup, backup.details.ended.clone());
+        match reasons.get(&id) {
+            Some(reasons) => {
+                plan.anchors.push(anchor(backup, reasons));
+                plan.keeps.push(KeptRow { id, ended, reasons: reasons.clone() });
+            }
+            None => {
+                plan.expires.push(ExpiringRow { id, ended, bytes: backup.manifest.bytes });
+            }
+        }
+    }
+    let (cut, old) = old_wal(cluster, &plan.anchors).await?;
+    plan.wal = cut;
+    plan.wal_objects = u64::try_from(old.len()).unwrap_or(u64::MAX);
+    plan.wal_bytes = old.iter().map(|object| object.bytes).sum();
+    Ok(plan)
+}
+
+/// Rules that keep everything.
+fn all() -> KeepRules {
+    KeepRules { last: u32::MAX, ..KeepRules::default() }
+}
+
+fn text(moment: Option<Timestamp>) -> Option<String> {
+    moment.map(|moment| moment.to_string())
+}
+
+fn require_readable(unreadable: &[UnreadableRow]) -> Result<(), EngineError> {
+    let Some(row) = unreadable.first() else { return Ok(()) };
+    let message = format!(
+        "{} backups do not read, so nobody knows which WAL they need; {}: {}",
+        unreadable.len(),
+        row.id,
+        row.reason
+    );
+    Err(EngineError::refused(ErrorKind::Corrupt, message)
+        .hint("`pgrecall verify` says what is wrong. Until then nothing expires."))
+}
+
+async fn candidates(
+    cluster: &ClusterStore,
+    known: &[Known],
+    stored: &StoredWal,
+    request: &ExpireRequest,
+) -> Result<Vec<Candidate>, EngineError> {
+    let newest = stored.timelines().into_iter().max();
+    let mut times = Times::new(cluster);
+    let mut candidates = Vec::with_capacity(known.len());
+    for backup in known {
+        let details = &backup.details;
+        let id = backup.manifest.backup;
+        let reach = reach::of(details, stored, &mut times).await?;
+        candidates.push(Candidate {
+            id,
+            ended: ended(backup)?,
+            good: reach::is_consistent(&reach, details, stored),
+            damaged: !details.damage.is_empty(),
+            leads_to_newest: newest.is_none_or(|newest| leads_to(backup, stored, newest)),
+            held: request.held.get(&id).cloned(),
+        });
+    }
+    Ok(candidates)
+}
+
+fn ended(backup: &Known) -> Result<Timestamp, EngineError> {
+    backup.details.ended.parse().map_err(|error: jiff::Error| {
+        let id = backup.manifest.backup;
+        let message = format!("the backup {id} does not say when it ended: {error}");
+        EngineError::refused(ErrorKind::Corrupt, message)
+    })
+}
+
+fn leads_to(backup: &Known, stored: &StoredWal, newest: TimelineId) -> bool {
+    let (start, stop) = (backup.details.start, backup.details.stop);
+    let history = stored.history(newest);
+    // Left before the backup was consistent, its timeline leads nowhere else.
+    let left = history.switch_point(stop.timeline);
+    history.path_from(start.timeline, start.lsn).is_some()
+        && history.contains(stop.timeline)
+        && left.is_none_or(|left| stop.lsn <= left)
+}
+
+fn anchor(backup: &Known, reasons: &[Reason]) -> KeptBackup {
+    let after = match reasons.iter().any(Reason::keeps_wal_after) {
+        true => WalAfter::All,
+        false => WalAfter::None,
+    };
+    KeptBackup { start: backup.details.start.lsn, stop: backup.details.stop.lsn, after }
+}
+
+/// What goes of the WAL, by the backups that stay and those that are under way now.
+///
+/// # Errors
+/// When the store fails.
+pub(super) async fn old_wal(
+    cluster: &ClusterStore,
+    anchors: &[KeptBackup],
+) -> Result<(WalCut, Vec<OldWal>), EngineError> {
+    // What comes while this is listed is newer than all that goes.
+    let below = names::cluster_prefix(&cluster.at, "")?;
+    let listed = cluster.sealed.list(&below).await?;
+    let live = live_intents(&cluster.sealed, &cluster.at).await?;
+    let live = live.iter().map(under_way).collect::<Result<Vec<_>, _>>()?;
+    let cut = WalCut::settle(anchors, &live);
+    let old = wal::old_wal(&listed, &below, &cut);
+    Ok((cut, old))
+}
+
+fn under_way(live: &LiveIntent) -> Result<UnderWay, EngineError> {
+    let id = live.intent.backup;
+    let start = match &live.start {
+        None => None,
+        Some(start) => Some(start.lsn.parse::<Lsn>().map_err(|source| EngineError::Postgres {
+            path: format!("the start of backup {id}"),
+            source,
+        })?),
+    };
+    Ok(UnderWay { id, start })
+}

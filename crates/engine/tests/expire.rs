@@ -1,0 +1,326 @@
+//! Expiry over a repository in memory: what the plan says is what goes, whatever fails when, and
+//! whatever happens beside it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use pgrecall_engine::cancel::Cancel;
+use pgrecall_engine::catalog;
+use pgrecall_engine::clock::{Clock, TimeSource};
+use pgrecall_engine::cluster::{ClusterFacts, ClusterStore};
+use pgrecall_engine::error::{EngineError, ErrorKind};
+use pgrecall_engine::progress::Progress;
+use pgrecall_engine::retention::expire::{Done, carry_out};
+use pgrecall_engine::retention::plan::{ExpirePlan, ExpireRequest, plan};
+use pgrecall_engine::retention::rules::KeepRules;
+use pgrecall_engine::retention::wal::WalCut;
+use pgrecall_pgformat::TimelineId;
+use pgrecall_pgformat::control::{ControlFile, DataChecksums};
+use pgrecall_repo::backup::{BackupNote, BackupSession};
+use pgrecall_repo::format::document::Manifest;
+use pgrecall_repo::format::root::RootSuite;
+use pgrecall_repo::id::BackupId;
+use pgrecall_repo::keys::{KeyFile, Unlock};
+use pgrecall_repo::names;
+use pgrecall_repo::random::SharedRandom;
+use pgrecall_repo::repository::{Created, KeyNote, OpenOptions, Repository};
+use pgrecall_repo::sealed_store::SealedStore;
+use pgrecall_store::{Key, MemoryStore, Put, Store};
+use pgrecall_testkit::stores::{Calls, FailNth, Hooked, Lasting};
+
+/// The clock stands still at the end of November.
+struct Noon;
+
+impl TimeSource for Noon {
+    fn now(&self) -> Timestamp {
+        "2026-11-30T12:00:00Z".parse().unwrap()
+    }
+
+    fn elapsed(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+}
+
+struct Bench {
+    store: Arc<dyn Store>,
+    repository: Repository,
+    cluster: ClusterStore,
+}
+
+impl Bench {
+    /// A cluster with segments 1 to 20 of a mebibyte each.
+    async fn new() -> Self {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let random = SharedRandom::system();
+        let options = OpenOptions {
+            id: None,
+            suite: RootSuite::Aes256Gcm,
+            fingerprint: None,
+            unlock: Unlock::KeyFile(KeyFile::random(&random)),
+            random,
+            cache: None,
+        };
+        let note = KeyNote { label: "db1".into(), now: "2026-11-22T00:00:00Z".into() };
+        let made = Repository::create(store.clone(), options, &note).await.unwrap();
+        let Created::New(repository) = made else { panic!("the store is empty") };
+        let cluster = register(&repository, 7).await;
+        let bench = Self { store, repository: *repository, cluster };
+        for number in 1..=20 {
+            bench.put(&segment(number)).await;
+        }
+        bench
+    }
+
+    async fn put(&self, path: &str) {
+        let name = names::cluster_object(&self.cluster.at, path).unwrap();
+        let put = self.store.put_if_absent(&name, vec![7; 100].into()).await;
+        assert!(matches!(put, Put::Created), "{put:?}");
+    }
+
+    /// The segments that are stored.
+    async fn segments(&self) -> Vec<u64> {
+        let below = names::cluster_prefix(&self.cluster.at, "wal").unwrap();
+        let listed = self.cluster.sealed.list(&below).await.unwrap();
+        let number = |key: &Key| u64::from_str_radix(&key.file_name()[16..24], 16).unwrap();
+        listed.iter().map(|object| number(&object.key)).collect()
+    }
+
+    async fn backups(&self) -> Vec<BackupId> {
+        let (known, _) = catalog::backups(&self.cluster).await.unwrap();
+        known.iter().map(|backup| backup.manifest.backup).collect()
+    }
+
+    /// The cluster over a store whose calls of some kind fail from one on.
+    fn failing(&self, nth: u64) -> (ClusterStore, Arc<Hooked<FailNth>>) {
+        let failing = FailNth::over(
+            self.store.clone(),
+            Calls::all(),
+            nth,
+            Lasting::ForEver,
+            pgrecall_store::ErrorKind::Denied,
+        );
+        let sealed = &self.cluster.sealed;
+        let sealed =
+            SealedStore::new(failing.clone(), sealed.keys().clone(), sealed.random().clone());
+        (ClusterStore { sealed, ..self.cluster.clone() }, failing)
+    }
+}
+
+async fn register(repository: &Repository, system: u64) -> ClusterStore {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/pg/17/pg_control");
+    let mut facts =
+        ClusterFacts::of(&ControlFile::decode(&std::fs::read(folder).unwrap()).unwrap());
+    facts.system_identifier = system;
+    let (domain, name) = ("main".parse().unwrap(), "main".parse().unwrap());
+    ClusterStore::register(repository, &domain, &name, facts).await.unwrap()
+}
+
+fn segment(number: u64) -> String {
+    format!("wal/1MiB/00000001/00000000/0000000100000000{number:08X}")
+}
+
+/// A backup that starts in segment `number` and is consistent there.
+async fn backup(cluster: &ClusterStore, number: u64, ended: &str) -> BackupId {
+    let session = begin(cluster).await;
+    let manifest = Manifest {
+        backup: session.id(),
+        cluster: cluster.at.cluster.to_string(),
+        lineage: cluster.at.lineage.clone(),
+        tables: vec![],
+        entries: 0,
+        bytes: 1000,
+        details: serde_json::json!({
+            "began": ended, "ended": ended, "host": "db1",
+            "major": cluster.facts.major, "server_version": 170011, "catalog_version": 202406281,
+            "from": "primary",
+            "start": {"timeline": TimelineId(1), "lsn": format!("0/{number:X}00028")},
+            "checkpoint_lsn": format!("0/{number:X}00060"),
+            "stop": {"timeline": TimelineId(1), "lsn": format!("0/{number:X}00130")},
+            "backup_label": "", "tablespace_map": "", "tablespaces": [], "pg_wal_link": null,
+            "page_size_bytes": 8192, "wal_segment_size": cluster.facts.wal_segment_size,
+            "relation_segment_pages": 131072, "data_checksums": DataChecksums::Off,
+            "chunk_bytes": 262144, "method": "full", "reference": null, "damage": [],
+            "stats": {}, "saw_backups": [],
+        }),
+    };
+    session.commit(&manifest).await.unwrap();
+    session.id()
+}
+
+async fn begin(cluster: &ClusterStore) -> BackupSession {
+    let note = BackupNote {
+        host: "db1".into(),
+        process: 1,
+        incarnation: String::new(),
+        began: "2026-11-22T00:00:00Z".into(),
+    };
+    BackupSession::begin(cluster.sealed.clone(), cluster.at.clone(), &note).await.unwrap()
+}
+
+/// Backups in segments 3, 8, 12 and 16, the first in October.
+async fn four(bench: &Bench) -> [BackupId; 4] {
+    let cluster = &bench.cluster;
+    [
+        backup(cluster, 3, "2026-10-15T02:00:00Z").await,
+        backup(cluster, 8, "2026-11-10T02:00:00Z").await,
+        backup(cluster, 12, "2026-11-20T02:00:00Z").await,
+        backup(cluster, 16, "2026-11-29T02:00:00Z").await,
+    ]
+}
+
+fn request(rules: KeepRules) -> ExpireRequest {
+    ExpireRequest { rules, zone: TimeZone::UTC, held: Default::default(), clock: Clock::new(Noon) }
+}
+
+fn two_and_two_months() -> ExpireRequest {
+    request(KeepRules { last: 2, monthly: 2, ..KeepRules::default() })
+}
+
+async fn planned(bench: &Bench, request: ExpireRequest) -> ExpirePlan {
+    plan(&bench.cluster, &request).await.unwrap()
+}
+
+async fn run(cluster: &ClusterStore, plan: &ExpirePlan) -> Result<Done, EngineError> {
+    carry_out(cluster, plan, &Progress::silent(), &Cancel::new()).await
+}
+
+#[tokio::test]
+async fn what_the_plan_says_goes_and_nothing_else() {
+    let bench = Bench::new().await;
+    let [october, gone, kept, newest] = four(&bench).await;
+    bench.put("wal/1MiB/00000001/00000000/000000010000000000000005.partial").await;
+    let plan = planned(&bench, two_and_two_months()).await;
+    assert_eq!(plan.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), [october, kept, newest]);
+    assert_eq!(plan.expires.iter().map(|row| row.id).collect::<Vec<_>>(), [gone]);
+    assert_eq!(plan.reaches_back_to.as_deref(), Some("2026-10-15T02:00:00Z"));
+    assert_eq!(plan.will_reach_back_to.as_deref(), Some("2026-11-20T02:00:00Z"));
+    assert_eq!(bench.backups().await.len(), 4, "a plan writes nothing");
+    let done = run(&bench.cluster, &plan).await.unwrap();
+    assert_eq!((done.manifests, done.wal_objects), (1, plan.wal_objects));
+    assert_eq!(bench.backups().await, [october, kept, newest]);
+    assert_eq!(bench.segments().await, [3, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
+    // The one of October can be restored still, and what has gone on purpose is no damage.
+    let catalog = catalog::read(&bench.cluster, &Clock::new(Noon), "db1").await.unwrap();
+    assert!(catalog.backups.iter().all(|row| row.wal_complete));
+    let again = planned(&bench, two_and_two_months()).await;
+    assert!(again.is_empty(), "{again:?}");
+    assert_eq!(run(&bench.cluster, &again).await.unwrap(), Done::default());
+}
+
+#[tokio::test]
+async fn a_plan_made_before_another_hosts_expiry_is_refused() {
+    let bench = Bench::new().await;
+    four(&bench).await;
+    let mine = planned(&bench, two_and_two_months()).await;
+    let other = request(KeepRules { last: 3, ..KeepRules::default() });
+    let other = planned(&bench, other).await;
+    run(&bench.cluster, &other).await.unwrap();
+    let left = bench.backups().await;
+    let error = run(&bench.cluster, &mine).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(bench.backups().await, left, "each alone keeps the other's last one");
+}
+
+#[tokio::test]
+async fn a_manifest_that_arrives_late_is_expired_all_the_same() {
+    let bench = Bench::new().await;
+    let [_, gone, ..] = four(&bench).await;
+    let name = names::manifest(&bench.cluster.at, gone);
+    let late = bench.store.get(&name, 1 << 20).await.unwrap();
+    let first = planned(&bench, two_and_two_months()).await;
+    run(&bench.cluster, &first).await.unwrap();
+    let put = bench.store.put_if_absent(&name, late).await;
+    assert!(matches!(put, Put::Created), "{put:?}");
+    assert!(!bench.backups().await.contains(&gone));
+    let next = planned(&bench, two_and_two_months()).await;
+    assert_eq!(run(&bench.cluster, &next).await.unwrap().manifests, 1);
+    assert!(bench.store.get(&name, 1 << 20).await.is_err());
+}
+
+#[tokio::test]
+async fn nothing_expires_by_what_does_not_read() {
+    let bench = Bench::new().await;
+    let [first, ..] = four(&bench).await;
+    let three = request(KeepRules { last: 3, ..KeepRules::default() });
+    run(&bench.cluster, &planned(&bench, three).await).await.unwrap();
+    let log = names::expired(bench.cluster.domain()).entry(0);
+    for name in [names::manifest(&bench.cluster.at, bench.backups().await[0]), log] {
+        let sound = bench.store.get(&name, 1 << 20).await.unwrap();
+        let mut rotten = sound.to_vec();
+        let at = rotten.len() - 20;
+        rotten[at] ^= 1;
+        bench.store.delete(&name).await.unwrap();
+        let _ = bench.store.put_if_absent(&name, rotten.into()).await;
+        let refused = plan(&bench.cluster, &two_and_two_months()).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+        bench.store.delete(&name).await.unwrap();
+        let _ = bench.store.put_if_absent(&name, sound).await;
+    }
+    assert!(!bench.backups().await.contains(&first));
+}
+
+#[tokio::test]
+async fn backups_under_way_keep_their_wal() {
+    let bench = Bench::new().await;
+    four(&bench).await;
+    let silent = begin(&bench.cluster).await;
+    let beside = planned(&bench, two_and_two_months()).await;
+    assert!(matches!(&beside.wal, WalCut::Nothing { why } if why.contains("under way")));
+    assert_eq!(beside.expires.len(), 1, "backups do not wait for it");
+    silent.abandon().await.unwrap();
+    let before = planned(&bench, two_and_two_months()).await;
+    // On a standby that lags behind, after the plan was made.
+    let behind = begin(&bench.cluster).await;
+    behind.put_start("1".into(), "0/A00028".into()).await.unwrap();
+    run(&bench.cluster, &before).await.unwrap();
+    assert_eq!(bench.segments().await, [3, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
+}
+
+#[tokio::test]
+async fn another_lineage_of_the_name_is_not_touched() {
+    let bench = Bench::new().await;
+    four(&bench).await;
+    let other = register(&bench.repository, 8).await;
+    let old = backup(&other, 2, "2020-01-01T00:00:00Z").await;
+    let one = request(KeepRules { last: 1, ..KeepRules::default() });
+    run(&bench.cluster, &planned(&bench, one).await).await.unwrap();
+    assert_eq!(bench.backups().await.len(), 1);
+    let (known, _) = catalog::backups(&other).await.unwrap();
+    assert_eq!(known[0].manifest.backup, old);
+}
+
+#[tokio::test]
+async fn without_rules_nothing_is_planned() {
+    let bench = Bench::new().await;
+    four(&bench).await;
+    let error = plan(&bench.cluster, &request(KeepRules::default())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn an_expiry_that_dies_anywhere_is_finished_by_the_next() {
+    let mut died = 0;
+    for nth in 1.. {
+        let bench = Bench::new().await;
+        let [october, _, kept, newest] = four(&bench).await;
+        let made = planned(&bench, two_and_two_months()).await;
+        let (cluster, failing) = bench.failing(nth);
+        let first = run(&cluster, &made).await;
+        if !failing.hook().has_failed() {
+            assert!(first.is_ok());
+            break;
+        }
+        died += u64::from(first.is_err());
+        // Whatever is left, what stays can be restored.
+        let catalog = catalog::read(&bench.cluster, &Clock::new(Noon), "db1").await.unwrap();
+        let sound = |id: &BackupId| catalog.backups.iter().any(|b| b.id == *id && b.wal_complete);
+        assert!([october, kept, newest].iter().all(sound), "call {nth}");
+        let next = planned(&bench, two_and_two_months()).await;
+        run(&bench.cluster, &next).await.unwrap();
+        assert_eq!(bench.backups().await, [october, kept, newest], "call {nth}");
+        let left = bench.segments().await;
+        assert_eq!(left, [3, 12, 13, 14, 15, 16, 17, 18, 19, 20], "call {nth}");
+    }
+    assert!(died > 15, "{died}");
+}
