@@ -169,6 +169,13 @@ fn every_member_of_every_json_is_documented_and_the_other_way_round() {
     plan_and_restore(&mut printed, &site, &primary, &xid);
     printed.run("pgrecall list", on(&site, &standby, &["list"]), &[0]);
     printed.run("pgrecall verify", on(&site, &standby, &["verify"]), &[0]);
+    // Of the promoted one: without damage, so that no older one is the last without.
+    let backup = on(&site, &standby, &["backup", "--fast-checkpoint"]);
+    printed.run("pgrecall backup", backup, &[0]);
+    let heading = "pgrecall expire";
+    let dry = ["expire", "--keep-last", "1", "--dry-run"];
+    printed.run(heading, on(&site, &standby, &dry), &[0]);
+    printed.run(heading, on(&site, &standby, &["expire", "--keep-last", "2"]), &[0]);
     keys(&mut printed, &site, &standby);
     golden(&mut printed);
     let wrong: Vec<String> = printed

@@ -6,6 +6,7 @@ pub(crate) mod check;
 mod check_report;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod expire;
 pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod list;

@@ -66,6 +66,19 @@ pub(crate) struct Cluster {
     pub(crate) pgdata: Option<PathBuf>,
     pub(crate) server: Server,
     pub(crate) primary: Option<Primary>,
+    pub(crate) retention: Retention,
+}
+
+/// `[cluster.retention]`.
+pub(crate) struct Retention {
+    pub(crate) keep_last: u32,
+    pub(crate) keep_within: Option<Duration>,
+    pub(crate) keep_window: Option<Duration>,
+    pub(crate) keep_daily: u32,
+    pub(crate) keep_weekly: u32,
+    pub(crate) keep_monthly: u32,
+    pub(crate) keep_yearly: u32,
+    pub(crate) time_zone: String,
 }
 
 /// How the cluster's server is reached; what is `None` the data directory tells.
@@ -283,7 +296,26 @@ fn cluster(values: &Values<'_>) -> Outcome<Cluster> {
             sslrootcert: values.path("cluster.sslrootcert"),
         },
         primary,
+        retention: retention(values)?,
         name,
+    })
+}
+
+fn retention(values: &Values<'_>) -> Outcome<Retention> {
+    let count = |path: &str| {
+        let number = values.item(path).and_then(Value::number).unwrap_or_default();
+        u32::try_from(number).unwrap_or(u32::MAX)
+    };
+    let span = |path: &str| values.item(path).map(|_| values.duration(path)).transpose();
+    Ok(Retention {
+        keep_last: count("cluster.retention.keep_last"),
+        keep_within: span("cluster.retention.keep_within")?,
+        keep_window: span("cluster.retention.keep_window")?,
+        keep_daily: count("cluster.retention.keep_daily"),
+        keep_weekly: count("cluster.retention.keep_weekly"),
+        keep_monthly: count("cluster.retention.keep_monthly"),
+        keep_yearly: count("cluster.retention.keep_yearly"),
+        time_zone: values.word("cluster.retention.time_zone")?,
     })
 }
 

@@ -180,6 +180,7 @@ const fn wal(key: &'static str, kind: Kind, doc: &'static str) -> Setting {
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+const COUNT: Kind = Kind::Integer(0, 100_000);
 const PORT: Kind = Kind::Integer(1, 65_535);
 const THREADS: Kind = Kind::Integer(1, 256);
 const BUDGET: Kind = Kind::Size(64 * MIB, 64 * GIB);
@@ -354,6 +355,45 @@ pub(crate) static TABLE: &[Setting] = &[
     cluster("primary.user", Kind::Text, "The role to log in as on the primary.")
         .derived("`cluster.user`")
         .example("postgres"),
+    cluster(
+        "retention.keep_last",
+        COUNT,
+        "`expire` keeps the newest so many backups that can be restored.",
+    )
+    .flag("--keep-last")
+    .example("7"),
+    cluster("retention.keep_within", Kind::Duration, "`expire` keeps backups younger than this.")
+        .flag("--keep-within")
+        .example("14d"),
+    cluster(
+        "retention.keep_window",
+        Kind::Duration,
+        "`expire` keeps what it takes to get to any moment of this long a time.",
+    )
+    .flag("--keep-window")
+    .example("14d"),
+    cluster(
+        "retention.keep_daily",
+        COUNT,
+        "`expire` keeps the newest backup of each of the last so many days that have one.",
+    )
+    .flag("--keep-daily")
+    .example("7"),
+    cluster("retention.keep_weekly", COUNT, "The same for weeks, which begin on Monday.")
+        .flag("--keep-weekly")
+        .example("4"),
+    cluster("retention.keep_monthly", COUNT, "The same for months.")
+        .flag("--keep-monthly")
+        .example("12"),
+    cluster("retention.keep_yearly", COUNT, "The same for years.")
+        .flag("--keep-yearly")
+        .example("3"),
+    cluster(
+        "retention.time_zone",
+        Kind::Text,
+        "Whose days, weeks, months and years count, such as `Europe/Berlin`.",
+    )
+    .default("UTC"),
     backup("threads", THREADS, "How many threads hash, compress and encrypt.")
         .derived("the number of processors")
         .flag("--threads")

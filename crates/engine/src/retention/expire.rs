@@ -4,7 +4,6 @@ use pgrecall_pgformat::Lsn;
 use pgrecall_repo::expired::{self, ExpiredLog};
 use pgrecall_repo::format::document::{Expired, ExpiredWal};
 use pgrecall_repo::sealed_store::Stored;
-use serde::Serialize;
 
 use super::plan::{ExpirePlan, old_wal};
 use super::wal::{OldWal, WalCut};
@@ -14,7 +13,7 @@ use crate::error::{EngineError, ErrorKind};
 use crate::progress::Progress;
 
 /// What was done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Done {
     /// Manifests that are gone, those of earlier entries of the log included.
     pub manifests: u64,

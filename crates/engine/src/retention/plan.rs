@@ -9,7 +9,6 @@ use pgrecall_repo::backup::{LiveIntent, live_intents};
 use pgrecall_repo::expired::ExpiredLog;
 use pgrecall_repo::id::BackupId;
 use pgrecall_repo::names;
-use serde::Serialize;
 
 use super::rules::{self, Candidate, KeepRules, Reason};
 use super::wal::{self, KeptBackup, OldWal, UnderWay, WalAfter, WalCut};
@@ -34,7 +33,7 @@ pub struct ExpireRequest {
 }
 
 /// A backup that stays.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptRow {
     /// The backup.
     pub id: BackupId,
@@ -45,7 +44,7 @@ pub struct KeptRow {
 }
 
 /// A backup that goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpiringRow {
     /// The backup.
     pub id: BackupId,
@@ -56,7 +55,7 @@ pub struct ExpiringRow {
 }
 
 /// What an expiry will do.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct ExpirePlan {
     /// The cluster.
     pub cluster: String,
@@ -77,10 +76,8 @@ pub struct ExpirePlan {
     /// And after it.
     pub will_reach_back_to: Option<String>,
     /// The log that the plan goes by.
-    #[serde(skip)]
     pub(super) log: ExpiredLog,
     /// The backups that stay, as far as WAL is concerned.
-    #[serde(skip)]
     pub(super) anchors: Vec<KeptBackup>,
 }
 

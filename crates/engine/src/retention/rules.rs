@@ -9,7 +9,6 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Unit};
 use pgrecall_repo::id::BackupId;
-use serde::Serialize;
 
 /// What is to be kept of one lineage of a cluster. Counts of zero and absent durations keep nothing
 /// by themselves.
@@ -58,8 +57,7 @@ pub struct Candidate {
 }
 
 /// Why a backup is kept.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(tag = "rule", rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// It is one of the newest.
     Last {

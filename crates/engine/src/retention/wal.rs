@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use pgrecall_pgformat::{ArchiveName, Lsn, SegmentNumber, SegmentSize};
 use pgrecall_repo::id::BackupId;
 use pgrecall_store::{Key, Listed, Prefix};
-use serde::Serialize;
 
 /// A backup that stays, as far as WAL is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +40,7 @@ pub struct UnderWay {
 }
 
 /// A stretch of WAL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stretch {
     /// Its first position.
     pub from: Lsn,
@@ -50,8 +49,7 @@ pub struct Stretch {
 }
 
 /// What goes of a lineage's WAL.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "goes", rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WalCut {
     /// Nothing, and why.
     Nothing {
