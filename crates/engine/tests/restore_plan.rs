@@ -115,6 +115,13 @@ fn a_time_after_the_last_commit_is_fine_where_wal_covers_it_only() {
     assert_eq!(to_time(&wal, &backups, 7500).unwrap().stop, after(commits[4]));
 }
 
+/// After the last record that starts before the end of the backup.
+fn consistent(wal: &MadeUp, backup: &BackupRow) -> Stop {
+    let lsn = backup.details.stop.lsn;
+    let before = wal.records[&tli(1)].iter().rfind(|record| record.lsn < lsn);
+    Stop::Consistency { lsn, after: before.unwrap().lsn }
+}
+
 #[test]
 fn nothing_after_the_backup_means_its_end() {
     let mut wal = MadeUp::new();
@@ -124,7 +131,7 @@ fn nothing_after_the_backup_means_its_end() {
     wal.switch(1);
     wal.archive();
     let plan = to_time(&wal, &backups, 100).unwrap();
-    assert_eq!(plan.stop, Stop::Consistency { lsn: backups[0].details.stop.lsn });
+    assert_eq!(plan.stop, consistent(&wal, &backups[0]));
 }
 
 #[test]
@@ -504,7 +511,7 @@ fn latest_goes_to_the_last_record_and_immediate_to_consistency() {
     let plan = run(&wal, &backups, &request(Target::Latest)).unwrap();
     assert_eq!((plan.stop, plan.last_kept.unwrap().xid), (after(last.lsn), 14));
     let plan = run(&wal, &backups, &request(Target::Immediate)).unwrap();
-    assert_eq!(plan.stop, Stop::Consistency { lsn: backups[0].details.stop.lsn });
+    assert_eq!(plan.stop, consistent(&wal, &backups[0]));
     assert_eq!(plan.segment_count, 1);
 }
 

@@ -231,7 +231,9 @@ fn stop(plan: &RestorePlan) -> String {
     match plan.stop {
         Stop::Lsn { lsn, bound: Bound::Exclusive } => format!("before the record at LSN {lsn}"),
         Stop::Lsn { lsn, bound: Bound::Inclusive } => format!("after the record at LSN {lsn}"),
-        Stop::Consistency { lsn } => format!("as soon as the backup is consistent, at LSN {lsn}"),
+        Stop::Consistency { lsn, .. } => {
+            format!("as soon as the backup is consistent, at LSN {lsn}")
+        }
     }
 }
 

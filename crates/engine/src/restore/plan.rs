@@ -43,6 +43,9 @@ pub enum Stop {
     Consistency {
         /// Where that is.
         lsn: Lsn,
+        /// The record after which it is. PostgreSQL's own `recovery_target = 'immediate'` stops
+        /// before the record that follows (`recoveryStopsBefore`), which may not have been written.
+        after: Lsn,
     },
 }
 
@@ -263,7 +266,7 @@ const fn is_way(refusal: &Refusal) -> bool {
 fn way(route: &Route<'_>, target: &Target) -> Way {
     let history = route.path.history();
     let lsn = match route.stop {
-        Stop::Lsn { lsn, .. } | Stop::Consistency { lsn } => lsn,
+        Stop::Lsn { lsn, .. } | Stop::Consistency { lsn, .. } => lsn,
     };
     let time = route.last_kept.map(|end| show(end.time));
     let time = time.unwrap_or_else(|| "none after the backup".into());

@@ -70,10 +70,9 @@ impl ServerSettings {
     #[must_use]
     pub fn lines(&self, plan: &RestorePlan) -> Vec<(&'static str, String)> {
         let mut lines = vec![("restore_command", self.restore_command.clone())];
-        let ours = match (self.role, plan.stop) {
-            (Role::Standby, _) => None,
-            (_, Stop::Lsn { .. }) => Some("recovery_target_lsn"),
-            (_, Stop::Consistency { .. }) => Some("recovery_target"),
+        let ours = match self.role {
+            Role::Standby => None,
+            Role::Primary | Role::Copy => Some("recovery_target_lsn"),
         };
         let others = TARGETS.iter().filter(|name| Some(**name) != ours);
         lines.extend(others.map(|name| (*name, String::new())));
@@ -81,14 +80,13 @@ impl ServerSettings {
             lines.push(("recovery_target_timeline", "latest".into()));
             return lines;
         }
-        match plan.stop {
-            Stop::Lsn { lsn, bound } => {
-                lines.push(("recovery_target_lsn", lsn.to_string()));
-                let inclusive = if bound == Bound::Inclusive { "true" } else { "false" };
-                lines.push(("recovery_target_inclusive", inclusive.into()));
-            }
-            Stop::Consistency { .. } => lines.push(("recovery_target", "immediate".into())),
-        }
+        let (lsn, bound) = match plan.stop {
+            Stop::Lsn { lsn, bound } => (lsn, bound),
+            Stop::Consistency { after, .. } => (after, Bound::Inclusive),
+        };
+        lines.push(("recovery_target_lsn", lsn.to_string()));
+        let inclusive = if bound == Bound::Inclusive { "true" } else { "false" };
+        lines.push(("recovery_target_inclusive", inclusive.into()));
         lines.push(("recovery_target_timeline", plan.timeline.0.to_string()));
         lines.push(("recovery_target_action", self.action.setting().into()));
         if self.role == Role::Copy {

@@ -116,22 +116,27 @@ impl<'a, V: WalView> Branch<'_, 'a, V> {
         }
     }
 
-    fn consistency(&self, backup: &'a BackupRow, reach: &Reach) -> Route<'a> {
+    /// To the first record after which the backup is consistent.
+    async fn consistency(&self, backup: &'a BackupRow) -> Result<Route<'a>, PlanError> {
         let lsn = backup.details.stop.lsn;
-        self.route(backup, Stop::Consistency { lsn }, lsn, reach)
+        let scan = self.scan(backup, &Rule::Reached(lsn)).await?;
+        let reached = scan.reach.last_record.filter(|(_, end)| *end >= lsn);
+        let (after, end) = match (reached, &scan.end) {
+            (Some(record), _) => record,
+            // Between the last record's end and the backup's there is only a page header.
+            (None, ScanEnd::Stop(record)) => (record.lsn, record.end_lsn),
+            (None, _) => return Err(self.blocked(backup, &scan).into()),
+        };
+        Ok(self.route(backup, Stop::Consistency { lsn, after }, end, &scan.reach))
     }
 
     async fn immediate(&self) -> Result<Route<'a>, PlanError> {
         let mut reason = None;
         for backup in self.backups {
-            let rule = Rule::Reached(backup.details.stop.lsn);
-            let scan = self.scan(backup, &rule).await?;
-            let reached =
-                scan.reach.last_record.is_some_and(|(_, end)| end >= backup.details.stop.lsn);
-            if reached || matches!(scan.end, ScanEnd::Stop(_)) {
-                return Ok(self.consistency(backup, &scan.reach));
+            match self.consistency(backup).await {
+                Err(PlanError::Refused(refusal)) => _ = reason.get_or_insert(refusal),
+                found_or_failed => return found_or_failed,
             }
-            reason.get_or_insert(self.blocked(backup, &scan));
         }
         Err(reason.unwrap_or(Refusal::NoBackups).into())
     }
@@ -146,9 +151,7 @@ impl<'a, V: WalView> Branch<'_, 'a, V> {
                 let stop = Stop::Lsn { lsn, bound: Bound::Inclusive };
                 Ok(self.route(backup, stop, end, &scan.reach))
             }
-            Some((_, end)) if end >= backup.details.stop.lsn => {
-                Ok(self.consistency(backup, &scan.reach))
-            }
+            Some((_, end)) if end >= backup.details.stop.lsn => self.consistency(backup).await,
             _ => Err(self.blocked(backup, &scan).into()),
         }
     }
@@ -176,23 +179,24 @@ impl<'a, V: WalView> Branch<'_, 'a, V> {
                 continue;
             }
             let scan = self.scan(backup, &rule).await?;
-            match self.judge_time(backup, &scan, time) {
-                Ok(route) => return Ok(route),
+            match self.judge_time(backup, &scan, time).await {
                 // Only an older backup could get to an earlier stop.
-                Err(refusal @ Refusal::InsideBackup { .. }) => reason = Some(refusal),
-                Err(refusal) => return Err(refusal.into()),
+                Err(PlanError::Refused(refusal @ Refusal::InsideBackup { .. })) => {
+                    reason = Some(refusal);
+                }
+                found_or_failed => return found_or_failed,
             }
         }
         Err(reason.map_or_else(|| self.too_early(|_| false), |reason| self.earliest(reason)).into())
     }
 
     /// What a time means for one backup.
-    fn judge_time(
+    async fn judge_time(
         &self,
         backup: &'a BackupRow,
         scan: &Scan,
         time: Timestamp,
-    ) -> Result<Route<'a>, Refusal> {
+    ) -> Result<Route<'a>, PlanError> {
         let consistent = backup.details.stop.lsn;
         match &scan.end {
             ScanEnd::Stop(record) if record.lsn >= consistent => {
@@ -201,29 +205,27 @@ impl<'a, V: WalView> Branch<'_, 'a, V> {
                 add_record(&mut route, record, Bound::Exclusive);
                 Ok(route)
             }
-            ScanEnd::Stop(_) => Err(self.inside_or_before(backup, Side::Inside)),
+            ScanEnd::Stop(_) => Err(self.inside_or_before(backup, Side::Inside).into()),
             ScanEnd::EndOfWal if scan.reach.latest_time.is_some_and(|seen| seen >= time) => {
-                self.after_last(backup, &scan.reach)
+                self.after_last(backup, &scan.reach).await
             }
-            _ => Err(self.blocked(backup, scan)),
+            _ => Err(self.blocked(backup, scan).into()),
         }
     }
 
     /// The target is covered by WAL that has nothing later than it: the last transaction is kept.
-    fn after_last(&self, backup: &'a BackupRow, reach: &Reach) -> Result<Route<'a>, Refusal> {
+    async fn after_last(
+        &self,
+        backup: &'a BackupRow,
+        reach: &Reach,
+    ) -> Result<Route<'a>, PlanError> {
         let consistent = backup.details.stop.lsn;
         match reach.last_transaction {
             Some(last) if last.lsn >= consistent => {
                 let stop = Stop::Lsn { lsn: last.lsn, bound: Bound::Inclusive };
                 Ok(self.route(backup, stop, last.end_lsn, reach))
             }
-            _ if reach.last_record.is_some_and(|(_, end)| end >= consistent) => {
-                Ok(self.consistency(backup, reach))
-            }
-            _ => {
-                let scan = Scan { end: ScanEnd::EndOfWal, reach: reach.clone() };
-                Err(self.blocked(backup, &scan))
-            }
+            _ => self.consistency(backup).await,
         }
     }
 
