@@ -631,6 +631,19 @@ fn a_server_that_starts_in_the_last_moment_keeps_its_control_file() {
     assert_eq!(std::fs::read_dir(scratch.path().join("global")).unwrap().count(), 0);
 }
 
+#[test]
+fn a_restore_that_ended_within_its_marker_can_be_run_again() {
+    use pgrecall_engine::restore::target_dir::{Found, MARKER, inspect};
+    let scratch = TempDir::new().unwrap();
+    let backup = pgrecall_repo::id::BackupId::from_bytes([1; 16]);
+    let look = || inspect(scratch.path(), SYSTEM, backup, Existing::Refuse);
+    std::fs::write(scratch.path().join(MARKER), "").unwrap();
+    assert_eq!(look().unwrap(), Found::Empty);
+    // What stands beside it is not of that restore.
+    std::fs::write(scratch.path().join("notes.txt"), "mine").unwrap();
+    assert_eq!(look().unwrap_err().kind(), ErrorKind::AlreadyExists);
+}
+
 #[tokio::test]
 async fn two_restores_of_one_directory_do_not_mix() {
     let scratch = TempDir::new().unwrap();

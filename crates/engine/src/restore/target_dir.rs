@@ -76,6 +76,10 @@ pub fn inspect(
         return Ok(Found::Empty);
     }
     let marker = read_marker(dir)?;
+    // The marker comes first: with nothing in it a restore ended before it had written anything.
+    if marker.is_none() && names == [MARKER] {
+        return Ok(Found::Empty);
+    }
     let control = control_file(dir)?;
     let other = |found: u64| {
         let message = format!(
