@@ -3,12 +3,17 @@
 
 #[path = "backup/changes.rs"]
 mod changes;
+#[path = "restore/fresh.rs"]
+#[allow(dead_code, reason = "what the tests of restoring use and these do not")]
+mod fresh;
 #[path = "backup/full_disk.rs"]
 mod full_disk;
 #[path = "backup/ground.rs"]
 mod ground;
 #[path = "backup/interrupted.rs"]
 mod interrupted;
+#[path = "restore/needed.rs"]
+mod needed;
 #[path = "backup/places.rs"]
 mod places;
 #[path = "archive/site.rs"]

@@ -5,10 +5,15 @@
 mod fresh;
 #[path = "restore/full_disk.rs"]
 mod full_disk;
+#[path = "backup/ground.rs"]
+#[allow(dead_code, reason = "what the tests of backups use and these do not")]
+mod ground;
 #[path = "restore/interrupted.rs"]
 mod interrupted;
 #[path = "restore/lineages.rs"]
 mod lineages;
+#[path = "restore/needed.rs"]
+mod needed;
 #[path = "restore/ownership.rs"]
 mod ownership;
 #[path = "restore/places.rs"]

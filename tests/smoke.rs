@@ -1,10 +1,16 @@
 //! The main job through the program alone, on every major asked for: init, archive, back up, write
 //! on, lose the data directory, plan, restore to a moment, and compare every row.
 
-use std::path::Path;
+#[path = "restore/needed.rs"]
+mod needed;
+
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pgrecall_testkit::postgres::{Cluster, ClusterOptions, Stop, as_server_user, majors};
+use pgrecall_testkit::cluster_check::{CheckedCluster, assert_sound};
+use pgrecall_testkit::postgres::{
+    Cluster, ClusterOptions, Scratch, ServerUser, Stop, as_server_user, majors,
+};
 
 /// The program with its configuration, run as the server's user.
 struct Program<'a> {
@@ -69,17 +75,44 @@ fn there_and_back(major: u32) {
     cluster.stop(Stop::Fast);
     std::fs::remove_dir_all(cluster.data_dir()).expect("losing the data directory");
 
-    let plan = pgrecall.run(&["plan", "--to-time", &moment]);
-    assert!(!plan.is_empty());
-    let target = place.join("restored");
+    assert!(pgrecall.run(&["plan", "--to-time", &moment]).contains(" segments, "));
+    let plan = pgrecall.run(&["plan", "--to-time", &moment, "--json"]);
+    let another = Scratch::new();
+    let fresh = elsewhere(&another, &place, &plan);
+    let pgrecall = Program { config: &fresh, ..pgrecall };
+    let target = another.path().join("restored");
     let target_text = target.display().to_string();
     let words =
         ["restore", &target_text, "--as", "copy", "--to-time", &moment, "--action", "promote"];
     pgrecall.run(&words);
-    let restored = Cluster::adopt(major, &target);
+    let restored = CheckedCluster::adopt(major, &target);
     restored.start();
     restored.wait_until_recovered();
     assert_eq!(restored.psql(ROWS), expected, "major {major}");
     assert_eq!(restored.psql("SELECT to_regclass('after') IS NULL"), "t");
-    restored.stop(Stop::Fast);
+    assert_sound(&restored);
+}
+
+/// Another host, with a copy of what the plan needs, the key, and a configuration of its own, which
+/// is given.
+fn elsewhere(scratch: &Scratch, place: &Path, plan: &str) -> PathBuf {
+    let plan = serde_json::from_str(plan).expect("JSON");
+    let repository = scratch.path().join("repository");
+    let key = place.join("main.key");
+    needed::copy_folder(&place.join("repository"), &repository, &key, &plan);
+    own_all(&repository);
+    let url = format!("file://{}", repository.display());
+    let copied = scratch.file("main.key", &std::fs::read(key).expect("the key"));
+    let (old, cache) = (place.join("pgrecall.toml"), scratch.path().join("cache"));
+    let config = needed::configuration(&old, &url, &copied, &cache);
+    scratch.file("pgrecall.toml", config.as_bytes())
+}
+
+/// Hands a folder and all in it over to PostgreSQL's user.
+fn own_all(folder: &Path) {
+    ServerUser::current().own(folder);
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() { own_all(&path) } else { ServerUser::current().own(&path) }
+    }
 }

@@ -56,19 +56,25 @@ impl Site {
     }
 
     /// The program over a copy of this repository, with a configuration of its own and no cache.
-    #[allow(dead_code, reason = "the tests of restoring use it")]
+    #[allow(dead_code, reason = "the tests of checking use it")]
     pub(crate) fn over_copy(&self, copy: impl FnOnce(&Path)) -> Self {
         let scratch = Scratch::new();
         let repository = scratch.path().join("repository");
         copy(&repository);
         own_all(&repository);
-        let key = std::fs::read(self.key_file()).expect("the key file");
-        scratch.file("main.key", &key);
+        scratch.file("main.key", &std::fs::read(self.key_file()).expect("the key file"));
         let config = std::fs::read_to_string(self.config()).expect("the configuration");
         let (old, new) = (self.scratch.path().display(), scratch.path().display());
         let config = config.replace(&old.to_string(), &new.to_string());
         scratch.file("pgrecall.toml", config.as_bytes());
+        Self::at(scratch)
+    }
+
+    /// The program over the repository and the configuration that stand in this folder.
+    #[allow(dead_code, reason = "the tests of restoring use it")]
+    pub(crate) fn at(scratch: Scratch) -> Self {
         let program = scratch.reachable_program(Path::new(env!("CARGO_BIN_EXE_pgrecall")));
+        let repository = scratch.path().join("repository");
         Self { scratch, program, repository }
     }
 

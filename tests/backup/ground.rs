@@ -6,6 +6,7 @@ use std::process::{Child, Stdio};
 use pgrecall_testkit::postgres::Cluster;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::fresh::Restored;
 use crate::site::{Run, Site, wait_for};
 
 /// The words of a backup of this cluster.
@@ -139,15 +140,9 @@ fn starts(site: &Site) -> Vec<PathBuf> {
     starts
 }
 
-/// Restores, starts, and waits for the end of recovery.
-pub(crate) fn restored(site: &Site, major: u32, name: &str, flags: &[&str]) -> Cluster {
-    let dir = site.scratch().path().join(name);
-    let text = dir.to_string_lossy().into_owned();
-    let mut words = vec!["restore", &text, "--as", "copy"];
-    words.extend_from_slice(flags);
-    site.run(Path::new("/"), &words).expect_code(0);
-    let copy = Cluster::adopt(major, &dir);
-    copy.start();
+/// Restores from a fresh copy, starts, and waits for the end of recovery.
+pub(crate) fn restored(site: &Site, major: u32, name: &str, flags: &[&str]) -> Restored {
+    let copy = Restored::started(site, major, name, flags);
     copy.wait_until_recovered();
     copy
 }

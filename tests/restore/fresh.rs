@@ -1,168 +1,116 @@
-//! A repository copied to a fresh place, with only what one plan needs: a restore from there shows
-//! that a manifest reaches all that it is made of, and that nothing on the first host helps.
+//! A repository in a fresh place, with only what one plan needs and a configuration written anew,
+//! and clusters restored from there: nothing on the first host helps.
 
-use std::collections::{BTreeSet, HashSet};
+use std::ops::Deref;
 use std::path::Path;
-use std::sync::Arc;
 
-use pgrecall_engine::cluster::ClusterStore;
-use pgrecall_engine::error::EngineError;
-use pgrecall_pgformat::{SegmentName, SegmentNumber, SegmentSize, TimelineId};
-use pgrecall_repo::format::document::Manifest;
-use pgrecall_repo::format::map::FileMap;
-use pgrecall_repo::format::root::RootSuite;
-use pgrecall_repo::format::table::{Entry, PieceMap};
-use pgrecall_repo::id::ChunkId;
-use pgrecall_repo::index::{Index, Purpose};
-use pgrecall_repo::keys::{KeyFile, Unlock};
-use pgrecall_repo::names::Name;
-use pgrecall_repo::random::SharedRandom;
-use pgrecall_repo::repository::{OpenOptions, Repository};
-use pgrecall_repo::{chunks, manifests};
-use pgrecall_store::{DirectoryStore, RootPolicy, Store};
+use pgrecall_testkit::cluster_check::CheckedCluster;
+use pgrecall_testkit::postgres::Scratch;
 use serde_json::Value;
 
-use crate::site::Site;
+use crate::needed::{configuration, copy_folder};
+use crate::site::{Site, own_all};
 
-/// The site over a copy that holds what the plan for this target needs, and nothing else.
-pub(crate) fn fresh_copy(site: &Site, target: &[&str]) -> Site {
+/// Flags of `restore` that `plan` does not know, and how many words they are.
+const NOT_PLANNED: [(&str, usize); 4] =
+    [("--as", 2), ("--action", 2), ("--delta", 1), ("--files-only", 1)];
+
+/// The site over a copy that holds what the plan for this target needs, and nothing else. The words
+/// may be those of a restore.
+pub(crate) fn fresh_copy(site: &Site, words: &[&str]) -> Site {
+    let plan = plan(site, &planned(words));
+    let scratch = Scratch::new();
+    let repository = scratch.path().join("repository");
+    copy_folder(site.repository(), &repository, &site.key_file(), &plan);
+    own_all(&repository);
+    let key_file = scratch.file("main.key", &std::fs::read(site.key_file()).expect("the key file"));
+    let url = format!("file://{}", repository.display());
+    let text = configuration(&site.config(), &url, &key_file, &scratch.path().join("cache"));
+    scratch.file("pgrecall.toml", text.as_bytes());
+    Site::at(scratch)
+}
+
+/// What `plan --json` says; it must succeed.
+pub(crate) fn plan(site: &Site, target: &[&str]) -> Value {
     let mut words = vec!["plan", "--json"];
     words.extend_from_slice(target);
     let output = site.pgrecall(Path::new("/"), &words).output().expect("pgrecall runs");
-    let plan: Value = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)));
-    let reached = reached(site, &plan);
-    site.over_copy(|to| {
-        for object in &reached {
-            let target = to.join(object);
-            std::fs::create_dir_all(target.parent().expect("a folder")).expect("folders");
-            std::fs::copy(site.repository().join(object), target).expect("a copy");
-        }
-    })
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words:?}: {stderr}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {stderr}"))
 }
 
-/// The names of the objects that a plan needs.
-fn reached(site: &Site, plan: &Value) -> BTreeSet<String> {
-    let wal = wal_files(plan);
-    let backup = plan["backup"]["id"].as_str().expect("an id");
-    let packs = packs(site, backup);
-    let mut kept = BTreeSet::new();
-    for object in all_objects(site.repository(), site.repository()) {
-        let parts: Vec<&str> = object.split('/').collect();
-        let file = parts.last().copied().unwrap_or_default();
-        let needed = match parts.as_slice() {
-            ["domains", _, "packs", ..] => packs.contains(file),
-            ["domains", _, "backups", ..] => file == backup,
-            // Entries for packs that are not there do no harm.
-            ["domains", _, "index" | "keys", ..] => true,
-            ["domains", ..] => false,
-            ["clusters", _, _, "wal", ..] => wal.contains(file),
-            ["clusters", ..] | ["keys", ..] | ["store", ..] | ["pgrecall.json"] => true,
-            other => panic!("nobody has said whether a restore needs {other:?}"),
-        };
-        if needed {
-            kept.insert(object);
+/// Words of a restore without those that `plan` does not know.
+pub(crate) fn planned<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    let mut planned = Vec::new();
+    let mut words = words.iter().copied();
+    while let Some(word) = words.next() {
+        match NOT_PLANNED.iter().find(|(flag, _)| *flag == word) {
+            Some((_, 2)) => drop(words.next()),
+            Some(_) => {}
+            None => planned.push(word),
         }
     }
-    kept
+    planned
 }
 
-fn all_objects(root: &Path, folder: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            found.extend(all_objects(root, &path));
-        } else {
-            let below = path.strip_prefix(root).expect("below the root");
-            found.push(below.to_str().expect("UTF-8").to_owned());
+/// A restored cluster, and the fresh copy that it came from and fetches WAL from: the copy is there
+/// as long as the server. In the end every page is checked.
+pub(crate) struct Restored {
+    cluster: CheckedCluster,
+    site: Site,
+}
+
+impl Deref for Restored {
+    type Target = CheckedCluster;
+
+    fn deref(&self) -> &CheckedCluster {
+        &self.cluster
+    }
+}
+
+impl Restored {
+    /// Restores into a folder of the fresh copy and starts nothing. It is a copy, unless the flags
+    /// say what else.
+    pub(crate) fn written(site: &Site, major: u32, name: &str, flags: &[&str]) -> Self {
+        let site = fresh_copy(site, flags);
+        let dir = site.scratch().path().join(name);
+        let cluster = Self::restore(&site, major, &dir, flags);
+        Self { cluster, site }
+    }
+
+    /// Restores to where the caller says, from a fresh copy.
+    pub(crate) fn written_to(site: &Site, major: u32, dir: &Path, flags: &[&str]) -> Self {
+        let site = fresh_copy(site, flags);
+        let cluster = Self::restore(&site, major, dir, flags);
+        Self { cluster, site }
+    }
+
+    /// Restores files alone, as for another tool, and has PostgreSQL find the target itself.
+    pub(crate) fn by_postgresql(site: &Site, major: u32, name: &str, settings: &str) -> Self {
+        let restored = Self::written(site, major, name, &["--files-only", "--to-latest"]);
+        restored.append_to("recovery.signal", "");
+        let command = restored.site.restore_command();
+        let fixed = format!("restore_command = '{command}'\narchive_mode = off\n{settings}");
+        restored.append_to("postgresql.auto.conf", &fixed);
+        restored
+    }
+
+    /// As [`written`](Self::written), and starts it.
+    pub(crate) fn started(site: &Site, major: u32, name: &str, flags: &[&str]) -> Self {
+        let restored = Self::written(site, major, name, flags);
+        restored.start();
+        restored
+    }
+
+    fn restore(site: &Site, major: u32, dir: &Path, flags: &[&str]) -> CheckedCluster {
+        let text = dir.to_string_lossy().into_owned();
+        let mut words = vec!["restore", &text];
+        if !flags.contains(&"--as") && !flags.contains(&"--files-only") {
+            words.extend(["--as", "copy"]);
         }
+        words.extend_from_slice(flags);
+        site.run(Path::new("/"), &words).expect_code(0);
+        CheckedCluster::adopt(major, dir)
     }
-    found
-}
-
-fn wal_files(plan: &Value) -> HashSet<String> {
-    let size = SegmentSize::DEFAULT;
-    let text = |value: &Value| value.as_str().expect("text").to_owned();
-    let mut files = HashSet::new();
-    for range in plan["segments"].as_array().expect("segments") {
-        let parse = |value: &Value| SegmentName::parse(&text(value), size).expect("a segment");
-        let (first, last) = (parse(&range["first"]), parse(&range["last"]));
-        for number in first.number.0..=last.number.0 {
-            let number = SegmentNumber(number);
-            let timeline = TimelineId(first.timeline.0);
-            files.insert(SegmentName { timeline, number }.file_name(size));
-        }
-    }
-    for seed in plan["placed_in_pg_wal"].as_array().expect("seeds") {
-        files.remove(&text(&seed["wanted"]));
-        files.insert(text(&seed["stored"]));
-    }
-    files
-}
-
-/// The names of the packs that hold what the manifest reaches.
-fn packs(site: &Site, backup: &str) -> HashSet<String> {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async {
-        let cluster = open(site).await;
-        let (sealed, domain) = (&cluster.sealed, cluster.domain());
-        let index = Index::open(sealed, domain, Purpose::Read).await.expect("an index");
-        let listed = manifests::list(sealed, domain).await.expect("manifests");
-        let mut valid = listed.valid.into_iter().map(|backup| backup.manifest);
-        let manifest = valid.find(|manifest| manifest.backup.to_string() == backup);
-        let manifest = manifest.expect("the plan's backup");
-        let wanted = chunks_of(&cluster, &index, &manifest).await;
-        let located = chunks::locate_all(sealed, domain, &index, &wanted).await;
-        let located = located.expect("every chunk is in the index");
-        located.iter().map(|(_, location)| location.pack.id.to_string()).collect()
-    })
-}
-
-async fn open(site: &Site) -> ClusterStore {
-    let store = DirectoryStore::open(site.repository(), RootPolicy::MustExist).await;
-    let store: Arc<dyn Store> = Arc::new(store.expect("the repository"));
-    let key = std::fs::read_to_string(site.key_file()).expect("the key file");
-    let options = OpenOptions {
-        id: None,
-        suite: RootSuite::Aes256Gcm,
-        fingerprint: None,
-        unlock: Unlock::KeyFile(KeyFile::parse(&key).expect("a key")),
-        random: SharedRandom::system(),
-        cache: None,
-    };
-    let repository = Repository::open(store, options).await.expect("it opens");
-    let main: Name = "main".parse().expect("a name");
-    let lineages = ClusterStore::lineages(&repository, &main).await.expect("lineages");
-    let [lineage] = lineages.as_slice() else { panic!("{lineages:?}") };
-    ClusterStore::open(&repository, &main, &main, *lineage).await.expect("the cluster")
-}
-
-async fn chunks_of(cluster: &ClusterStore, index: &Index, manifest: &Manifest) -> HashSet<ChunkId> {
-    let (sealed, domain) = (&cluster.sealed, cluster.domain());
-    let mut wanted: HashSet<ChunkId> = manifest.tables.iter().map(|table| table.id).collect();
-    let mut maps: Vec<FileMap> = Vec::new();
-    let mut map_chunks = HashSet::new();
-    manifests::each_table(sealed, domain, index, manifest, |entries| {
-        for piece in entries.iter().flat_map(Entry::pieces) {
-            match &piece.map {
-                PieceMap::Zeros => {}
-                PieceMap::Inline(bytes) => maps.push(FileMap::decode(bytes).expect("a map")),
-                PieceMap::Chunk { id, .. } => {
-                    map_chunks.insert(*id);
-                }
-            }
-        }
-        Ok::<(), EngineError>(())
-    })
-    .await
-    .expect("the file table reads");
-    let read = chunks::read_many(sealed, domain, index, &map_chunks).await.expect("maps");
-    maps.extend(read.values().map(|bytes| FileMap::decode(bytes).expect("a map")));
-    wanted.extend(map_chunks);
-    for map in &maps {
-        wanted.extend(map.chunks.iter().map(|chunk| chunk.id));
-        wanted.extend(map.hash_chunks.iter().map(|chunk| chunk.id));
-    }
-    wanted
 }

@@ -3,9 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
+use pgrecall_testkit::cluster_check::CheckedCluster;
 use pgrecall_testkit::postgres::Cluster;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::fresh::fresh_copy;
 use crate::interrupted::{MARKER, caught};
 use crate::site::{Run, Site, newest_major, switch};
 use crate::small_disk::{SmallDisk, fill, limited};
@@ -37,8 +39,9 @@ fn while_it_fills_up(site: &Site, dir: &Path, words: &[&str], filler: &Path) -> 
 
 #[test]
 fn a_disk_that_fills_up_ends_the_restore_and_with_room_it_goes_on() {
-    let site = Site::new();
-    let primary = backed_up(&site);
+    let first = Site::new();
+    let primary = backed_up(&first);
+    let site = fresh_copy(&first, &[]);
     let folder = site.scratch().path().join("small");
     let disk = SmallDisk::mount(&folder, 420);
     if disk.is_none() {
@@ -76,7 +79,7 @@ fn a_disk_that_fills_up_ends_the_restore_and_with_room_it_goes_on() {
         std::fs::remove_file(&filler).expect("room again");
     }
     site.run(Path::new("/"), &words).expect_code(0);
-    let copy = Cluster::adopt(newest_major(), &dir);
+    let copy = CheckedCluster::adopt(newest_major(), &dir);
     copy.start();
     copy.wait_until_recovered();
     assert_eq!(copy.psql("SELECT count(*) FROM big"), "1000");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use pgrecall_testkit::postgres::Cluster;
+use pgrecall_testkit::cluster_check::CheckedCluster;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fresh::fresh_copy;
@@ -63,7 +63,7 @@ fn a_killed_restore_cannot_be_started_and_goes_on() {
         assert!(!dir.join("global/pg_control").exists(), "{name}: it could be started");
         assert!(dir.join(MARKER).exists(), "{name}");
         fresh.run(Path::new("/"), &words).expect_code(0);
-        let copy = Cluster::adopt(newest_major(), &dir);
+        let copy = CheckedCluster::adopt(newest_major(), &dir);
         copy.start();
         copy.wait_until_recovered();
         assert_eq!(copy.psql("SELECT count(*) FROM big"), "1000");

@@ -6,7 +6,8 @@ use std::path::Path;
 use pgrecall_testkit::postgres::{Cluster, Stop};
 use serde_json::Value;
 
-use crate::site::{Run, Site, newest_major, switch};
+use crate::ground::restored;
+use crate::site::{Site, newest_major, switch};
 
 /// A cluster with a backup, and a row that came after it.
 fn backed_up(site: &Site, mark: &str) -> Cluster {
@@ -79,13 +80,7 @@ fn of_two_clusters_of_one_name_a_person_says_which_is_meant() {
         assert_eq!(clusters(&json(&site, &["list", "--system-id", id, "--json"])), only);
         assert_eq!(clusters(&json(&site, &["verify", "--system-id", id, "--json"])), only);
         json(&site, &["plan", "--system-id", id, "--json"]);
-        let dir = site.scratch().path().join(id);
-        let text = dir.to_str().expect("UTF-8");
-        let words = ["restore", text, "--as", "copy", "--system-id", id];
-        Run::of(site.pgrecall(Path::new("/"), &words)).expect_code(0);
-        let copy = Cluster::adopt(newest_major(), &dir);
-        copy.start();
-        copy.wait_until_recovered();
+        let copy = restored(&site, newest_major(), id, &["--system-id", id]);
         assert_eq!(&system_id(&copy), id);
         let found = copy.psql("SELECT string_agg(text, ',' ORDER BY length(text)) FROM mark");
         assert_eq!(found, rows);

@@ -5,8 +5,10 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use pgrecall_testkit::cluster_check::CheckedCluster;
 use pgrecall_testkit::postgres::{Cluster, ClusterOptions};
 
+use crate::fresh::fresh_copy;
 use crate::site::{Run, Site, newest_major, switch};
 
 /// Everything below a folder, itself included.
@@ -38,6 +40,7 @@ fn a_cluster_with_group_access_comes_back_for_its_user_and_its_group() {
     site.run(primary.data_dir(), &words).expect_code(0);
     site.wait_archived(&primary, &switch(&primary));
 
+    let site = fresh_copy(&site, &[]);
     let dir = site.scratch().path().join("copy");
     let text = dir.to_string_lossy().into_owned();
     let words = ["restore", &text, "--as", "copy"];
@@ -51,7 +54,7 @@ fn a_cluster_with_group_access_comes_back_for_its_user_and_its_group() {
         let mode = if meta.is_dir() { 0o750 } else { 0o640 };
         assert_eq!(meta.permissions().mode() & 0o777, mode, "{shown}");
     }
-    let copy = Cluster::adopt(newest_major(), &dir);
+    let copy = CheckedCluster::adopt(newest_major(), &dir);
     copy.start();
     copy.wait_until_recovered();
     assert_eq!(copy.psql("SHOW data_directory_mode"), "0750");

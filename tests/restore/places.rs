@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pgrecall_testkit::cluster_check::CheckedCluster;
 use pgrecall_testkit::postgres::{Cluster, Stop};
 
 use crate::fresh::fresh_copy;
@@ -46,7 +47,7 @@ fn tablespaces_and_wal_go_where_they_are_told() {
     let waldir = wal.to_string_lossy().into_owned();
     let flags = ["restore", &text, "--as", "copy", "--tablespace-map", &map, "--waldir", &waldir];
     fresh.run(Path::new("/"), &flags).expect_code(0);
-    let copy = Cluster::adopt(newest_major(), &dir);
+    let copy = CheckedCluster::adopt(newest_major(), &dir);
     copy.start();
     copy.wait_until_recovered();
     assert_rows(&copy);
@@ -77,7 +78,7 @@ fn everything_goes_back_to_where_it_was() {
     let text = dir.to_string_lossy().into_owned();
     let flags = ["restore", &text, "--as", "copy", "--locations", "original"];
     fresh.run(Path::new("/"), &flags).expect_code(0);
-    let copy = Cluster::adopt(newest_major(), &dir);
+    let copy = CheckedCluster::adopt(newest_major(), &dir);
     copy.start();
     copy.wait_until_recovered();
     assert_rows(&copy);
@@ -100,7 +101,7 @@ fn files_alone_serve_a_tool_with_its_own_recovery() {
     for name in ["recovery.signal", "standby.signal"] {
         assert!(!dir.join(name).exists(), "{name}");
     }
-    let copy = Cluster::adopt(newest_major(), &dir);
+    let copy = CheckedCluster::adopt(newest_major(), &dir);
     copy.append_to("recovery.signal", "");
     let command = fresh.restore_command();
     copy.append_to(

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use pgrecall_testkit::cluster_check::CheckedCluster;
 use pgrecall_testkit::postgres::{Cluster, ClusterOptions, Stop};
 
 use crate::fresh::fresh_copy;
@@ -14,13 +15,13 @@ fn backup(site: &Site, primary: &Cluster) {
         .expect_code(0);
 }
 
-fn restored(fresh: &Site, flags: &[&str]) -> Cluster {
+fn restored(fresh: &Site, flags: &[&str]) -> CheckedCluster {
     let dir = fresh.scratch().path().join("copy");
     let text = dir.to_string_lossy().into_owned();
     let mut words = vec!["restore", &text];
     words.extend_from_slice(flags);
     fresh.run(Path::new("/"), &words).expect_code(0);
-    Cluster::adopt(newest_major(), &dir)
+    CheckedCluster::adopt(newest_major(), &dir)
 }
 
 #[test]

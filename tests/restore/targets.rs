@@ -7,7 +7,8 @@ use pgrecall_testkit::commit_log::{CommitLog, Inclusion, Target, sql_timestamp};
 use pgrecall_testkit::postgres::{Cluster, Stop, majors};
 use pgrecall_testkit::workload::{Workload, WorkloadOptions};
 
-use crate::fresh::fresh_copy;
+use crate::fresh::Restored;
+use crate::ground::back_up;
 use crate::site::{Site, newest_major, switch};
 
 /// A cluster with a backup in the middle of its history, and what its clients know.
@@ -18,18 +19,12 @@ struct Past {
     site: Site,
 }
 
-fn expect_backup(site: &Site, primary: &Cluster) {
-    let pgdata = primary.data_dir().to_string_lossy().into_owned();
-    let words = ["--pgdata", &pgdata, "backup", "--fast-checkpoint"];
-    site.run(primary.data_dir(), &words).expect_code(0);
-}
-
 fn past(major: u32) -> Past {
     let site = Site::new();
     let primary = site.primary(major);
     let workload = Workload::start(&primary, &WorkloadOptions::new(3));
     workload.wait_commits(50);
-    expect_backup(&site, &primary);
+    back_up(&site, &primary);
     workload.wait_commits(80);
     workload.restore_point(&primary, "half way");
     let middle = workload.mark(&primary);
@@ -38,24 +33,6 @@ fn past(major: u32) -> Past {
     let last = switch(&primary);
     site.wait_archived(&primary, &last);
     Past { log, middle, primary, site }
-}
-
-/// Restores from a fresh copy of what the plan needs, and starts; the copy lives as long as the
-/// server, which fetches WAL from it.
-fn bring_back(site: &Site, major: u32, name: &str, flags: &[&str]) -> (Cluster, Site) {
-    let target: Vec<&str> = match flags.iter().position(|flag| *flag == "--action") {
-        Some(at) => [&flags[..at], &flags[at + 2..]].concat(),
-        None => flags.to_vec(),
-    };
-    let fresh = fresh_copy(site, &target);
-    let dir = fresh.scratch().path().join(name);
-    let text = dir.to_string_lossy().into_owned();
-    let mut words = vec!["restore", &text, "--as", "copy"];
-    words.extend_from_slice(flags);
-    fresh.run(Path::new("/"), &words).expect_code(0);
-    let copy = Cluster::adopt(major, &dir);
-    copy.start();
-    (copy, fresh)
 }
 
 #[test]
@@ -80,14 +57,13 @@ fn a_time_an_lsn_a_transaction_and_a_name_are_met_exactly() {
         ("latest", vec!["--action", "pause"], Target::Latest),
     ];
     for (name, flags, target) in cases {
-        let (copy, _fresh) = bring_back(&site, major, name, &flags);
+        let copy = Restored::started(&site, major, name, &flags);
         copy.wait_until_paused();
         log.assert_equals(&copy, &target);
         copy.psql("SELECT pg_wal_replay_resume()");
         copy.wait_until_recovered();
         log.assert_equals(&copy, &target);
         assert_eq!(copy.psql("SHOW archive_mode"), "off");
-        copy.stop(Stop::Fast);
     }
     drop(primary);
 }
@@ -99,7 +75,7 @@ fn every_major_comes_back_to_a_time_and_is_sound() {
         let time = sql_timestamp(middle.time);
         let target = Target::Time(middle.time, Inclusion::Inclusive);
         let flags = ["--to-time", &time, "--action", "promote"];
-        let (copy, _fresh) = bring_back(&site, major, "copy", &flags);
+        let copy = Restored::started(&site, major, "copy", &flags);
         copy.wait_until_recovered();
         log.assert_equals(&copy, &target);
         assert_sound(&copy);
@@ -119,14 +95,15 @@ fn a_delta_over_a_crashed_primary_keeps_its_wal_and_comes_back() {
     assert!(refused.stderr.contains("running server"), "{}", refused.stderr);
     primary.psql("CREATE TABLE later AS SELECT generate_series(1, 1000) n");
     primary.stop(Stop::Immediate);
-    site.run(Path::new("/"), &words).expect_code(0);
+    let flags = ["--delta", "--to-time", &time];
+    let copy = Restored::written_to(&site, major, primary.data_dir(), &flags);
     let aside = std::fs::read_dir(primary.data_dir().parent().expect("a parent"))
         .expect("a listing")
         .flatten()
         .any(|entry| entry.file_name().to_string_lossy().contains("pg_wal.before-restore-"));
     assert!(aside, "the old pg_wal is kept");
-    primary.start();
-    primary.wait_until_paused();
-    log.assert_equals(&primary, &Target::Time(middle.time, Inclusion::Inclusive));
-    assert_eq!(primary.psql("SELECT to_regclass('later') IS NULL"), "t");
+    copy.start();
+    copy.wait_until_paused();
+    log.assert_equals(&copy, &Target::Time(middle.time, Inclusion::Inclusive));
+    assert_eq!(copy.psql("SELECT to_regclass('later') IS NULL"), "t");
 }

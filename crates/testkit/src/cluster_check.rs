@@ -5,10 +5,11 @@
 //! never taken for a pass.
 
 use std::fmt;
+use std::ops::Deref;
 use std::path::Path;
 use std::process::Command;
 
-use crate::postgres::{Cluster, PostgresHome};
+use crate::postgres::{Cluster, PostgresHome, Stop};
 
 /// What a checker said against a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +88,45 @@ pub fn visibility(cluster: &Cluster) -> Result<(), CheckFailure> {
         return Ok(());
     }
     Err(failure("pg_visibility", &findings.join("\n")))
+}
+
+/// A cluster that [`checksums`] looks at in the end: when it is dropped its server is stopped, and
+/// a page that is not as its checksum says fails the test.
+#[derive(Debug)]
+pub struct CheckedCluster(Cluster);
+
+impl CheckedCluster {
+    /// Takes a directory that exists, as [`Cluster::adopt`] does.
+    pub fn adopt(major: u32, data_dir: &Path) -> Self {
+        Self(Cluster::adopt(major, data_dir))
+    }
+}
+
+impl Deref for CheckedCluster {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.0
+    }
+}
+
+impl From<Cluster> for CheckedCluster {
+    fn from(cluster: Cluster) -> Self {
+        Self(cluster)
+    }
+}
+
+impl Drop for CheckedCluster {
+    fn drop(&mut self) {
+        // The test has failed already, and may have left anything.
+        if std::thread::panicking() {
+            return;
+        }
+        self.0.stop(Stop::Fast);
+        if let Err(failure) = checksums(self.0.home(), self.0.data_dir()) {
+            panic!("{}: {failure}", self.0.data_dir().display());
+        }
+    }
 }
 
 fn judge(checker: &'static str, mut command: Command) -> Result<(), CheckFailure> {

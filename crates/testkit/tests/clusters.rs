@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use pgrecall_testkit::cluster_check::CheckedCluster;
 use pgrecall_testkit::postgres::{
     Checksums, Cluster, ClusterOptions, Durability, Listen, Scratch, Stop, majors,
 };
@@ -100,4 +101,15 @@ fn recovery_that_fails_is_seen_at_once() {
     assert!(!cluster.wait_exit().success());
     assert!(began.elapsed() < Duration::from_secs(60));
     assert!(cluster.log().contains("could not restore file"), "{}", cluster.log());
+}
+
+#[test]
+#[should_panic(expected = "pg_checksums")]
+fn a_page_that_is_damaged_in_the_end_is_found() {
+    use std::os::unix::fs::FileExt;
+    let cluster = CheckedCluster::from(Cluster::create(ClusterOptions::new(majors()[0])));
+    cluster.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) n; CHECKPOINT");
+    let path = cluster.data_dir().join(cluster.psql("SELECT pg_relation_filepath('t')"));
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(b"damage", 4000).unwrap();
 }
