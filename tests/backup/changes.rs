@@ -1,6 +1,7 @@
 //! What the next backup stores, and that visibility maps come back true.
 
 use pgrecall_testkit::cluster_check::{assert_sound, visibility};
+use pgrecall_testkit::postgres::majors;
 
 use crate::ground::{back_up, json, number, output, restored};
 use crate::site::{Site, newest_major, switch};
@@ -38,8 +39,14 @@ fn one_page_in_a_hundred_is_stored_as_such() {
 /// Clearing a bit of a visibility map names no block in WAL.
 #[test]
 fn visibility_maps_come_back_true() {
+    for major in majors() {
+        visibility_map_comes_back_true(major);
+    }
+}
+
+fn visibility_map_comes_back_true(major: u32) {
     let site = Site::new();
-    let cluster = site.primary(newest_major());
+    let cluster = site.primary(major);
     cluster.psql("CREATE TABLE t AS SELECT i AS id, 'old' AS v FROM generate_series(1, 50000) i");
     cluster.psql("VACUUM (FREEZE) t");
     back_up(&site, &cluster);
@@ -47,7 +54,7 @@ fn visibility_maps_come_back_true() {
     cluster.psql("DELETE FROM t WHERE id % 11 = 0");
     back_up(&site, &cluster);
     let flags = ["--to-immediate", "--action", "promote"];
-    let copy = restored(&site, newest_major(), "copy", &flags);
+    let copy = restored(&site, major, "copy", &flags);
     visibility(&copy).expect("every bit is true");
     assert_eq!(copy.psql("SELECT count(*) FROM t WHERE v = 'new'"), "6493");
     assert_sound(&copy);
