@@ -29,3 +29,5 @@ mod small_disk;
 mod targets;
 #[path = "restore/timelines.rs"]
 mod timelines;
+#[path = "restore/times.rs"]
+mod times;

@@ -112,6 +112,11 @@ impl CommitLog {
         commits
     }
 
+    /// Every end of a transaction in the WAL that was read, whoever's, in its order.
+    pub fn ends(&self) -> &[XactRecord] {
+        self.wal.as_ref().map_or(&[], WalRecords::xacts)
+    }
+
     /// How many commits the server acknowledged.
     pub fn acknowledged(&self) -> usize {
         let told = |a: &&Attempt| matches!(a.outcome, Outcome::Acknowledged { .. });

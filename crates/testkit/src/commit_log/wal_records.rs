@@ -85,6 +85,11 @@ impl WalRecords {
         self.xacts.iter().find(|record| is_later(record.time)).map(|record| record.start)
     }
 
+    /// All ends of transactions.
+    pub(super) fn xacts(&self) -> &[XactRecord] {
+        &self.xacts
+    }
+
     /// The first record that starts at or after `lsn`.
     pub(super) fn first_start_from(&self, lsn: Lsn) -> Option<Lsn> {
         let at = self.starts.partition_point(|start| *start < lsn);
