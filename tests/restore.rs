@@ -1,6 +1,8 @@
 //! Real servers brought back by the real program: to a time, an LSN, a transaction and a name, and
 //! compared, row by row, with what their clients were told.
 
+#[path = "restore/chosen.rs"]
+mod chosen;
 #[path = "restore/fresh.rs"]
 mod fresh;
 #[path = "restore/full_disk.rs"]
