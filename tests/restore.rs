@@ -18,6 +18,8 @@ mod lineages;
 mod needed;
 #[path = "restore/ownership.rs"]
 mod ownership;
+#[path = "restore/partial.rs"]
+mod partial;
 #[path = "restore/places.rs"]
 mod places;
 #[path = "restore/roles.rs"]
