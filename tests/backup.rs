@@ -27,5 +27,7 @@ mod standby;
 mod terminal;
 #[path = "backup/timelines.rs"]
 mod timelines;
+#[path = "backup/unlogged.rs"]
+mod unlogged;
 #[path = "backup/wal_wait.rs"]
 mod wal_wait;
