@@ -11,6 +11,8 @@ mod main_job;
 mod midway;
 #[path = "s3/midway_wal.rs"]
 mod midway_wal;
+#[path = "restore/needed.rs"]
+mod needed;
 #[path = "s3/silence.rs"]
 mod silence;
 #[path = "s3/unreached.rs"]

@@ -1,11 +1,16 @@
 //! Init, archive, check, back up, lose the data directory, plan, restore, verify: all of it through
-//! the program alone, in a bucket of SeaweedFS.
+//! the program alone, in a bucket of SeaweedFS, with clients at work.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pgrecall_testkit::postgres::{Cluster, ClusterOptions, Stop, as_server_user, majors};
+use pgrecall_testkit::cluster_check::{CheckedCluster, assert_sound};
+use pgrecall_testkit::commit_log::{Inclusion, Target, sql_timestamp};
+use pgrecall_testkit::postgres::{Cluster, ClusterOptions, Scratch, Stop, as_server_user, majors};
 use pgrecall_testkit::seaweedfs::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, SeaweedFs};
+use pgrecall_testkit::workload::{Workload, WorkloadOptions};
+
+use crate::needed::{configuration, copy_needed};
 
 /// The program with its configuration, run as the server's user.
 struct Program {
@@ -43,7 +48,54 @@ fn write_credentials(cluster: &Cluster, config: &Path) {
     std::fs::write(config, text.replacen("[repository.s3]\n", &lines, 1)).expect("written");
 }
 
-const ROWS: &str = "SELECT string_agg(t::text, ',' ORDER BY id) FROM t";
+impl Program {
+    /// Makes the repository in the bucket and gives PostgreSQL the lines that archive there.
+    fn init(&self, server: &SeaweedFs, cluster: &Cluster) {
+        let (data, endpoint) = (cluster.data_dir().display().to_string(), server.endpoint());
+        let said = self.run(&[
+            "init",
+            "--repo",
+            "s3://backups/pg",
+            "--s3-endpoint",
+            &endpoint,
+            "--s3-region",
+            "us-east-1",
+            "--cluster",
+            "main",
+            "--pgdata",
+            &data,
+        ]);
+        write_credentials(cluster, &self.config);
+        let told = said.lines().map(str::trim).filter(|line| line.starts_with("archive_"));
+        let lines: Vec<&str> = told.collect();
+        cluster.append_to("postgresql.conf", &format!("{}\n", lines.join("\n")));
+    }
+
+    /// Another host with a bucket of its own, which holds what the plan for this target needs: its
+    /// folder has the configuration, the key and the secret, and no cache.
+    fn elsewhere(&self, server: &SeaweedFs, bucket: &str, target: &[&str]) -> (Scratch, Self) {
+        let plan = self.run(&[&["plan", "--json"], target].concat());
+        let plan = serde_json::from_str(&plan).expect("JSON");
+        server.create_bucket(bucket);
+        let old = self.config.parent().expect("a folder").join("main.key");
+        let url = format!("s3://{bucket}/pg");
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let from = server.open("s3://backups/pg").await;
+            let to = server.open(&url).await;
+            copy_needed(from, to.as_ref(), &old, &plan).await;
+        });
+        let scratch = Scratch::new();
+        let key = scratch.file("main.key", &std::fs::read(old).expect("the key"));
+        let secret = scratch.file("s3.secret", SECRET_ACCESS_KEY.as_bytes());
+        let text = configuration(&self.config, &url, &key, &scratch.path().join("cache"));
+        let mut text: toml::Table = text.parse().expect("TOML");
+        text["repository"][0]["s3"]["secret_access_key_file"] = secret.display().to_string().into();
+        let config = scratch.file("pgrecall.toml", text.to_string().as_bytes());
+        let there = Self { path: self.path.clone(), config, user: self.user.clone() };
+        (scratch, there)
+    }
+}
 
 #[test]
 fn every_row_comes_back_from_a_bucket() {
@@ -54,39 +106,24 @@ fn every_row_comes_back_from_a_bucket() {
     let place = cluster.scratch().dir("place");
     let path = cluster.scratch().reachable_program(Path::new(env!("CARGO_BIN_EXE_pgrecall")));
     let config = place.join("pgrecall.toml");
-    let mut pgrecall = Program { path, config: config.clone(), user: String::new() };
-    let data = cluster.data_dir().display().to_string();
-    let endpoint = server.endpoint();
-    let said = pgrecall.run(&[
-        "init",
-        "--repo",
-        "s3://backups/pg",
-        "--s3-endpoint",
-        &endpoint,
-        "--s3-region",
-        "us-east-1",
-        "--cluster",
-        "main",
-        "--pgdata",
-        &data,
-    ]);
-    write_credentials(&cluster, &config);
-    let told = said.lines().map(str::trim).filter(|line| line.starts_with("archive_"));
-    let lines: Vec<&str> = told.collect();
-    cluster.append_to("postgresql.conf", &format!("{}\n", lines.join("\n")));
+    let mut pgrecall = Program { path, config, user: String::new() };
+    pgrecall.init(&server, &cluster);
     cluster.start();
-    cluster.psql(
-        "CREATE TABLE t AS SELECT i AS id, md5(i::text) AS v FROM generate_series(1, 9999) i",
-    );
     pgrecall.user = cluster.psql("SELECT current_user");
+    let workload = Workload::start(&cluster, &WorkloadOptions::new(3));
     pgrecall.run(&["check"]);
+    workload.wait_commits(50);
     pgrecall.run(&["backup", "--fast-checkpoint"]);
-    cluster.psql("UPDATE t SET v = 'changed' WHERE id % 7 = 0");
-    let expected = cluster.psql(ROWS);
-    let lsn = cluster.psql("SELECT pg_current_wal_insert_lsn()");
-    cluster.psql("DROP TABLE t");
+    workload.wait_commits(100);
+    let middle = workload.mark(&cluster);
+    workload.wait_commits(100);
     let second = pgrecall.run(&["backup", "--fast-checkpoint"]);
     assert!(second.contains("backup complete"), "{second}");
+    workload.wait_commits(50);
+    let log = workload.finish(&cluster);
+    let last = cluster.psql("SELECT pg_walfile_name(pg_switch_wal())");
+    let archived = format!("SELECT last_archived_wal >= '{last}' FROM pg_stat_archiver");
+    cluster.wait_until("the last segment is archived", || cluster.psql(&archived) == "t");
     cluster.stop(Stop::Fast);
     std::fs::remove_dir_all(cluster.data_dir()).expect("losing the data directory");
 
@@ -95,14 +132,22 @@ fn every_row_comes_back_from_a_bucket() {
     let backups = listed["clusters"][0]["backups"].as_array().map(Vec::len);
     assert_eq!(backups, Some(2), "{listed:#}");
     pgrecall.run(&["verify", "--read-data"]);
+    let (time, lsn) = (sql_timestamp(middle.time), middle.lsn.to_string());
     assert!(pgrecall.run(&["plan", "--to-lsn", &lsn]).contains(&lsn));
-    let target = place.join("restored");
-    let text = target.display().to_string();
-    let role = ["--as", "copy", "--action", "promote"];
-    pgrecall.run(&[&["restore", text.as_str(), "--to-lsn", &lsn], role.as_slice()].concat());
-    let restored = Cluster::adopt(major, &target);
-    restored.start();
-    restored.wait_until_recovered();
-    assert_eq!(restored.psql(ROWS), expected);
-    restored.stop(Stop::Fast);
+    for (bucket, flags, target) in [
+        ("to-time", vec!["--to-time", &time], Target::Time(middle.time, Inclusion::Inclusive)),
+        ("to-lsn", vec!["--to-lsn", &lsn], Target::Lsn(middle.lsn, Inclusion::Inclusive)),
+        ("to-latest", vec!["--to-latest"], Target::Latest),
+    ] {
+        let (scratch, there) = pgrecall.elsewhere(&server, bucket, &flags);
+        let target_dir = scratch.path().join("restored");
+        let text = target_dir.display().to_string();
+        let role = ["restore", &text, "--as", "copy", "--action", "promote"];
+        there.run(&[role.as_slice(), &flags].concat());
+        let restored = CheckedCluster::adopt(major, &target_dir);
+        restored.start();
+        restored.wait_until_recovered();
+        log.assert_equals(&restored, &target);
+        assert_sound(&restored);
+    }
 }
