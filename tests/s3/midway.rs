@@ -2,7 +2,7 @@
 //! and credentials that expire. Each ends with the code and the words for it, harms nothing that
 //! was stored, and goes on when the bucket is well again.
 
-use pgrecall_testkit::postgres::Cluster;
+use pgrecall_testkit::cluster_check::CheckedCluster;
 use pgrecall_testkit::scripted_s3::{Meddle, Reply, Request};
 
 use crate::ground::{Ground, Host, error, from_then_on, the_first};
@@ -90,7 +90,7 @@ fn a_restore_that_cannot_go_on_leaves_nothing_to_start_and_goes_on_later() {
     server.meddle(the_first(3, gets_data, error(503, "SlowDown")));
     let words = ["restore", text.as_str(), "--as", "copy", "--to-immediate", "--action", "promote"];
     ground.run(&words).expect(0, &[]);
-    let copy = Cluster::adopt(ground.cluster().major(), &dir);
+    let copy = CheckedCluster::adopt(ground.cluster().major(), &dir);
     copy.start();
     copy.wait_until_recovered();
     assert_eq!(copy.psql("SELECT count(*), sum(id) FROM t"), "5000|12502500");
