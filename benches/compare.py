@@ -223,7 +223,7 @@ INSERT INTO events SELECT n, '2026-01-01'::timestamptz + n * interval '1.7 s',
   md5((n % 5000)::text)::uuid, (ARRAY['view','click','buy','refund','login'])[1 + n * 7 % 5],
   jsonb_build_object('user', n * 7919 % 100000, 'path', '/shop/' || n % 500 || '/item/' || n * 31 % 10000,
     'ms', (random() * 2000)::int, 'agent', 'Mozilla/5.0 (X11; Linux x86_64) build ' || n % 37, 'ok', n % 17 <> 0)
-  FROM generate_series(1, 1500000) n;
+  FROM generate_series(1::bigint, 1500000) n;
 INSERT INTO readings SELECT n % 200, '2026-01-01'::timestamptz + n / 200 * interval '10 s',
   20 + sin(n / 10000.0) * 8 + random(), 40 + (random() * 20)::int, n % 4 FROM generate_series(1, 6000000) n;
 INSERT INTO articles SELECT gen_random_uuid(), 'On the matter of ' || n,

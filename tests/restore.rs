@@ -3,6 +3,8 @@
 
 #[path = "restore/chosen.rs"]
 mod chosen;
+#[path = "restore/expired.rs"]
+mod expired;
 #[path = "restore/fresh.rs"]
 mod fresh;
 #[path = "restore/full_disk.rs"]

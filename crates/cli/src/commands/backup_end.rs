@@ -56,7 +56,7 @@ fn meant<'a>(live: &'a [LiveIntent], beginning: &str) -> Outcome<&'a LiveIntent>
             })
         }
         several => Err(Failure::new(
-            Kind::Usage,
+            Kind::Invalid,
             format!("{} backups under way begin with \"{beginning}\"", several.len()),
         )),
     }

@@ -240,7 +240,7 @@ fn meant<'a>(living: &'a [LivingKey], beginning: &str) -> Outcome<&'a LivingKey>
         [] => Err(Failure::new(Kind::NotFound, format!("no key's id begins with {beginning}"))
             .hint("`pgrecall key list` shows them.")),
         _ => Err(Failure::new(
-            Kind::Usage,
+            Kind::Invalid,
             format!("{} keys begin with \"{beginning}\"", fits.len()),
         )),
     }
@@ -294,6 +294,6 @@ mod tests {
         assert_eq!(found(&full), Ok(living[1].id));
         assert_eq!(found(&full[..4]), Ok(living[1].id));
         assert_eq!(found("zz-no"), Err(Kind::NotFound));
-        assert_eq!(found(""), Err(Kind::Usage));
+        assert_eq!(found(""), Err(Kind::Invalid));
     }
 }

@@ -102,7 +102,7 @@ async fn choose(
             .hint("pgrecall list shows the backups.")),
         several => {
             let ids: Vec<String> = several.iter().map(|(_, id, _)| id.to_string()).collect();
-            Err(Failure::new(Kind::Usage, format!("several backups begin with {text}"))
+            Err(Failure::new(Kind::Invalid, format!("several backups begin with {text}"))
                 .hint(format!("Give more of the id: {}.", ids.join(", "))))
         }
     }

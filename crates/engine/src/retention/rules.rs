@@ -49,8 +49,8 @@ pub struct Candidate {
     pub good: bool,
     /// Whether pages of it were damaged in the source already.
     pub damaged: bool,
-    /// Whether recovery from it can follow the newest timeline: after a restore to an earlier moment
-    /// the backups of the abandoned timeline are younger, and do not lead to what the server is now.
+    /// Whether recovery from it can follow the newest timeline: after a restore to an earlier time
+    /// the abandoned timeline's backups are younger, and do not lead to what the server is now.
     pub leads_to_newest: bool,
     /// Why a person wants it kept, if so.
     pub held: Option<String>,
