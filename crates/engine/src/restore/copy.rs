@@ -1,11 +1,9 @@
-//! The files of a backup, out of the repository and into their places: by pack, not by file. Each
-//! chunk of a batch is fetched, opened and inflated once and written to all its places.
+//! The files of a backup, out of the repository and into their places: what has to be written is
+//! found batch by batch, and brought unit by unit ([`super::unit`]).
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::os::unix::fs::{
-    DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,14 +13,13 @@ use pgrecall_repo::format::map::{FileMap, Source};
 use pgrecall_repo::format::table::{Entry, EntryKind, Piece, PieceMap};
 use pgrecall_repo::id::ChunkId;
 use pgrecall_repo::index::Index;
-use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_repo::{RepoError, chunks, manifests};
 use rayon::ThreadPool;
-use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
-use rustix::fs::{Gid, Uid};
+use tokio::sync::mpsc;
 
-use super::delta;
+use super::batch::{Batch, Looked};
 use super::layout::{Layout, is_left_out};
+use super::unit::{self, Unit};
 use crate::cancel::Cancel;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
@@ -36,6 +33,22 @@ pub const CONTROL: &[u8] = b"global/pg_control";
 
 /// Parts of the file table looked at in one go.
 const TABLES_AT_ONCE: usize = 16;
+
+/// Bytes of a file that a place of it stands for, about.
+const PLACED_BYTES: u64 = 64 << 10;
+
+/// Bytes and files of a batch.
+const BATCH_BYTES: u64 = 1 << 30;
+const BATCH_FILES: usize = 512;
+
+/// Batches looked at ahead of the one being written.
+const BATCHES_AHEAD: usize = 1;
+
+/// Units fetched ahead of those being written.
+const UNITS_AHEAD: usize = 2;
+
+/// Reads of one unit under way at once.
+const READS_OF_A_UNIT: usize = 8;
 
 /// Memory that one place of a chunk takes while it waits, with its share of the map.
 const PLACE_BYTES: u64 = 160;
@@ -82,13 +95,48 @@ pub struct Copied {
     pub written_bytes: u64,
 }
 
+impl Copied {
+    fn add(&mut self, more: Self) {
+        self.files += more.files;
+        self.bytes = self.bytes.saturating_add(more.bytes);
+        self.written_bytes = self.written_bytes.saturating_add(more.written_bytes);
+    }
+}
+
 /// A file on its way.
 pub(super) struct Job {
     pub(super) place: PathBuf,
     pub(super) len: u64,
-    mode: u32,
+    pub(super) mode: u32,
+    pub(super) control: bool,
     pieces: Vec<Piece>,
-    control: bool,
+}
+
+/// Files that wait for their batch to fill.
+#[derive(Default)]
+struct Waiting {
+    jobs: Vec<Job>,
+    bytes: u64,
+}
+
+impl Waiting {
+    fn add(&mut self, job: Job) {
+        self.bytes = self.bytes.saturating_add(job.len);
+        self.jobs.push(job);
+    }
+
+    /// Two batches are in memory at once; a file of many small extents is as long as it is.
+    fn is_batch(&self, memory_budget_bytes: u64) -> bool {
+        let places = self.jobs.len() as u64 + self.bytes / PLACED_BYTES;
+        self.bytes >= BATCH_BYTES
+            || self.jobs.len() >= BATCH_FILES
+            || places.saturating_mul(PLACE_BYTES) > memory_budget_bytes / 8
+    }
+
+    fn take(&mut self) -> Vec<Job> {
+        self.bytes = 0;
+        std::mem::take(&mut self.jobs)
+    }
 }
 
 /// A run of bytes that has to be written.
@@ -100,20 +148,6 @@ pub(super) struct Place {
     pub(super) len: u32,
 }
 
-struct Batch {
-    files: Vec<PathBuf>,
-    /// Sorted by chunk.
-    places: Vec<(ChunkId, Place)>,
-}
-
-impl Batch {
-    fn of(&self, chunk: &ChunkId) -> &[(ChunkId, Place)] {
-        let start = self.places.partition_point(|(id, _)| id < chunk);
-        let rest = self.places.get(start..).unwrap_or_default();
-        rest.get(..rest.partition_point(|(id, _)| id == chunk)).unwrap_or_default()
-    }
-}
-
 impl Copier<'_> {
     /// Copies everything but links, in order of paths.
     ///
@@ -122,11 +156,22 @@ impl Copier<'_> {
     pub async fn run(
         &self,
         manifest: &Manifest,
+        seen: impl FnMut(&[u8]),
+    ) -> Result<Copied, EngineError> {
+        let (looked, to_write) = mpsc::channel(BATCHES_AHEAD);
+        let (copied, ()) =
+            futures::try_join!(self.look_at_all(manifest, seen, looked), self.write(to_write))?;
+        Ok(copied)
+    }
+
+    async fn look_at_all(
+        &self,
+        manifest: &Manifest,
         mut seen: impl FnMut(&[u8]),
+        looked: mpsc::Sender<Looked>,
     ) -> Result<Copied, EngineError> {
         let mut copied = Copied::default();
-        let mut waiting: Vec<Job> = Vec::new();
-        let mut weight = 0_u64;
+        let mut waiting = Waiting::default();
         let mut last: Option<Vec<u8>> = None;
         for part in manifest.tables.chunks(TABLES_AT_ONCE) {
             let mut some = manifest.clone();
@@ -146,18 +191,32 @@ impl Copier<'_> {
                 }
                 seen(&path);
                 if let Some(job) = self.take(entry)? {
-                    weight = weight.saturating_add(1 + job.len / 65536);
-                    waiting.push(job);
+                    waiting.add(job);
                 }
                 last = Some(path);
-                if weight.saturating_mul(PLACE_BYTES) > self.memory_budget_bytes / 4 {
-                    self.batch(std::mem::take(&mut waiting), &mut copied).await?;
-                    weight = 0;
+                if waiting.is_batch(self.memory_budget_bytes) {
+                    self.pass_on(waiting.take(), &looked, &mut copied).await?;
                 }
             }
         }
-        self.batch(waiting, &mut copied).await?;
+        self.pass_on(waiting.take(), &looked, &mut copied).await?;
         Ok(copied)
+    }
+
+    async fn pass_on(
+        &self,
+        jobs: Vec<Job>,
+        looked: &mpsc::Sender<Looked>,
+        copied: &mut Copied,
+    ) -> Result<(), EngineError> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let batch = self.look(jobs).await?;
+        copied.add(batch.copied);
+        // Nobody listens any more when writing has failed, and that is told there.
+        let _ = looked.send(batch).await;
+        Ok(())
     }
 
     /// Makes a directory, or gives a file to copy.
@@ -182,10 +241,8 @@ impl Copier<'_> {
         }
     }
 
-    async fn batch(&self, jobs: Vec<Job>, copied: &mut Copied) -> Result<(), EngineError> {
-        if jobs.is_empty() {
-            return Ok(());
-        }
+    /// Reads the maps of a batch's files, makes the files, and finds what has to be written to them.
+    async fn look(&self, jobs: Vec<Job>) -> Result<Looked, EngineError> {
         self.cancel.check()?;
         let sealed = &self.cluster.sealed;
         let domain = self.cluster.domain();
@@ -205,206 +262,80 @@ impl Copier<'_> {
                 chunks::read_many(sealed, domain, self.index, &wanted).await?
             }
         };
-        let mut places = Vec::new();
-        for (number, (job, maps)) in jobs.iter().zip(&maps).enumerate() {
-            let file = u32::try_from(number).unwrap_or(u32::MAX);
-            let reuse = if job.control { Reuse::Nothing } else { self.reuse };
-            let there = self.prepare(job, reuse)?;
-            match there {
-                None => fresh_places(file, maps, &mut places),
-                Some(there) => {
-                    let keys = sealed.keys();
-                    let found = self
-                        .pool
-                        .install(|| delta::places(file, job, &there, maps, &hashes, keys))?;
-                    places.extend(found);
-                }
-            }
-            copied.files += 1;
-            copied.bytes = copied.bytes.saturating_add(job.len);
-        }
-        drop((maps, hashes));
-        let to_write = places.iter().fold(0, |sum: u64, (_, place)| sum + u64::from(place.len));
-        copied.written_bytes = copied.written_bytes.saturating_add(to_write);
-        let total: u64 = jobs.iter().map(|job| job.len).sum();
-        self.progress.advance(total.saturating_sub(to_write));
-        places.sort_unstable_by_key(|(id, place)| (*id, place.file, place.offset));
-        let files = jobs.into_iter().map(|job| job.place).collect();
-        self.write(Batch { files, places }).await
+        let (reuse, owner, keys) = (self.reuse, self.owner, sealed.keys().clone());
+        let batch = Batch { jobs, maps, hashes, reuse, owner, keys };
+        let looked = self.on_pool(move || batch.look()).await?;
+        self.progress.advance(looked.copied.bytes.saturating_sub(looked.copied.written_bytes));
+        Ok(looked)
     }
 
-    /// Makes a file with its length, mode and owner; gives it when it was there and may be right in
-    /// parts.
-    fn prepare(&self, job: &Job, reuse: Reuse) -> Result<Option<File>, EngineError> {
-        let fail = |act| move |error| EngineError::file(act, &job.place, error);
-        let is_there = match std::fs::symlink_metadata(&job.place) {
-            Ok(meta) if meta.is_file() && reuse == Reuse::Pages => true,
-            Ok(meta) if meta.is_dir() => {
-                let message =
-                    format!("{} is a directory, and a file goes there", job.place.display());
-                return Err(EngineError::refused(ErrorKind::AlreadyExists, message));
-            }
-            Ok(_) => {
-                std::fs::remove_file(&job.place).map_err(fail("remove"))?;
-                false
-            }
-            Err(_) => false,
-        };
-        let mut options = OpenOptions::new();
-        options.write(true).mode(0o600);
-        if is_there {
-            options.read(true);
-        } else {
-            options.create_new(true);
-        }
-        let file = options.open(&job.place).map_err(fail("create"))?;
-        file.set_len(job.len).map_err(fail("set the length of"))?;
-        // Writing is for the owner alone, whatever the backup says.
-        let mode = (job.mode & 0o640) | 0o600;
-        if is_there || mode != 0o600 {
-            file.set_permissions(Permissions::from_mode(mode)).map_err(fail("set the mode of"))?;
-        }
-        if let Some((uid, gid)) = self.owner {
-            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-            rustix::fs::fchown(&file, Some(uid), Some(gid))
-                .map_err(|errno| fail("set the owner of")(errno.into()))?;
-        }
-        Ok(is_there.then_some(file))
-    }
-
-    async fn write(&self, batch: Batch) -> Result<(), EngineError> {
-        let sealed = &self.cluster.sealed;
-        let domain = self.cluster.domain();
-        let wanted: HashSet<ChunkId> = batch.places.iter().map(|(id, _)| *id).collect();
-        let located = chunks::locate_all(sealed, domain, self.index, &wanted).await?;
-        let reads = chunks::plan_reads(domain, located);
-        let batch = Arc::new(batch);
-        let at_once = self.pool.current_num_threads() + 1;
-        futures::stream::iter(reads)
-            .map(|read| {
-                let batch = batch.clone();
-                async move {
-                    self.cancel.check()?;
-                    let bad = match chunks::fetch(sealed, &read).await {
-                        Ok(bytes) => self.scatter(batch.clone(), read, bytes).await?,
-                        Err(error) if error.is_damage() => {
-                            read.chunks.into_iter().map(|(chunk, _)| chunk).collect()
-                        }
-                        Err(error) => return Err(error.into()),
-                    };
-                    self.write_other_copies(&batch, bad).await
-                }
+    /// Brings what has to be written, several units at once, while the next batch is looked at.
+    async fn write(&self, looked: mpsc::Receiver<Looked>) -> Result<(), EngineError> {
+        let ahead = self.pool.current_num_threads() + UNITS_AHEAD;
+        let batches = futures::stream::unfold(looked, |mut looked| async move {
+            looked.recv().await.map(|batch| (batch, looked))
+        });
+        let units = batches.flat_map(|batch| {
+            let files = Arc::new(batch.files);
+            let cut = unit::cut(batch.places).into_iter();
+            futures::stream::iter(cut.map(move |places| (files.clone(), places)))
+        });
+        units
+            .map(|(files, places)| async move {
+                self.cancel.check()?;
+                self.bring(Unit::new(files, places)).await
             })
-            .buffer_unordered(at_once)
+            .buffer_unordered(ahead)
             .try_collect()
             .await
     }
 
-    /// Writes chunks whose first copy is bad from another one that is good.
-    async fn write_other_copies(
-        &self,
-        batch: &Batch,
-        bad: Vec<ChunkId>,
-    ) -> Result<(), EngineError> {
-        let mut file = None;
+    /// Fetches the chunks of a unit, opens them on the pool and writes them to their places.
+    async fn bring(&self, unit: Unit) -> Result<(), EngineError> {
+        let sealed = &self.cluster.sealed;
+        let domain = self.cluster.domain();
+        let located = chunks::locate_all(sealed, domain, self.index, &unit.chunks()).await?;
+        let fetched = futures::stream::iter(chunks::plan_reads(domain, located))
+            .map(|read| async move {
+                match chunks::fetch(sealed, &read).await {
+                    Ok(bytes) => Ok((read, Some(bytes))),
+                    // Its chunks may have other copies.
+                    Err(error) if error.is_damage() => Ok((read, None)),
+                    Err(error) => Err(EngineError::from(error)),
+                }
+            })
+            .buffer_unordered(READS_OF_A_UNIT)
+            .try_collect::<Vec<_>>()
+            .await?;
+        let (keys, progress) = (sealed.clone(), self.progress.clone());
+        let unit = Arc::new(unit);
+        let opening = unit.clone();
+        let bad = self.on_pool(move || opening.open(&keys, &fetched, &progress)).await?;
+        let Some((filled, bad)) = bad else { return Ok(()) };
+        let mut others = HashMap::new();
         for chunk in bad {
             self.cancel.check()?;
-            let sealed = &self.cluster.sealed;
-            let plain = chunks::read_any(sealed, self.cluster.domain(), self.index, &chunk).await?;
-            write_places(&mut file, &plain, batch, &chunk, &self.progress)?;
+            let plain = chunks::read_any(sealed, domain, self.index, &chunk).await?;
+            others.insert(chunk, plain);
         }
-        Ok(())
+        let progress = self.progress.clone();
+        self.on_pool(move || unit.finish(filled, &others, &progress)).await
     }
 
-    /// Opens the chunks of a read on the pool and writes them to their places; gives those that
-    /// are bad.
-    async fn scatter(
+    async fn on_pool<T: Send + 'static>(
         &self,
-        batch: Arc<Batch>,
-        read: chunks::ReadRange,
-        bytes: bytes::Bytes,
-    ) -> Result<Vec<ChunkId>, EngineError> {
+        work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, EngineError> {
         let (done, waiting) = tokio::sync::oneshot::channel();
-        let sealed = self.cluster.sealed.clone();
-        let progress = self.progress.clone();
         self.pool.spawn(move || {
-            let result = scatter_read(&sealed, &batch, &read, &bytes, &progress);
             // Nobody waits any more when another part failed.
-            let _ = done.send(result);
+            let _ = done.send(work());
         });
         waiting.await.unwrap_or_else(|_| {
             let message = "a thread that writes files ended before its work was done";
             Err(EngineError::refused(ErrorKind::Internal, message))
         })
     }
-}
-
-#[derive(Default)]
-struct Writer {
-    buffers: chunks::Buffers,
-    file: Option<(u32, File)>,
-}
-
-fn scatter_read(
-    sealed: &SealedStore,
-    batch: &Batch,
-    read: &chunks::ReadRange,
-    bytes: &[u8],
-    progress: &Progress,
-) -> Result<Vec<ChunkId>, EngineError> {
-    let opener = chunks::Opener::new(sealed, read, bytes);
-    let opened = read.chunks.par_iter().map_init(Writer::default, |writer, (chunk, location)| {
-        let Writer { buffers, file } = writer;
-        match opener.open((chunk, location), buffers) {
-            Ok(plain) => write_places(file, plain, batch, chunk, progress).map(|()| None),
-            Err(_) => Ok(Some(*chunk)),
-        }
-    });
-    let bad: Vec<Option<ChunkId>> = opened.collect::<Result<_, EngineError>>()?;
-    Ok(bad.into_iter().flatten().collect())
-}
-
-/// Writes a chunk's bytes to all of its places.
-fn write_places(
-    file: &mut Option<(u32, File)>,
-    plain: &[u8],
-    batch: &Batch,
-    chunk: &ChunkId,
-    progress: &Progress,
-) -> Result<(), EngineError> {
-    let mut written = 0;
-    for (_, place) in batch.of(chunk) {
-        write(file, plain, batch, place)?;
-        written += u64::from(place.len);
-    }
-    progress.advance(written);
-    Ok(())
-}
-
-/// Writes a chunk's bytes to one of its places; `open` is the file that was written to last.
-fn write(
-    open: &mut Option<(u32, File)>,
-    plain: &[u8],
-    batch: &Batch,
-    place: &Place,
-) -> Result<(), EngineError> {
-    let number = usize::try_from(place.file).unwrap_or(usize::MAX);
-    let Some(path) = batch.files.get(number) else { return Ok(()) };
-    let fail = |error| EngineError::file("write", path, error);
-    let from = usize::try_from(place.chunk_offset).unwrap_or(usize::MAX);
-    let len = usize::try_from(place.len).unwrap_or(usize::MAX);
-    let bytes = plain.get(from..).and_then(|rest| rest.get(..len)).ok_or_else(|| {
-        let message = format!("a chunk of {} is shorter than its map says", path.display());
-        EngineError::refused(ErrorKind::Corrupt, message)
-    })?;
-    let file = match open {
-        Some((number, file)) if *number == place.file => file,
-        open => {
-            let file = OpenOptions::new().write(true).open(path).map_err(fail)?;
-            &mut open.insert((place.file, file)).1
-        }
-    };
-    file.write_all_at(bytes, place.offset).map_err(fail)
 }
 
 fn map_chunk(piece: &Piece) -> Option<ChunkId> {
@@ -446,23 +377,6 @@ fn maps_of(job: &Job, read: &HashMap<ChunkId, Vec<u8>>) -> Result<Vec<FileMap>, 
         maps.push(map);
     }
     Ok(maps)
-}
-
-/// All that is not zero, of a file that was just made.
-fn fresh_places(file: u32, maps: &[FileMap], places: &mut Vec<(ChunkId, Place)>) {
-    let mut offset = 0;
-    for map in maps {
-        for extent in &map.extents {
-            if let Source::Chunk { chunk, offset: chunk_offset } = extent.source {
-                let chunk = map.chunks.get(usize::try_from(chunk).unwrap_or(usize::MAX));
-                let len = u32::try_from(extent.len);
-                if let (Some(chunk), Ok(len)) = (chunk, len) {
-                    places.push((chunk.id, Place { file, offset, chunk_offset, len }));
-                }
-            }
-            offset += extent.len;
-        }
-    }
 }
 
 /// Makes a folder, or sees that one is there.

@@ -4,6 +4,7 @@
 //! ([`refusal`]); [`scan`] is the simulation of PostgreSQL beneath it. [`execute`] writes the
 //! files and the settings with which PostgreSQL follows the plan.
 
+mod batch;
 pub mod copy;
 mod delta;
 pub mod execute;
@@ -18,4 +19,5 @@ pub mod route;
 pub mod scan;
 pub mod target;
 pub mod target_dir;
+mod unit;
 pub mod wal_view;

@@ -1,0 +1,136 @@
+//! A batch of files of a restore: each is made with its length, mode and owner, and what has to be
+//! written to it is found.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pgrecall_repo::format::map::{FileMap, Source};
+use pgrecall_repo::id::ChunkId;
+use pgrecall_repo::keys::Keys;
+use rayon::iter::{
+    IndexedParallelIterator as _, IntoParallelRefIterator as _, ParallelIterator as _,
+};
+use rustix::fs::{Gid, Uid};
+
+use super::copy::{Copied, Job, Place, Reuse};
+use super::delta;
+use crate::error::{EngineError, ErrorKind};
+
+/// The files, and all that is known of them.
+pub(super) struct Batch {
+    pub(super) jobs: Vec<Job>,
+    /// Those of each file's pieces.
+    pub(super) maps: Vec<Vec<FileMap>>,
+    /// Page hashes, where files that are there are made use of.
+    pub(super) hashes: HashMap<ChunkId, Vec<u8>>,
+    pub(super) reuse: Reuse,
+    pub(super) owner: Option<(u32, u32)>,
+    pub(super) keys: Arc<Keys>,
+}
+
+/// What has to be written to a batch's files.
+pub(super) struct Looked {
+    pub(super) files: Vec<PathBuf>,
+    /// In order of files and offsets.
+    pub(super) places: Vec<(ChunkId, Place)>,
+    pub(super) copied: Copied,
+}
+
+impl Batch {
+    /// Makes the files and finds the places, on all threads of the pool that this runs on.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(super) fn look(self) -> Result<Looked, EngineError> {
+        let found: Vec<Vec<(ChunkId, Place)>> = self
+            .jobs
+            .par_iter()
+            .zip(&self.maps)
+            .enumerate()
+            .map(|(number, (job, maps))| self.places(number, job, maps))
+            .collect::<Result<_, _>>()?;
+        let places: Vec<(ChunkId, Place)> = found.into_iter().flatten().collect();
+        let copied = Copied {
+            files: self.jobs.len() as u64,
+            bytes: self.jobs.iter().map(|job| job.len).sum(),
+            written_bytes: places.iter().map(|(_, place)| u64::from(place.len)).sum(),
+        };
+        let files = self.jobs.into_iter().map(|job| job.place).collect();
+        Ok(Looked { files, places, copied })
+    }
+
+    fn places(
+        &self,
+        number: usize,
+        job: &Job,
+        maps: &[FileMap],
+    ) -> Result<Vec<(ChunkId, Place)>, EngineError> {
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        match self.prepare(job)? {
+            None => Ok(fresh_places(number, maps)),
+            Some(there) => delta::places(number, job, &there, maps, &self.hashes, &self.keys),
+        }
+    }
+
+    /// Makes a file with its length, mode and owner; gives it when it was there and may be right in
+    /// parts.
+    fn prepare(&self, job: &Job) -> Result<Option<File>, EngineError> {
+        let reuse = if job.control { Reuse::Nothing } else { self.reuse };
+        let fail = |act| move |error| EngineError::file(act, &job.place, error);
+        let is_there = match std::fs::symlink_metadata(&job.place) {
+            Ok(meta) if meta.is_file() && reuse == Reuse::Pages => true,
+            Ok(meta) if meta.is_dir() => {
+                let message =
+                    format!("{} is a directory, and a file goes there", job.place.display());
+                return Err(EngineError::refused(ErrorKind::AlreadyExists, message));
+            }
+            Ok(_) => {
+                std::fs::remove_file(&job.place).map_err(fail("remove"))?;
+                false
+            }
+            Err(_) => false,
+        };
+        let mut options = OpenOptions::new();
+        options.write(true).mode(0o600);
+        if is_there {
+            options.read(true);
+        } else {
+            options.create_new(true);
+        }
+        let file = options.open(&job.place).map_err(fail("create"))?;
+        file.set_len(job.len).map_err(fail("set the length of"))?;
+        // Writing is for the owner alone, whatever the backup says.
+        let mode = (job.mode & 0o640) | 0o600;
+        if is_there || mode != 0o600 {
+            file.set_permissions(Permissions::from_mode(mode)).map_err(fail("set the mode of"))?;
+        }
+        if let Some((uid, gid)) = self.owner {
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            rustix::fs::fchown(&file, Some(uid), Some(gid))
+                .map_err(|errno| fail("set the owner of")(errno.into()))?;
+        }
+        Ok(is_there.then_some(file))
+    }
+}
+
+/// All that is not zero, of a file that was just made.
+fn fresh_places(file: u32, maps: &[FileMap]) -> Vec<(ChunkId, Place)> {
+    let mut places = Vec::new();
+    let mut offset = 0;
+    for map in maps {
+        for extent in &map.extents {
+            if let Source::Chunk { chunk, offset: chunk_offset } = extent.source {
+                let chunk = map.chunks.get(usize::try_from(chunk).unwrap_or(usize::MAX));
+                let len = u32::try_from(extent.len);
+                if let (Some(chunk), Ok(len)) = (chunk, len) {
+                    places.push((chunk.id, Place { file, offset, chunk_offset, len }));
+                }
+            }
+            offset += extent.len;
+        }
+    }
+    places
+}

@@ -1,0 +1,337 @@
+//! A part of a restore that is fetched, opened and written in one go: some mebibytes of neighbouring
+//! places. Each chunk is opened once in a unit. Places that are small, as the pages of a file are
+//! that has changed here and there, are put together in memory and written in long runs; a write
+//! for each would cost more than all else.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pgrecall_repo::chunks::{Buffers, Opener, ReadRange};
+use pgrecall_repo::id::ChunkId;
+use pgrecall_repo::sealed_store::SealedStore;
+use rustix::fs::Advice;
+
+use super::copy::Place;
+use crate::error::{EngineError, ErrorKind};
+use crate::progress::Progress;
+
+/// Bytes of a unit's places.
+const UNIT_BYTES: u64 = 16 << 20;
+
+/// Places of a unit at most.
+const UNIT_PLACES: usize = 8192;
+
+/// Places from this size on are written by themselves.
+const DIRECT_BYTES_MIN: u32 = 64 << 10;
+
+/// Bytes of a file from which on the system is asked to begin writing them to disk.
+const WRITEBACK_BYTES_MIN: u64 = 1 << 20;
+
+/// Files kept open at once.
+const FILES_OPEN_MAX: usize = 64;
+
+/// Cuts places, which are in order of files and offsets, into units.
+pub(super) fn cut(places: Vec<(ChunkId, Place)>) -> Vec<Vec<(ChunkId, Place)>> {
+    let mut units = Vec::new();
+    let (mut unit, mut bytes) = (Vec::new(), 0);
+    for place in places {
+        bytes += u64::from(place.1.len);
+        unit.push(place);
+        if bytes >= UNIT_BYTES || unit.len() >= UNIT_PLACES {
+            units.push(std::mem::take(&mut unit));
+            bytes = 0;
+        }
+    }
+    if !unit.is_empty() {
+        units.push(unit);
+    }
+    units
+}
+
+/// One unit.
+pub(super) struct Unit {
+    files: Arc<Vec<PathBuf>>,
+    /// In order of files and offsets, with where each stands among the small ones.
+    places: Vec<(Place, Option<usize>)>,
+    /// The places of each chunk, in order of chunks.
+    by_chunk: Vec<(ChunkId, usize)>,
+    /// Bytes of the small places together.
+    small_bytes: usize,
+}
+
+impl Unit {
+    pub(super) fn new(files: Arc<Vec<PathBuf>>, places: Vec<(ChunkId, Place)>) -> Self {
+        let mut by_chunk: Vec<(ChunkId, usize)> =
+            places.iter().enumerate().map(|(number, (chunk, _))| (*chunk, number)).collect();
+        by_chunk.sort_unstable();
+        let mut small_bytes = 0;
+        let places = places.into_iter().map(|(_, place)| {
+            let small = (place.len < DIRECT_BYTES_MIN).then_some(small_bytes);
+            if small.is_some() {
+                small_bytes += usize::try_from(place.len).unwrap_or(0);
+            }
+            (place, small)
+        });
+        let places = places.collect();
+        Self { files, places, by_chunk, small_bytes }
+    }
+
+    /// The chunks that it takes.
+    pub(super) fn chunks(&self) -> HashSet<ChunkId> {
+        self.by_chunk.iter().map(|(chunk, _)| *chunk).collect()
+    }
+
+    /// Opens what was fetched and writes it. Chunks that are bad are given back, with the small
+    /// places so far: their other copies are put in by [`finish`](Self::finish).
+    ///
+    /// # Errors
+    /// When the disk fails, or a chunk is shorter than its map says.
+    pub(super) fn open(
+        &self,
+        sealed: &SealedStore,
+        fetched: &[(ReadRange, Option<Bytes>)],
+        progress: &Progress,
+    ) -> Result<Option<(Vec<u8>, Vec<ChunkId>)>, EngineError> {
+        let mut small = vec![0; self.small_bytes];
+        let mut writer = Writer::new(&self.files, progress);
+        let (mut buffers, mut bad) = (Buffers::default(), Vec::new());
+        for (read, bytes) in fetched {
+            let Some(bytes) = bytes else {
+                bad.extend(read.chunks.iter().map(|(chunk, _)| *chunk));
+                continue;
+            };
+            let opener = Opener::new(sealed, read, bytes);
+            for (chunk, location) in &read.chunks {
+                match opener.open((chunk, location), &mut buffers) {
+                    Ok(plain) => self.put(chunk, plain, &mut small, &mut writer)?,
+                    Err(_) => bad.push(*chunk),
+                }
+            }
+        }
+        if bad.is_empty() {
+            self.write_small(&small, &mut writer)?;
+            return Ok(None);
+        }
+        Ok(Some((small, bad)))
+    }
+
+    /// Puts other copies of chunks that were bad in, and writes what is left.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(super) fn finish(
+        &self,
+        mut small: Vec<u8>,
+        others: &HashMap<ChunkId, Vec<u8>>,
+        progress: &Progress,
+    ) -> Result<(), EngineError> {
+        let mut writer = Writer::new(&self.files, progress);
+        for (chunk, plain) in others {
+            self.put(chunk, plain, &mut small, &mut writer)?;
+        }
+        self.write_small(&small, &mut writer)
+    }
+
+    /// Puts a chunk's bytes to all of its places: those that are small into memory.
+    fn put(
+        &self,
+        chunk: &ChunkId,
+        plain: &[u8],
+        small: &mut [u8],
+        writer: &mut Writer<'_>,
+    ) -> Result<(), EngineError> {
+        let start = self.by_chunk.partition_point(|(id, _)| id < chunk);
+        let rest = self.by_chunk.get(start..).unwrap_or_default();
+        for (_, number) in rest.iter().take_while(|(id, _)| id == chunk) {
+            let Some((place, at)) = self.places.get(*number) else { continue };
+            let from = usize::try_from(place.chunk_offset).unwrap_or(usize::MAX);
+            let len = usize::try_from(place.len).unwrap_or(usize::MAX);
+            let bytes = plain.get(from..).and_then(|rest| rest.get(..len));
+            let bytes = bytes.ok_or_else(|| writer.too_short(place.file))?;
+            match at {
+                None => writer.write(place.file, bytes, place.offset)?,
+                Some(at) => {
+                    if let Some(to) = small.get_mut(*at..at + len) {
+                        to.copy_from_slice(bytes);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the small places, neighbours together.
+    fn write_small(&self, small: &[u8], writer: &mut Writer<'_>) -> Result<(), EngineError> {
+        let mut run: Option<(u32, u64, std::ops::Range<usize>)> = None;
+        for (place, at) in &self.places {
+            let Some(at) = *at else { continue };
+            let len = usize::try_from(place.len).unwrap_or(usize::MAX);
+            match &mut run {
+                Some((file, offset, range))
+                    if *file == place.file && *offset + range.len() as u64 == place.offset =>
+                {
+                    range.end += len;
+                }
+                _ => {
+                    writer
+                        .write_run(small, run.replace((place.file, place.offset, at..at + len)))?;
+                }
+            }
+        }
+        writer.write_run(small, run)
+    }
+}
+
+/// A file, and what of it was written.
+struct Opened {
+    file: File,
+    from: u64,
+    to: u64,
+}
+
+impl Opened {
+    /// Has the system begin to write to disk what was written here, while the processor is at work
+    /// on the next unit. Otherwise all of it waits for the very end.
+    fn begin_writeback(&self) {
+        if self.to - self.from >= WRITEBACK_BYTES_MIN {
+            let len = std::num::NonZeroU64::new(self.to - self.from);
+            // Linux begins the writing, and drops only pages that are on disk. A hint, no promise.
+            let _ = rustix::fs::fadvise(&self.file, self.from, len, Advice::DontNeed);
+        }
+    }
+}
+
+/// Writes to files, some of which it keeps open.
+struct Writer<'a> {
+    files: &'a [PathBuf],
+    open: HashMap<u32, Opened>,
+    progress: &'a Progress,
+}
+
+impl<'a> Writer<'a> {
+    fn new(files: &'a [PathBuf], progress: &'a Progress) -> Self {
+        Self { files, open: HashMap::new(), progress }
+    }
+
+    fn close(&mut self) {
+        self.open.drain().for_each(|(_, opened)| opened.begin_writeback());
+    }
+
+    fn path(&self, file: u32) -> Option<&PathBuf> {
+        self.files.get(usize::try_from(file).ok()?)
+    }
+
+    fn too_short(&self, file: u32) -> EngineError {
+        let path = self.path(file).map(|path| path.display().to_string()).unwrap_or_default();
+        let message = format!("a chunk of {path} is shorter than its map says");
+        EngineError::refused(ErrorKind::Corrupt, message)
+    }
+
+    fn write_run(
+        &mut self,
+        small: &[u8],
+        run: Option<(u32, u64, std::ops::Range<usize>)>,
+    ) -> Result<(), EngineError> {
+        let Some((file, offset, range)) = run else { return Ok(()) };
+        self.write(file, small.get(range).unwrap_or_default(), offset)
+    }
+
+    fn write(&mut self, file: u32, bytes: &[u8], offset: u64) -> Result<(), EngineError> {
+        let Some(path) = self.path(file).cloned() else { return Ok(()) };
+        let fail = |error| EngineError::file("write", &path, error);
+        if !self.open.contains_key(&file) {
+            if self.open.len() >= FILES_OPEN_MAX {
+                self.close();
+            }
+            let opened = OpenOptions::new().write(true).open(&path).map_err(fail)?;
+            self.open.insert(file, Opened { file: opened, from: offset, to: offset });
+        }
+        if let Some(open) = self.open.get_mut(&file) {
+            open.file.write_all_at(bytes, offset).map_err(fail)?;
+            open.from = open.from.min(offset);
+            open.to = open.to.max(offset + bytes.len() as u64);
+        }
+        self.progress.advance(bytes.len() as u64);
+        Ok(())
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(file: u32, offset: u64, chunk_offset: u32, len: u32) -> Place {
+        Place { file, offset, chunk_offset, len }
+    }
+
+    fn chunk(number: u8) -> ChunkId {
+        ChunkId::from_bytes([number; 32])
+    }
+
+    #[test]
+    fn units_have_an_end() {
+        let many = |len: u32, count: u64| -> Vec<(ChunkId, Place)> {
+            (0..count).map(|n| (chunk(1), place(0, n * u64::from(len), 0, len))).collect()
+        };
+        assert_eq!(cut(many(1 << 20, 40)).iter().map(Vec::len).collect::<Vec<_>>(), [16, 16, 8]);
+        assert_eq!(cut(many(8, 10_000)).iter().map(Vec::len).collect::<Vec<_>>(), [8192, 1808]);
+        assert!(cut(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn small_places_are_written_in_runs_and_large_ones_by_themselves() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths: Vec<PathBuf> = ["a", "b"].map(|name| folder.path().join(name)).to_vec();
+        for path in &paths {
+            std::fs::write(path, vec![0xEE; 300_000]).unwrap();
+        }
+        let large = DIRECT_BYTES_MIN;
+        let places = vec![
+            (chunk(1), place(0, 0, 0, 8192)),
+            (chunk(2), place(0, 8192, 100, 8192)),
+            (chunk(1), place(0, 16384, 8192, 8192)),
+            (chunk(3), place(0, 24576, 0, large)),
+            (chunk(2), place(0, 200_000, 0, 50)),
+            (chunk(1), place(1, 250_000, 0, 50_000)),
+        ];
+        let unit = Unit::new(Arc::new(paths.clone()), places.clone());
+        assert_eq!(unit.chunks().len(), 3);
+        let plain = |number: u8| -> Vec<u8> {
+            (0..70_000_u32).map(|at| (at % 251) as u8 ^ number).collect()
+        };
+        let others = HashMap::from([1, 2, 3].map(|number| (chunk(number), plain(number))));
+        let small = vec![0; unit.small_bytes];
+        unit.finish(small, &others, &Progress::silent()).unwrap();
+        let mut expected = vec![vec![0xEE; 300_000]; 2];
+        for (id, place) in places {
+            let plain = &others[&id];
+            let (from, len) = (place.chunk_offset as usize, place.len as usize);
+            let at = place.offset as usize;
+            expected[place.file as usize][at..at + len].copy_from_slice(&plain[from..from + len]);
+        }
+        for (path, expected) in paths.iter().zip(expected) {
+            assert!(std::fs::read(path).unwrap() == expected, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_chunk_shorter_than_its_map_says_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        std::fs::write(&path, b"").unwrap();
+        let unit = Unit::new(Arc::new(vec![path]), vec![(chunk(1), place(0, 0, 0, 8192))]);
+        let others = HashMap::from([(chunk(1), vec![0; 8191])]);
+        let error = unit.finish(vec![0; 8192], &others, &Progress::silent()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
+}
