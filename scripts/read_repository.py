@@ -80,17 +80,17 @@ class Sealing:
         self.keys, self.name, self.epoch, self.salt = keys, name, epoch, salt
         domain = keys.domain.encode()
         self.associated = struct.pack("<HBBI", 1, kind, suite, len(domain)) + domain + name.encode()
-    def open(self, reader, number, last, key_class, section=0):
+    def open(self, reader, number, last, key_class, section=0, chunk=b""):
         length = reader.number("I")
         check(16 <= length <= FRAME_MAX, f"{self.name}: a frame of {length} bytes")
         sealed, nonce = reader.take(length), struct.pack("<QBBH", number, section, last, 0)
         if self.keys.suite == 0:
             plain, tag = sealed[:-16], sealed[-16:]
-            found = xxhash.xxh3_128_intdigest(self.associated + nonce + plain).to_bytes(16, "little")
+            found = xxhash.xxh3_128_intdigest(self.associated + chunk + nonce + plain).to_bytes(16, "little")
             check(found == tag, f"{self.name}: a frame's checksum differs")
         else:
             key = hkdf(self.keys.classes[key_class, self.epoch], self.salt, b"pgrecall object " + bytes([key_class]))
-            plain = AESGCM(key).decrypt(nonce, sealed, self.associated)
+            plain = AESGCM(key).decrypt(nonce, sealed, self.associated + chunk)
         codec, length = struct.unpack("<BI", plain[:5])
         check(codec < 2 and length <= PLAIN_MAX, f"{self.name}: codec {codec}, {length} bytes")
         plain = plain[5:]
@@ -212,7 +212,7 @@ class Repository:
     def chunk(self, keys, places, chunk_id, plain_len):
         (_, sealing, key_class), number, offset, sealed_len, _ = places[chunk_id]
         reader = Reader(self.read(sealing.name)[offset:])
-        plain = sealing.open(reader, number, 0, key_class)
+        plain = sealing.open(reader, number, 0, key_class, chunk=chunk_id)
         check(reader.at == sealed_len + 4 and len(plain) == plain_len, f"{sealing.name}: lengths differ")
         check(keys.chunk_id(plain) == chunk_id, f"{sealing.name}: chunk {chunk_id.hex()} is another one")
         return plain

@@ -12,7 +12,7 @@ use pgrecall_repo::format::document::DomainKeysDocument;
 use pgrecall_repo::format::header::{Header, Suite, Tail};
 use pgrecall_repo::id::Digest;
 use pgrecall_repo::keys::Keys;
-use pgrecall_repo::object::{self, Payload, TrailerRead};
+use pgrecall_repo::object::{self, Payload, Proof, TrailerRead};
 use pgrecall_repo::random::SharedRandom;
 use pgrecall_store::Key;
 
@@ -41,7 +41,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(tail) = Tail::decode(&object) else { return };
     object.truncate(object.len() - 16);
     Tail { body_frames: claimed.into(), ..tail }.encode(&mut object);
-    let opened = object::open_archive(&KEYS, &name, &object, 1 << 20, |_| {});
+    let opened = object::open_archive(&KEYS, &name, &object, 1 << 20, Proof::Hash, |_| {});
     assert!(opened.is_err() || usize::from(claimed) == frames.len());
     let header = Header::decode(&mut Reader::new(&object)).expect("the header is right");
     if let Ok(TrailerRead::Trailer(plain)) = object::open_trailer(&KEYS, &header, &name, &object) {
@@ -49,5 +49,5 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = Trailer::decode(&name, &plain);
     }
     // And as they come.
-    let _ = object::open_archive(&KEYS, &name, bytes, 1 << 20, |_| {});
+    let _ = object::open_archive(&KEYS, &name, bytes, 1 << 20, Proof::Hash, |_| {});
 });

@@ -5,8 +5,9 @@
 use libfuzzer_sys::fuzz_target;
 use pgrecall_repo::codec;
 use pgrecall_repo::format::bytes::Reader;
-use pgrecall_repo::format::frame::{self, Codec, FrameCipher, Place};
+use pgrecall_repo::format::frame::{self, Codec, FrameCipher, Last, Place};
 use pgrecall_repo::format::header::{Kind, Suite};
+use pgrecall_repo::id::ChunkId;
 use zeroize::Zeroizing;
 
 /// More is only slower.
@@ -20,9 +21,9 @@ fuzz_target!(|bytes: &[u8]| {
     for suite in [Suite::Clear, Suite::Aes256Gcm] {
         let cipher = FrameCipher::new(suite, &Zeroizing::new([7; 32]), Kind::DataPack, "d", "n");
         let mut scratch = Vec::new();
-        let _ = cipher.open(Place::body(0), bytes, &mut scratch);
+        let _ = cipher.open(Place::body(0, Last::No), bytes, &mut scratch);
         let mut out = Vec::new();
-        let place = Place::body(1);
+        let place = Place::chunk(1, ChunkId::from_bytes([3; 32]));
         let Ok(sealed) = cipher.seal(&mut out, place, codec, plain_len as usize, payload) else {
             return;
         };

@@ -11,6 +11,7 @@ use pgrecall_repo::index::{Index, Purpose};
 use pgrecall_repo::keys::{KeyFile, Unlock};
 use pgrecall_repo::manifests;
 use pgrecall_repo::names::{self, Name};
+use pgrecall_repo::object::Proof;
 use pgrecall_repo::random::SharedRandom;
 use pgrecall_repo::repository::Repository;
 use pgrecall_repo::sealed_store::SealedStore;
@@ -140,9 +141,11 @@ async fn read_all(repository: &Repository) -> Value {
             continue;
         }
         let mut plain = Vec::new();
-        archive::fetch(&sealed, &object.key, 16 << 20, |part| plain.extend_from_slice(part))
-            .await
-            .unwrap();
+        archive::fetch(&sealed, &object.key, 16 << 20, Proof::Hash, |part| {
+            plain.extend_from_slice(part)
+        })
+        .await
+        .unwrap();
         archive::read_trailer(&sealed, &object.key).await.unwrap();
         archived.insert(object.key.file_name().to_owned(), hex(&plain).into());
     }

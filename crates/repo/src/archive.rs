@@ -9,7 +9,7 @@ use crate::format::bytes::wide;
 use crate::format::header::{HEADER_BYTES_MAX, Header, Kind};
 use crate::id::Digest;
 use crate::keys::Keys;
-use crate::object::{self, TrailerRead};
+use crate::object::{self, Proof, TrailerRead};
 use crate::sealed_store::SealedStore;
 
 /// What became of a push.
@@ -80,12 +80,13 @@ pub async fn fetch(
     sealed: &SealedStore,
     name: &Key,
     limit_bytes: u64,
+    proof: Proof,
     each: impl FnMut(&[u8]),
-) -> Result<Digest, RepoError> {
+) -> Result<(), RepoError> {
     // Sealing and zstd's worst case add less than a fiftieth.
     let object_limit = limit_bytes + limit_bytes / 50 + (1 << 20);
     let object = sealed.store().get(name, object_limit).await?;
-    object::open_archive(sealed.keys(), name, &object, limit_bytes, each)
+    object::open_archive(sealed.keys(), name, &object, limit_bytes, proof, each)
 }
 
 /// A trailer with its object's header.

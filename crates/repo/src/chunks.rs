@@ -15,6 +15,7 @@ use crate::id::ChunkId;
 use crate::index::{Index, Location};
 use crate::keys::Keys;
 use crate::names::{self, Name};
+use crate::object::Proof;
 use crate::pack::frame_len;
 use crate::sealed_store::SealedStore;
 
@@ -115,24 +116,20 @@ impl<'a> Opener<'a> {
         Self { keys, read, bytes, cipher }
     }
 
-    /// Opens one chunk and checks that it is the one that its id names.
+    /// Opens one chunk, and proves that it is the one that its id names.
     ///
     /// # Errors
     /// [`RepoError::Corrupt`] that names the pack and the chunk.
     pub fn open<'b>(
         &self,
         (chunk, location): (&ChunkId, &Location),
+        proof: Proof,
         buffers: &'b mut Buffers,
     ) -> Result<&'b [u8], RepoError> {
-        self.inflate(location, buffers)
-            .and_then(|()| self.keys.ids_of(self.read.pack.sealing.id_generation))
-            .and_then(|ids| match ids.chunk_id(&buffers.plain) {
-                found if found == *chunk => Ok(()),
-                found => Err(FormatError::Unexpected {
-                    what: "keyed hash of the chunk",
-                    expected: chunk.to_string(),
-                    found: found.to_string(),
-                }),
+        self.inflate(chunk, location, buffers)
+            .and_then(|()| match proof {
+                Proof::Seals => Ok(()),
+                Proof::Hash => self.check_id(chunk, &buffers.plain),
             })
             .map_err(|error| {
                 RepoError::format(format!("{} (chunk {chunk})", self.read.name), error)
@@ -140,7 +137,23 @@ impl<'a> Opener<'a> {
         Ok(&buffers.plain)
     }
 
-    fn inflate(&self, location: &Location, buffers: &mut Buffers) -> Result<(), FormatError> {
+    fn check_id(&self, chunk: &ChunkId, plain: &[u8]) -> Result<(), FormatError> {
+        match self.keys.ids_of(self.read.pack.sealing.id_generation)?.chunk_id(plain) {
+            found if found == *chunk => Ok(()),
+            found => Err(FormatError::Unexpected {
+                what: "keyed hash of the chunk",
+                expected: chunk.to_string(),
+                found: found.to_string(),
+            }),
+        }
+    }
+
+    fn inflate(
+        &self,
+        chunk: &ChunkId,
+        location: &Location,
+        buffers: &mut Buffers,
+    ) -> Result<(), FormatError> {
         let cipher = self.cipher.as_ref().map_err(Clone::clone)?;
         let start = u64::from(location.offset).saturating_sub(self.read.offset);
         let start = usize::try_from(start).unwrap_or(usize::MAX);
@@ -153,7 +166,7 @@ impl<'a> Opener<'a> {
                 found: framed.len().to_string(),
             });
         }
-        let place = Place::body(location.frame.into());
+        let place = Place::chunk(location.frame.into(), *chunk);
         let opened = cipher.open(place, framed, &mut buffers.frame)?;
         codec::inflate(&opened, &mut buffers.plain)
     }
@@ -172,7 +185,7 @@ pub async fn read(
     let read = ReadRange::of(domain, *chunk, location.clone());
     let bytes = fetch(sealed, &read).await?;
     let mut buffers = Buffers::default();
-    Opener::new(sealed, &read, &bytes).open((chunk, location), &mut buffers)?;
+    Opener::new(sealed, &read, &bytes).open((chunk, location), Proof::Hash, &mut buffers)?;
     Ok(buffers.plain)
 }
 
@@ -290,7 +303,7 @@ async fn read_range(sealed: &SealedStore, read: ReadRange) -> Result<Plains, Rep
         let opener = Opener::new(&sealed, &read, &bytes);
         let chunks = read.chunks.iter().map(|(chunk, location)| {
             let mut buffers = Buffers::default();
-            let good = opener.open((chunk, location), &mut buffers).is_ok();
+            let good = opener.open((chunk, location), Proof::Hash, &mut buffers).is_ok();
             (*chunk, good.then_some(buffers.plain))
         });
         chunks.collect()

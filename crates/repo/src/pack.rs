@@ -95,7 +95,7 @@ impl PackBuilder {
         payload: &[u8],
     ) -> Result<(), RepoError> {
         let offset = self.out.len();
-        let place = Place::body(wide(self.entries.len()));
+        let place = Place::chunk(wide(self.entries.len()), id);
         let sealed = self
             .cipher
             .seal(&mut self.out, place, codec, plain_len, payload)
@@ -300,7 +300,8 @@ impl FinishedPack {
             let start = usize::try_from(entry.offset).unwrap_or(usize::MAX);
             let mut reader = Reader::new(self.bytes.get(start..).unwrap_or_default());
             let framed = frame::take(&mut reader).map_err(fail)?;
-            let opened = old.open(Place::body(wide(number)), framed, &mut scratch).map_err(fail)?;
+            let place = Place::chunk(wide(number), entry.chunk);
+            let opened = old.open(place, framed, &mut scratch).map_err(fail)?;
             let plain_len = usize::try_from(entry.plain_len).unwrap_or(usize::MAX);
             fresh.append(entry.chunk, opened.codec, plain_len, opened.payload)?;
         }

@@ -19,6 +19,7 @@ use pgrecall_repo::id::{BackupId, ChunkId};
 use pgrecall_repo::index::{Index, Purpose};
 use pgrecall_repo::keys::{KeyFile, Rotation, Unlock};
 use pgrecall_repo::names::{self, ClusterRef};
+use pgrecall_repo::object::Proof;
 use pgrecall_repo::pack::PackBuilder;
 use pgrecall_repo::random::SharedRandom;
 use pgrecall_repo::repository::{Created, KeyNote, OpenOptions, Repository};
@@ -249,7 +250,9 @@ async fn a_new_id_key_stores_everything_anew_and_leaves_old_objects_readable() {
     let other = push_archived(&sealed, &name, b"another").await;
     assert!(matches!(other, Pushed::Collision { .. }));
     let mut plain = Vec::new();
-    archive::fetch(&sealed, &name, 1 << 20, |part| plain.extend_from_slice(part)).await.unwrap();
+    archive::fetch(&sealed, &name, 1 << 20, Proof::Hash, |part| plain.extend_from_slice(part))
+        .await
+        .unwrap();
     assert_eq!(plain, b"a segment");
 }
 

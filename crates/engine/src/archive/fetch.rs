@@ -13,6 +13,7 @@ use pgrecall_repo::archive;
 use pgrecall_repo::format::document::Identity;
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::names::{self, ClusterRef};
+use pgrecall_repo::object::Proof;
 use pgrecall_repo::repository::Repository;
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_store::Key;
@@ -127,7 +128,7 @@ impl<'a> Target<'a> {
         let mut beside = Beside::open(self.destination)?;
         let read = holder::read(sealed, &self.key, async |object| {
             beside.restart()?;
-            archive::fetch(sealed, object, limit, |part| beside.write(part)).await?;
+            archive::fetch(sealed, object, limit, Proof::Seals, |part| beside.write(part)).await?;
             beside.check()?;
             if matches!(self.name, ArchiveName::Segment(_)) && beside.bytes != limit {
                 let found = beside.bytes;

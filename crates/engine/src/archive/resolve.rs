@@ -10,7 +10,7 @@ use pgrecall_repo::archive::{self, Pushed};
 use pgrecall_repo::format::document::Resolution;
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::id::Digest;
-use pgrecall_repo::object::{self, Payload, frames_of};
+use pgrecall_repo::object::{self, Payload, Proof, frames_of};
 use pgrecall_repo::sealed_store::Stored;
 use pgrecall_store::Key;
 
@@ -264,7 +264,8 @@ impl Open {
         let sealed = &self.cluster.sealed;
         let limit = check::limit_bytes(self.name, &self.cluster.facts);
         let mut plain = Vec::new();
-        archive::fetch(sealed, object, limit, |part| plain.extend_from_slice(part)).await?;
+        archive::fetch(sealed, object, limit, Proof::Hash, |part| plain.extend_from_slice(part))
+            .await?;
         let level = Compression::DEFAULT.level;
         let frames: Vec<_> = frames_of(&plain).map(|part| Payload::compress(part, level)).collect();
         let trailer = content.trailer.encode();

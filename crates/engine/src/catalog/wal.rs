@@ -8,6 +8,7 @@ use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, SegmentNumber, SegmentSiz
 use pgrecall_repo::archive;
 use pgrecall_repo::expired::ExpiredLog;
 use pgrecall_repo::names;
+use pgrecall_repo::object::Proof;
 use pgrecall_store::Key;
 
 use crate::archive::holder::{self, Holders};
@@ -408,7 +409,7 @@ pub(crate) async fn read_history(
 ) -> Result<History, EngineError> {
     let bytes = holder::read(&cluster.sealed, object, async |object: &Key| {
         let mut bytes = Vec::new();
-        archive::fetch(&cluster.sealed, object, HISTORY_BYTES_MAX, |part| {
+        archive::fetch(&cluster.sealed, object, HISTORY_BYTES_MAX, Proof::Hash, |part| {
             bytes.extend_from_slice(part);
         })
         .await?;

@@ -8,6 +8,7 @@ use pgrecall_pgformat::segment_digest::{SegmentWalk, visit_segment};
 use pgrecall_pgformat::segment_summary::SegmentSummary;
 use pgrecall_pgformat::{ArchiveName, SegmentName, SegmentSize};
 use pgrecall_repo::format::document::Manifest;
+use pgrecall_repo::object::Proof;
 use pgrecall_repo::{archive, manifests};
 use pgrecall_store::Key;
 
@@ -150,8 +151,9 @@ async fn read_segment(
 ) -> Result<Result<Vec<u8>, Unreadable>, EngineError> {
     let mut bytes = Vec::new();
     let limit = u64::from(size.bytes());
-    let fetched =
-        archive::fetch(&cluster.sealed, object, limit, |part| bytes.extend_from_slice(part));
+    let fetched = archive::fetch(&cluster.sealed, object, limit, Proof::Hash, |part| {
+        bytes.extend_from_slice(part);
+    });
     match fetched.await.map_err(EngineError::from) {
         Ok(_) => Ok(Ok(bytes)),
         Err(error) if is_damage(&error) => Ok(Err(Unreadable(chain(&error)))),

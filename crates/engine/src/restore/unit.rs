@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pgrecall_repo::chunks::{Buffers, Opener, ReadRange};
 use pgrecall_repo::id::ChunkId;
+use pgrecall_repo::object::Proof;
 use pgrecall_repo::sealed_store::SealedStore;
 use rustix::fs::Advice;
 
@@ -106,7 +107,7 @@ impl Unit {
             };
             let opener = Opener::new(sealed, read, bytes);
             for (chunk, location) in &read.chunks {
-                match opener.open((chunk, location), &mut buffers) {
+                match opener.open((chunk, location), Proof::Seals, &mut buffers) {
                     Ok(plain) => self.put(chunk, plain, &mut small, &mut writer)?,
                     Err(_) => bad.push(*chunk),
                 }

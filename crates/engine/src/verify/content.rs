@@ -11,6 +11,7 @@ use pgrecall_repo::format::document::DamagedChunk;
 use pgrecall_repo::id::{ChunkId, PackId};
 use pgrecall_repo::index::{self, Location};
 use pgrecall_repo::names::Name;
+use pgrecall_repo::object::Proof;
 use pgrecall_repo::sealed_store::SealedStore;
 
 use super::finding::{Severity, VerifyReport};
@@ -115,7 +116,7 @@ fn open(sealed: &SealedStore, range: &ReadRange, bytes: &[u8]) -> Opened {
     let mut buffers = chunks::Buffers::default();
     let opener = chunks::Opener::new(sealed, range, bytes);
     for (chunk, location) in &range.chunks {
-        match opener.open((chunk, location), &mut buffers) {
+        match opener.open((chunk, location), Proof::Hash, &mut buffers) {
             Ok(_) => opened.read_bytes += u64::from(location.plain_len),
             Err(error) => {
                 let reason = cause(&error);

@@ -11,6 +11,7 @@ use pgrecall_repo::format::index::{IndexEntry, IndexPack};
 use pgrecall_repo::id::{ChunkId, PackId};
 use pgrecall_repo::index::{self, IndexObject, Location, Purpose};
 use pgrecall_repo::names::{self, Name};
+use pgrecall_repo::object::Proof;
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_repo::{ErrorKind, FormatError, RepoError};
 use pgrecall_store::Key;
@@ -292,7 +293,7 @@ fn open_all(
     let opener = chunks::Opener::new(sealed, range, bytes);
     let mut buffers = chunks::Buffers::default();
     for (chunk, location) in &range.chunks {
-        let opened = opener.open((chunk, location), &mut buffers);
+        let opened = opener.open((chunk, location), Proof::Hash, &mut buffers);
         read.insert(*chunk, opened.map(<[u8]>::to_vec));
     }
 }

@@ -10,6 +10,7 @@ use pgrecall_pgformat::segment_digest::SegmentWalk;
 use pgrecall_pgformat::segment_summary::SegmentEnd;
 use pgrecall_pgformat::{Lsn, SegmentName, SegmentNumber};
 use pgrecall_repo::archive;
+use pgrecall_repo::object::Proof;
 
 use super::Depth;
 use super::finding::{Severity, VerifyReport};
@@ -310,7 +311,7 @@ impl<'a> WalCheck<'a> {
         let limit = u64::from(way.size.bytes());
         let mut walk = SegmentWalk::new(name, way.size);
         let (sealed, mut bytes) = (&self.cluster.sealed, 0);
-        let fetched = archive::fetch(sealed, &object, limit, |part| {
+        let fetched = archive::fetch(sealed, &object, limit, Proof::Hash, |part| {
             bytes += u64::try_from(part.len()).unwrap_or_default();
             walk.feed(part);
         });

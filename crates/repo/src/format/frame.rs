@@ -5,6 +5,8 @@
 //! can be neither reordered nor cut off; the associated data name the object, so objects cannot be
 //! swapped.
 
+use std::borrow::Cow;
+
 use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::aead::{AeadInOut, KeyInit, Tag};
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -15,6 +17,7 @@ use crate::error::FormatError;
 use crate::format::bytes::{Reader, narrow, wide};
 use crate::format::header::{Kind, Suite, VERSION, byte_enum};
 use crate::format::layout;
+use crate::id::ChunkId;
 
 /// Bytes of the length in front of a frame.
 pub const PREFIX_BYTES: usize = 4;
@@ -58,6 +61,8 @@ pub struct Place {
     pub number: u64,
     /// Whether another follows in this section.
     pub last: Last,
+    /// The chunk that it holds, in packs: a frame opens only as the chunk that it was sealed as.
+    pub chunk: Option<ChunkId>,
 }
 
 /// Whether a frame is the last of its section.
@@ -70,16 +75,22 @@ pub enum Last {
 }
 
 impl Place {
-    /// A body frame with others after it (packs mark none: their directory counts them).
+    /// A body frame.
     #[must_use]
-    pub const fn body(number: u64) -> Self {
-        Self { section: Section::Body, number, last: Last::No }
+    pub const fn body(number: u64, last: Last) -> Self {
+        Self { section: Section::Body, number, last, chunk: None }
+    }
+
+    /// A chunk's frame in a pack, of which none is marked as the last: their directory counts them.
+    #[must_use]
+    pub const fn chunk(number: u64, chunk: ChunkId) -> Self {
+        Self { section: Section::Body, number, last: Last::No, chunk: Some(chunk) }
     }
 
     /// The one frame of a trailer.
     #[must_use]
     pub const fn trailer() -> Self {
-        Self { section: Section::Trailer, number: 0, last: Last::Yes }
+        Self { section: Section::Trailer, number: 0, last: Last::Yes, chunk: None }
     }
 
     fn nonce(self) -> [u8; 12] {
@@ -219,12 +230,20 @@ impl FrameCipher {
         Ok(Opened { codec, plain_len, payload })
     }
 
+    /// What is authenticated besides the bytes: the object, and the chunk.
+    fn associated(&self, place: Place) -> Cow<'_, [u8]> {
+        match place.chunk {
+            None => Cow::Borrowed(&self.associated),
+            Some(chunk) => Cow::Owned([&self.associated[..], chunk.as_bytes()].concat()),
+        }
+    }
+
     fn encrypt(&self, place: Place, text: &mut [u8]) -> Result<[u8; TAG_BYTES], FormatError> {
         let nonce = place.nonce();
         match &self.cipher {
-            Cipher::Clear => Ok(self.checksum(&nonce, text)),
+            Cipher::Clear => Ok(checksum(&self.associated(place), &nonce, text)),
             Cipher::Aes(aes) => aes
-                .encrypt_inout_detached(&Nonce::from(nonce), &self.associated, text.into())
+                .encrypt_inout_detached(&Nonce::from(nonce), &self.associated(place), text.into())
                 .map(Into::into)
                 .map_err(|_| FormatError::Unauthentic { what: "a frame being sealed" }),
         }
@@ -244,7 +263,7 @@ impl FrameCipher {
         };
         let nonce = place.nonce();
         match &self.cipher {
-            Cipher::Clear if self.checksum(&nonce, text) == tag => {
+            Cipher::Clear if checksum(&self.associated(place), &nonce, text) == tag => {
                 plain.copy_from_slice(text);
                 Ok(())
             }
@@ -254,20 +273,25 @@ impl FrameCipher {
                     .map_err(|_| FormatError::Unauthentic { what })?;
                 let bytes = InOutBuf::new(text, plain)
                     .map_err(|_| FormatError::Unauthentic { what: "a buffer of another length" })?;
-                aes.decrypt_inout_detached(&Nonce::from(nonce), &self.associated, bytes, &tag)
-                    .map_err(|_| FormatError::Unauthentic { what })
+                aes.decrypt_inout_detached(
+                    &Nonce::from(nonce),
+                    &self.associated(place),
+                    bytes,
+                    &tag,
+                )
+                .map_err(|_| FormatError::Unauthentic { what })
             }
         }
     }
+}
 
-    /// Stands in for the tag where nothing is encrypted: it finds rot and mix-ups, not attackers.
-    fn checksum(&self, nonce: &[u8], text: &[u8]) -> [u8; TAG_BYTES] {
-        let mut hash = Xxh3::new();
-        hash.update(&self.associated);
-        hash.update(nonce);
-        hash.update(text);
-        hash.digest128().to_le_bytes()
-    }
+/// Stands in for the tag where nothing is encrypted: it finds rot and mix-ups, not attackers.
+fn checksum(associated: &[u8], nonce: &[u8], text: &[u8]) -> [u8; TAG_BYTES] {
+    let mut hash = Xxh3::new();
+    hash.update(associated);
+    hash.update(nonce);
+    hash.update(text);
+    hash.digest128().to_le_bytes()
 }
 
 fn within(what: &'static str, len: usize, limit: u32) -> Result<u32, FormatError> {
@@ -308,7 +332,7 @@ mod tests {
     fn frames_open_only_in_their_place_and_object() {
         for suite in [Suite::Clear, Suite::Aes256Gcm] {
             let mut out = Vec::new();
-            let place = Place::body(3);
+            let place = Place::chunk(3, ChunkId::from_bytes([8; 32]));
             let range =
                 cipher(suite, "a").seal(&mut out, place, Codec::Stored, 5, b"hello").unwrap();
             let sealed = &out[range];
@@ -317,7 +341,9 @@ mod tests {
             assert_eq!(opened.payload, b"hello");
             assert!(cipher(suite, "b").open(place, sealed, &mut scratch).is_err());
             for wrong in [
-                Place::body(4),
+                Place { number: 4, ..place },
+                Place { chunk: None, ..place },
+                Place::chunk(3, ChunkId::from_bytes([9; 32])),
                 Place { last: Last::Yes, ..place },
                 Place { section: Section::Trailer, ..place },
             ] {
