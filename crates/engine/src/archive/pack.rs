@@ -2,11 +2,13 @@
 //! the file, walking its records, compressing its frames, its digest.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
+use memmap2::{Advice, MmapMut};
 use pgrecall_pgformat::segment_digest;
 use pgrecall_pgformat::segment_summary::SegmentSummary;
 use pgrecall_pgformat::{SegmentName, SegmentSize};
@@ -48,8 +50,14 @@ pub(super) async fn off_thread<T: Send + 'static>(
     })
 }
 
+/// Threads that read a file.
+const READERS: usize = 2;
+
+/// A thread reads no less than this.
+const READ_PART_BYTES_MIN: usize = 1 << 20;
+
 /// Reads a whole file of at most `limit_bytes`.
-pub(super) fn read_file(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, EngineError> {
+pub(super) fn read_file(path: &Path, limit_bytes: u64) -> Result<Bytes, EngineError> {
     let fail = |error| EngineError::file("read", path, error);
     let file = File::open(path).map_err(fail)?;
     let size = file.metadata().map_err(fail)?.len();
@@ -60,10 +68,43 @@ pub(super) fn read_file(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, Engine
         );
         return Err(EngineError::refused(ErrorKind::Invalid, message));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-    // One byte more, so that a file that grows meanwhile is found not to fit.
-    file.take(limit_bytes + 1).read_to_end(&mut bytes).map_err(fail)?;
-    Ok(bytes)
+    if size == 0 {
+        return Ok(Bytes::new());
+    }
+    let mut bytes = memory(usize::try_from(size).unwrap_or_default(), path)?;
+    let part = bytes.len().div_ceil(READERS).max(READ_PART_BYTES_MIN);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = bytes
+            .chunks_mut(part)
+            .zip((0..).step_by(part))
+            .map(|(part, offset)| {
+                let file = &file;
+                scope.spawn(move || file.read_exact_at(part, offset))
+            })
+            .collect();
+        readers.into_iter().try_for_each(|reader| match reader.join() {
+            Ok(read) => read.map_err(fail),
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })?;
+    // A file that grows meanwhile does not fit.
+    match file.read_at(&mut [0], size).map_err(fail)? {
+        0 => Ok(Bytes::from_owner(bytes)),
+        _ => {
+            let message = format!("{} grows while it is read", path.display());
+            Err(EngineError::refused(ErrorKind::Invalid, message))
+        }
+    }
+}
+
+/// Memory for a file, in huge pages where the system has them: thousands of small ones that have to
+/// be given to us one by one cost a push a quarter of its time.
+fn memory(len: usize, path: &Path) -> Result<MmapMut, EngineError> {
+    let fail = |error| EngineError::file("make room to read", path, error);
+    let memory = MmapMut::map_anon(len).map_err(fail)?;
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(Advice::HugePage);
+    Ok(memory)
 }
 
 /// Walks the segment, if it is one, and compresses the frames.
@@ -102,7 +143,7 @@ pub(super) fn pack(
 }
 
 /// The keyed digest of the file.
-pub(super) async fn digest(keys: Arc<Keys>, bytes: Arc<Vec<u8>>) -> Result<Digest, EngineError> {
+pub(super) async fn digest(keys: Arc<Keys>, bytes: Bytes) -> Result<Digest, EngineError> {
     off_thread(move || Ok(keys.digest(&bytes))).await
 }
 
@@ -131,7 +172,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
         std::fs::write(&path, b"12345").unwrap();
-        assert_eq!(read_file(&path, 5).unwrap(), b"12345");
+        assert_eq!(&*read_file(&path, 5).unwrap(), b"12345");
+        let empty = folder.path().join("empty");
+        std::fs::write(&empty, b"").unwrap();
+        assert!(read_file(&empty, 5).unwrap().is_empty());
         let error = read_file(&path, 4).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         let error = read_file(&folder.path().join("y"), 4).unwrap_err();

@@ -1,8 +1,8 @@
 //! Storing a WAL file: exactly once, durably, and only if it is what its name says.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
+use bytes::Bytes;
 use pgrecall_pgformat::ArchiveName;
 use pgrecall_pgformat::segment_summary::SegmentSummary;
 use pgrecall_repo::RepoError;
@@ -162,7 +162,7 @@ pub async fn push_open(
 pub(super) struct Prepared {
     pub(super) name: ArchiveName,
     pub(super) file: String,
-    pub(super) bytes: Arc<Vec<u8>>,
+    pub(super) bytes: Bytes,
     pub(super) packed: Packed,
     pub(super) digest: Digest,
 }
@@ -209,19 +209,19 @@ pub(super) async fn prepare(
 }
 
 /// Reads the file and checks what can be told at once.
-async fn read(request: &PushRequest, name: ArchiveName) -> Result<Arc<Vec<u8>>, EngineError> {
+async fn read(request: &PushRequest, name: ArchiveName) -> Result<Bytes, EngineError> {
     let (path, facts) = (request.path.clone(), request.facts.clone());
     pack::off_thread(move || {
         let bytes = pack::read_file(&path, check::limit_bytes(name, &facts))?;
         check::before_walk(name, &bytes, &facts)?;
-        Ok(Arc::new(bytes))
+        Ok(bytes)
     })
     .await
 }
 
 fn start_packing(
     name: ArchiveName,
-    bytes: &Arc<Vec<u8>>,
+    bytes: &Bytes,
     request: &PushRequest,
 ) -> impl Future<Output = Result<Packed, EngineError>> + use<> {
     let segment = match name {
