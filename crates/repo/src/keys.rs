@@ -473,6 +473,12 @@ impl Keys {
         self.ids.chunk_id(plain)
     }
 
+    /// As [`digest`](Self::digest), for plaintext that comes in parts.
+    #[must_use]
+    pub fn digester(&self) -> Digester {
+        self.ids.digester()
+    }
+
     /// [`IdKeys::digest`] of a new object.
     #[must_use]
     pub fn digest(&self, plain: &[u8]) -> Digest {

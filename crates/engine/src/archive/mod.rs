@@ -13,6 +13,7 @@ pub mod data_directory;
 pub mod fetch;
 pub mod holder;
 pub mod pack;
+mod parts;
 pub mod patience;
 pub mod push;
 pub mod resolve;

@@ -3,20 +3,21 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
 use memmap2::{Advice, MmapMut};
-use pgrecall_pgformat::segment_digest;
+use pgrecall_pgformat::segment_digest::SegmentWalk;
 use pgrecall_pgformat::segment_summary::SegmentSummary;
 use pgrecall_pgformat::{SegmentName, SegmentSize};
 use pgrecall_repo::codec::Level;
 use pgrecall_repo::id::Digest;
 use pgrecall_repo::keys::Keys;
-use pgrecall_repo::object::{Payload, frames_of};
+use pgrecall_repo::object::{FRAME_PLAIN_BYTES, Payload};
 
+use super::parts::Parts;
 use crate::error::{EngineError, ErrorKind};
 
 /// How to compress.
@@ -36,127 +37,180 @@ impl Compression {
 /// A file ready to be sealed.
 #[derive(Debug)]
 pub(super) struct Packed {
+    pub(super) bytes: Bytes,
     pub(super) frames: Vec<Payload>,
     pub(super) summary: Option<SegmentSummary>,
+    /// The keyed digest of the file.
+    pub(super) digest: Digest,
 }
 
-/// Runs work that keeps a processor or a disk busy off the runtime's thread.
-pub(super) async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
-) -> Result<T, EngineError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        let message = format!("a thread of the archive died: {error}");
-        Err(EngineError::refused(ErrorKind::Internal, message))
-    })
+/// A file to read and to make ready.
+pub(super) struct ToPack {
+    pub(super) path: PathBuf,
+    /// It may not be longer.
+    pub(super) limit_bytes: u64,
+    /// Looks at it as soon as the first frame is read; all else is zeros then.
+    pub(super) check: Box<dyn FnOnce(&[u8]) -> Result<(), EngineError> + Send>,
+    /// What it is, if it is a segment.
+    pub(super) segment: Option<(SegmentName, SegmentSize)>,
+    pub(super) compression: Compression,
 }
 
-/// Threads that read a file.
-const READERS: usize = 2;
+/// Begins to read, walk, compress and digest a file, on threads of their own: all follow the reading
+/// part by part. The keys may come later, from a repository that is being opened meanwhile.
+pub(super) fn start(
+    to_pack: ToPack,
+    keys: mpsc::Receiver<Arc<Keys>>,
+) -> impl Future<Output = Result<Packed, EngineError>> + use<> {
+    // Started here, not when it is first awaited.
+    let started = tokio::task::spawn_blocking(move || pack(to_pack, keys));
+    async move {
+        started.await.unwrap_or_else(|error| {
+            let message = format!("a thread of the archive died: {error}");
+            Err(EngineError::refused(ErrorKind::Internal, message))
+        })
+    }
+}
 
-/// A thread reads no less than this.
-const READ_PART_BYTES_MIN: usize = 1 << 20;
-
-/// Reads a whole file of at most `limit_bytes`.
-pub(super) fn read_file(path: &Path, limit_bytes: u64) -> Result<Bytes, EngineError> {
+fn pack(to_pack: ToPack, keys: mpsc::Receiver<Arc<Keys>>) -> Result<Packed, EngineError> {
+    let path = &to_pack.path;
     let fail = |error| EngineError::file("read", path, error);
     let file = File::open(path).map_err(fail)?;
     let size = file.metadata().map_err(fail)?.len();
-    if size > limit_bytes {
+    if size > to_pack.limit_bytes {
+        let limit = to_pack.limit_bytes;
         let message = format!(
-            "{} does not fit: it has {size} bytes, and at most {limit_bytes} are expected",
+            "{} does not fit: it has {size} bytes, and at most {limit} are expected",
             path.display()
         );
         return Err(EngineError::refused(ErrorKind::Invalid, message));
     }
-    if size == 0 {
-        return Ok(Bytes::new());
+    let mut memory = memory(usize::try_from(size).unwrap_or_default(), path)?;
+    let first = memory.len().min(FRAME_PLAIN_BYTES);
+    file.read_exact_at(memory.get_mut(..first).unwrap_or_default(), 0).map_err(fail)?;
+    (to_pack.check)(&memory)?;
+    let parts = Parts::new(&file, &mut memory, FRAME_PLAIN_BYTES);
+    let work = Work { parts: &parts, next: AtomicUsize::new(0), level: to_pack.compression.level };
+    let (frames, summary, digest) =
+        work.all(to_pack.segment, to_pack.compression.threads, move || keys.recv().ok());
+    parts.all_read().map_err(fail)?;
+    if file.read_at(&mut [0], size).map_err(fail)? > 0 {
+        let message = format!("{} grows while it is read", path.display());
+        return Err(EngineError::refused(ErrorKind::Invalid, message));
     }
-    let mut bytes = memory(usize::try_from(size).unwrap_or_default(), path)?;
-    let part = bytes.len().div_ceil(READERS).max(READ_PART_BYTES_MIN);
-    std::thread::scope(|scope| {
-        let readers: Vec<_> = bytes
-            .chunks_mut(part)
-            .zip((0..).step_by(part))
-            .map(|(part, offset)| {
-                let file = &file;
-                scope.spawn(move || file.read_exact_at(part, offset))
-            })
-            .collect();
-        readers.into_iter().try_for_each(|reader| match reader.join() {
-            Ok(read) => read.map_err(fail),
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
-    })?;
-    // A file that grows meanwhile does not fit.
-    match file.read_at(&mut [0], size).map_err(fail)? {
-        0 => Ok(Bytes::from_owner(bytes)),
-        _ => {
-            let message = format!("{} grows while it is read", path.display());
-            Err(EngineError::refused(ErrorKind::Invalid, message))
-        }
-    }
+    // The repository could not be opened, and whoever opened it says why.
+    let digest = digest.ok_or(EngineError::Cancelled)?;
+    Ok(Packed { bytes: Bytes::from_owner(memory), frames, summary, digest })
 }
 
 /// Memory for a file, in huge pages where the system has them: thousands of small ones that have to
 /// be given to us one by one cost a push a quarter of its time.
 fn memory(len: usize, path: &Path) -> Result<MmapMut, EngineError> {
     let fail = |error| EngineError::file("make room to read", path, error);
-    let memory = MmapMut::map_anon(len).map_err(fail)?;
+    // There is no mapping of nothing.
+    let memory = MmapMut::map_anon(len.max(1)).map_err(fail)?;
     #[cfg(target_os = "linux")]
     let _ = memory.advise(Advice::HugePage);
     Ok(memory)
 }
 
-/// Walks the segment, if it is one, and compresses the frames.
-pub(super) fn pack(
-    bytes: &[u8],
-    segment: Option<(SegmentName, SegmentSize)>,
-    compression: Compression,
-) -> Packed {
-    let frames: Vec<&[u8]> = frames_of(bytes).collect();
-    let next = AtomicUsize::new(0);
-    let compress_some = || {
-        let mut done = Vec::new();
-        loop {
-            let place = next.fetch_add(1, Ordering::Relaxed);
-            let Some(frame) = frames.get(place) else { break };
-            done.push((place, Payload::compress(frame, compression.level)));
-        }
-        done
-    };
-    let helpers = compression.threads.clamp(1, frames.len()) - 1;
-    let (mut payloads, summary) = std::thread::scope(|scope| {
-        let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(compress_some)).collect();
-        // The walk is one piece of work; whoever is done with it helps with the rest.
-        let summary = segment.map(|(name, size)| segment_digest::digest_segment(name, size, bytes));
-        let mut payloads = compress_some();
-        for helper in helpers {
-            match helper.join() {
-                Ok(done) => payloads.extend(done),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        (payloads, summary)
-    });
-    payloads.sort_unstable_by_key(|(place, _)| *place);
-    Packed { frames: payloads.into_iter().map(|(_, payload)| payload).collect(), summary }
+/// What is done with the parts of a file.
+struct Work<'p, 'm> {
+    parts: &'p Parts<'m>,
+    next: AtomicUsize,
+    level: Level,
 }
 
-/// The keyed digest of the file.
-pub(super) async fn digest(keys: Arc<Keys>, bytes: Bytes) -> Result<Digest, EngineError> {
-    off_thread(move || Ok(keys.digest(&bytes))).await
+type Done = (Vec<Payload>, Option<SegmentSummary>, Option<Digest>);
+
+impl Work<'_, '_> {
+    fn all(
+        &self,
+        segment: Option<(SegmentName, SegmentSize)>,
+        threads: usize,
+        keys: impl FnOnce() -> Option<Arc<Keys>> + Send,
+    ) -> Done {
+        // An empty file has one frame, too.
+        if self.parts.count() == 0 {
+            let frames = vec![Payload::compress(&[], self.level)];
+            return (frames, segment.map(|s| self.walk(s)), keys().map(|keys| self.digest(&keys)));
+        }
+        let helpers = threads.clamp(1, self.parts.count()) - 1;
+        let (mut payloads, summary, digest) = std::thread::scope(|scope| {
+            let helpers: Vec<_> =
+                (0..helpers).map(|_| scope.spawn(|| self.compress_some())).collect();
+            let digest = scope.spawn(|| keys().map(|keys| self.digest(&keys)));
+            // The walk is one piece of work; whoever is done with it helps with the rest.
+            let summary = segment.map(|segment| self.walk(segment));
+            let mut payloads = self.compress_some();
+            for helper in helpers {
+                payloads.extend(helper.join().unwrap_or_else(|p| std::panic::resume_unwind(p)));
+            }
+            let digest = digest.join().unwrap_or_else(|p| std::panic::resume_unwind(p));
+            (payloads, summary, digest)
+        });
+        payloads.sort_unstable_by_key(|(place, _)| *place);
+        (payloads.into_iter().map(|(_, payload)| payload).collect(), summary, digest)
+    }
+
+    fn compress_some(&self) -> Vec<(usize, Payload)> {
+        let mut done = Vec::new();
+        loop {
+            let place = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(frame) = self.parts.get(place) else { return done };
+            done.push((place, Payload::compress(frame, self.level)));
+        }
+    }
+
+    fn walk(&self, (name, size): (SegmentName, SegmentSize)) -> SegmentSummary {
+        let mut walk = SegmentWalk::new(name, size);
+        self.parts.in_order().for_each(|part| walk.feed(part));
+        walk.finish()
+    }
+
+    fn digest(&self, keys: &Keys) -> Digest {
+        let mut digester = keys.digester();
+        self.parts.in_order().for_each(|part| digester.update(part));
+        digester.finish()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use pgrecall_repo::format::header::Suite;
+    use pgrecall_repo::keys::first_domain_keys;
+    use pgrecall_repo::random::SharedRandom;
+
     use super::*;
+
+    /// A file of these bytes, packed under fresh keys.
+    fn packed(bytes: &[u8], limit_bytes: u64, threads: usize) -> Result<Packed, EngineError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        std::fs::write(&path, bytes).unwrap();
+        let (send, keys) = mpsc::channel();
+        send.send(Arc::new(test_keys())).unwrap();
+        let to_pack = ToPack {
+            path,
+            limit_bytes,
+            check: Box::new(|_| Ok(())),
+            segment: None,
+            compression: Compression { level: Level(1), threads },
+        };
+        pack(to_pack, keys)
+    }
+
+    fn test_keys() -> Keys {
+        let document = first_domain_keys(&SharedRandom::system());
+        Keys::of_domain(Suite::Aes256Gcm, &"main".parse().unwrap(), &[document]).unwrap()
+    }
 
     #[test]
     fn frames_keep_their_order_on_any_number_of_threads() {
         let plain: Vec<u8> = (0..5_300_000_u32).map(|n| (n / 4096) as u8).collect();
         let lens = |threads| -> Vec<usize> {
-            let compression = Compression { level: Level(1), threads };
-            let packed = pack(&plain, None, compression);
+            let packed = packed(&plain, 1 << 30, threads).unwrap();
+            assert!(packed.bytes == plain);
             packed.frames.iter().map(Payload::framed_len).collect()
         };
         let one = lens(1);
@@ -164,21 +218,32 @@ mod tests {
         for threads in [0, 2, 3, 16] {
             assert_eq!(lens(threads), one, "{threads} threads");
         }
-        assert_eq!(pack(&[], None, Compression { level: Level(1), threads: 2 }).frames.len(), 1);
+        assert_eq!(packed(&[], 5, 2).unwrap().frames.len(), 1);
     }
 
     #[test]
     fn files_above_the_limit_are_not_read() {
+        assert_eq!(&*packed(b"12345", 5, 1).unwrap().bytes, b"12345");
+        assert_eq!(packed(b"12345", 4, 1).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn without_keys_there_is_no_digest() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
-        std::fs::write(&path, b"12345").unwrap();
-        assert_eq!(&*read_file(&path, 5).unwrap(), b"12345");
-        let empty = folder.path().join("empty");
-        std::fs::write(&empty, b"").unwrap();
-        assert!(read_file(&empty, 5).unwrap().is_empty());
-        let error = read_file(&path, 4).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
-        let error = read_file(&folder.path().join("y"), 4).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotFound);
+        let to_pack = |check: Result<(), EngineError>| ToPack {
+            path: path.clone(),
+            limit_bytes: 5,
+            check: Box::new(|_| check),
+            segment: None,
+            compression: Compression::DEFAULT,
+        };
+        let no_keys = || mpsc::channel().1;
+        let missing = pack(to_pack(Ok(())), no_keys()).unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
+        std::fs::write(&path, b"123").unwrap();
+        let refused = EngineError::refused(ErrorKind::Invalid, "no");
+        assert_eq!(pack(to_pack(Err(refused)), no_keys()).unwrap_err().kind(), ErrorKind::Invalid);
+        assert!(matches!(pack(to_pack(Ok(())), no_keys()), Err(EngineError::Cancelled)));
     }
 }

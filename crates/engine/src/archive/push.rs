@@ -1,8 +1,8 @@
 //! Storing a WAL file: exactly once, durably, and only if it is what its name says.
 
 use std::path::PathBuf;
+use std::sync::mpsc;
 
-use bytes::Bytes;
 use pgrecall_pgformat::ArchiveName;
 use pgrecall_pgformat::segment_summary::SegmentSummary;
 use pgrecall_repo::RepoError;
@@ -13,7 +13,7 @@ use pgrecall_store::Key;
 
 use super::access::{Access, copies_may_be_wrong};
 use super::cache::Reading;
-use super::pack::{self, Compression, Packed};
+use super::pack::{self, Compression, Packed, ToPack};
 use super::resolve::Standing;
 use super::trailer::{self, Trailer};
 use super::{check, resolve};
@@ -100,12 +100,16 @@ async fn push_reading(
     // Opening the repository is under way from the first moment, reading and compressing meanwhile.
     let (opening, facts) = (access.clone(), request.facts.clone());
     let opening = AbortOnDrop(tokio::spawn(async move { opening.for_push(reading, facts).await }));
-    let bytes = read(request, name).await?;
-    let packing = start_packing(name, &bytes, request);
-    let cluster = opening.ended().await?;
-    let digest = pack::digest(cluster.sealed.keys().clone(), bytes.clone());
-    let (packed, digest) = futures::try_join!(packing, digest)?;
-    let file = Prepared { name, file: name.file_name(size), bytes, packed, digest };
+    let (send, keys) = mpsc::channel();
+    let opening = async {
+        let cluster = opening.ended().await?;
+        // If nobody listens, the file has failed, and that is told there.
+        let _ = send.send(cluster.sealed.keys().clone());
+        Ok(cluster)
+    };
+    let packing = pack::start(to_pack(name, request), keys);
+    let (cluster, packed) = futures::try_join!(opening, packing)?;
+    let file = Prepared { name, file: name.file_name(size), packed };
     let damage = match &file.packed.summary {
         Some(summary) => check::after_walk(name, &file.file, summary)?,
         None => Vec::new(),
@@ -116,7 +120,7 @@ async fn push_reading(
     let result = put(access, &cluster, &key, &file, object, request).await?;
     Ok(PushOutcome {
         result,
-        bytes: file.bytes.len() as u64,
+        bytes: file.packed.bytes.len() as u64,
         name: file.file,
         stored_bytes,
         elapsed_ms: millis(request.clock.elapsed().saturating_sub(began)),
@@ -143,15 +147,16 @@ pub async fn push_open(
     let pushed = match archive::push(
         &cluster.sealed,
         &key,
-        &file.bytes,
-        file.digest,
+        &file.packed.bytes,
+        file.packed.digest,
         object.clone(),
     )
     .await
     {
         // An answer got lost: the same bytes again, and the store knows them.
         Err(RepoError::Unknown { .. }) => {
-            archive::push(&cluster.sealed, &key, &file.bytes, file.digest, object).await?
+            archive::push(&cluster.sealed, &key, &file.packed.bytes, file.packed.digest, object)
+                .await?
         }
         other => other?,
     };
@@ -162,9 +167,7 @@ pub async fn push_open(
 pub(super) struct Prepared {
     pub(super) name: ArchiveName,
     pub(super) file: String,
-    pub(super) bytes: Bytes,
     pub(super) packed: Packed,
-    pub(super) digest: Digest,
 }
 
 impl Prepared {
@@ -173,7 +176,7 @@ impl Prepared {
             version: trailer::VERSION,
             kind: kind_of(self.name),
             name: self.file.clone(),
-            plain_bytes: self.bytes.len() as u64,
+            plain_bytes: self.packed.bytes.len() as u64,
             summary: self.packed.summary.clone(),
             host: request.host.clone(),
             pushed: request.clock.now_text(),
@@ -190,7 +193,7 @@ impl Prepared {
         let trailer = self.trailer(request);
         let (keys, random) = (cluster.sealed.keys(), cluster.sealed.random());
         let frames = &self.packed.frames;
-        Ok(object::seal_archive(keys, key, self.digest, frames, &trailer.encode(), random)?)
+        Ok(object::seal_archive(keys, key, self.packed.digest, frames, &trailer.encode(), random)?)
     }
 }
 
@@ -200,44 +203,28 @@ pub(super) async fn prepare(
     request: &PushRequest,
     name: ArchiveName,
 ) -> Result<Prepared, EngineError> {
-    let bytes = read(request, name).await?;
-    let packed = start_packing(name, &bytes, request);
-    let digest = pack::digest(cluster.sealed.keys().clone(), bytes.clone());
-    let (packed, digest) = futures::try_join!(packed, digest)?;
+    let (send, keys) = mpsc::channel();
+    let _ = send.send(cluster.sealed.keys().clone());
+    let packed = pack::start(to_pack(name, request), keys).await?;
     let file = name.file_name(request.facts.wal_segment_size);
-    Ok(Prepared { name, file, bytes, packed, digest })
+    Ok(Prepared { name, file, packed })
 }
 
-/// Reads the file and checks what can be told at once.
-async fn read(request: &PushRequest, name: ArchiveName) -> Result<Bytes, EngineError> {
-    let (path, facts) = (request.path.clone(), request.facts.clone());
-    pack::off_thread(move || {
-        let bytes = pack::read_file(&path, check::limit_bytes(name, &facts))?;
-        check::before_walk(name, &bytes, &facts)?;
-        Ok(bytes)
-    })
-    .await
-}
-
-fn start_packing(
-    name: ArchiveName,
-    bytes: &Bytes,
-    request: &PushRequest,
-) -> impl Future<Output = Result<Packed, EngineError>> + use<> {
+/// What is to be done with the file.
+fn to_pack(name: ArchiveName, request: &PushRequest) -> ToPack {
     let segment = match name {
         ArchiveName::Segment(segment) | ArchiveName::Partial(segment) => {
             Some((segment, request.facts.wal_segment_size))
         }
         ArchiveName::History(_) | ArchiveName::BackupHistory { .. } => None,
     };
-    let (bytes, compression) = (bytes.clone(), request.compression);
-    // Started here, not when it is first awaited: opening the repository goes on meanwhile.
-    let started = tokio::task::spawn_blocking(move || pack::pack(&bytes, segment, compression));
-    async move {
-        started.await.map_err(|error| {
-            let message = format!("a thread of the archive died: {error}");
-            EngineError::refused(ErrorKind::Internal, message)
-        })
+    let facts = request.facts.clone();
+    ToPack {
+        path: request.path.clone(),
+        limit_bytes: check::limit_bytes(name, &facts),
+        check: Box::new(move |bytes| check::before_walk(name, bytes, &facts)),
+        segment,
+        compression: request.compression,
     }
 }
 
@@ -258,7 +245,13 @@ async fn put(
 ) -> Result<PushResult, EngineError> {
     let step = (access.watch(), "storing the file", object.len() as u64);
     let once = async || {
-        let pushed = archive::push(&cluster.sealed, key, &file.bytes, file.digest, object.clone());
+        let pushed = archive::push(
+            &cluster.sealed,
+            key,
+            &file.packed.bytes,
+            file.packed.digest,
+            object.clone(),
+        );
         access.patience.for_step(step, async { Ok(pushed.await?) }).await
     };
     let began = request.clock.elapsed();
@@ -293,7 +286,7 @@ async fn told(
     file: &Prepared,
     request: &PushRequest,
 ) -> Result<PushResult, EngineError> {
-    let standing = async || resolve::standing(cluster, key, file.digest).await;
+    let standing = async || resolve::standing(cluster, key, file.packed.digest).await;
     match pushed {
         Pushed::Created => Ok(PushResult::Created),
         Pushed::AlreadyThere => match standing().await? {
@@ -329,7 +322,7 @@ async fn collision(
         "{} is stored already with OTHER CONTENT: stored {} ({there}); this one {} (host {}, {})",
         file.file,
         resolve::short(&stored),
-        resolve::short(&file.digest),
+        resolve::short(&file.packed.digest),
         request.host,
         file.trailer(request).timelines()
     );

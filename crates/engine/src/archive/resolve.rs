@@ -216,10 +216,10 @@ impl Open {
             Local::None => None,
         };
         if let Some(file) = &file
-            && all.iter().all(|content| content.digest != file.digest)
+            && all.iter().all(|content| content.digest != file.packed.digest)
         {
             let trailer = file.trailer(request);
-            all.push(Content { digest: file.digest, object: None, trailer, holds: false });
+            all.push(Content { digest: file.packed.digest, object: None, trailer, holds: false });
         }
         let settled = settled.map(|settled| settled.resolution);
         Ok((Contents { name: self.file.clone(), all, settled }, file))
@@ -246,9 +246,9 @@ impl Open {
                 Some(object) => self.keep_stored(object, content).await?,
                 None => {
                     let Some(file) = file else { continue };
-                    let key = by_digest(&self.key, &file.digest)?;
+                    let key = by_digest(&self.key, &file.packed.digest)?;
                     let object = file.seal(&self.cluster, &key, request)?;
-                    self.put(&key, &file.bytes, file.digest, object).await?;
+                    self.put(&key, &file.packed.bytes, file.packed.digest, object).await?;
                 }
             }
         }
