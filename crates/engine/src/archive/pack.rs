@@ -85,11 +85,13 @@ fn pack(to_pack: ToPack, keys: mpsc::Receiver<Arc<Keys>>) -> Result<Packed, Engi
         );
         return Err(EngineError::refused(ErrorKind::Invalid, message));
     }
-    let mut memory = memory(usize::try_from(size).unwrap_or_default(), path)?;
-    let first = memory.len().min(FRAME_PLAIN_BYTES);
-    file.read_exact_at(memory.get_mut(..first).unwrap_or_default(), 0).map_err(fail)?;
-    (to_pack.check)(&memory)?;
-    let parts = Parts::new(&file, &mut memory, FRAME_PLAIN_BYTES);
+    let len = usize::try_from(size).unwrap_or_default();
+    let mut memory = memory(len, path)?;
+    let room = memory.get_mut(..len).unwrap_or_default();
+    let first = len.min(FRAME_PLAIN_BYTES);
+    file.read_exact_at(room.get_mut(..first).unwrap_or_default(), 0).map_err(fail)?;
+    (to_pack.check)(room)?;
+    let parts = Parts::new(&file, room, FRAME_PLAIN_BYTES);
     let work = Work { parts: &parts, next: AtomicUsize::new(0), level: to_pack.compression.level };
     let (frames, summary, digest) =
         work.all(to_pack.segment, to_pack.compression.threads, move || keys.recv().ok());
@@ -100,7 +102,8 @@ fn pack(to_pack: ToPack, keys: mpsc::Receiver<Arc<Keys>>) -> Result<Packed, Engi
     }
     // The repository could not be opened, and whoever opened it says why.
     let digest = digest.ok_or(EngineError::Cancelled)?;
-    Ok(Packed { bytes: Bytes::from_owner(memory), frames, summary, digest })
+    let bytes = Bytes::from_owner(memory).slice(..len);
+    Ok(Packed { bytes, frames, summary, digest })
 }
 
 /// Memory for a file, in huge pages where the system has them: thousands of small ones that have to
