@@ -44,13 +44,15 @@ pub(super) struct Packed {
     pub(super) digest: Digest,
 }
 
+/// Looks at a file of which the first frame is read, and all else is zeros.
+type FirstLook = Box<dyn FnOnce(&[u8]) -> Result<(), EngineError> + Send>;
+
 /// A file to read and to make ready.
 pub(super) struct ToPack {
     pub(super) path: PathBuf,
     /// It may not be longer.
     pub(super) limit_bytes: u64,
-    /// Looks at it as soon as the first frame is read; all else is zeros then.
-    pub(super) check: Box<dyn FnOnce(&[u8]) -> Result<(), EngineError> + Send>,
+    pub(super) check: FirstLook,
     /// What it is, if it is a segment.
     pub(super) segment: Option<(SegmentName, SegmentSize)>,
     pub(super) compression: Compression,

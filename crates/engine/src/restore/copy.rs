@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::batch::{Batch, Looked};
 use super::layout::{Layout, is_left_out};
-use super::unit::{self, Unit};
+use super::unit::{self, Opening, Unit};
 use crate::cancel::Cancel;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
@@ -310,8 +310,8 @@ impl Copier<'_> {
         let (keys, progress) = (sealed.clone(), self.progress.clone());
         let unit = Arc::new(unit);
         let opening = unit.clone();
-        let bad = self.on_pool(move || opening.open(&keys, &fetched, &progress)).await?;
-        let Some((filled, bad)) = bad else { return Ok(()) };
+        let opened = self.on_pool(move || opening.open(&keys, &fetched, &progress)).await?;
+        let Opening::Lacks { small, bad } = opened else { return Ok(()) };
         let mut others = HashMap::new();
         for chunk in bad {
             self.cancel.check()?;
@@ -319,7 +319,7 @@ impl Copier<'_> {
             others.insert(chunk, plain);
         }
         let progress = self.progress.clone();
-        self.on_pool(move || unit.finish(filled, &others, &progress)).await
+        self.on_pool(move || unit.finish(small, &others, &progress)).await
     }
 
     async fn on_pool<T: Send + 'static>(

@@ -53,6 +53,14 @@ pub(super) fn cut(places: Vec<(ChunkId, Place)>) -> Vec<Vec<(ChunkId, Place)>> {
     units
 }
 
+/// How opening a unit's chunks ended.
+pub(super) enum Opening {
+    /// All is written.
+    Written,
+    /// Some chunks are bad: the small places so far, and those chunks.
+    Lacks { small: Vec<u8>, bad: Vec<ChunkId> },
+}
+
 /// One unit.
 pub(super) struct Unit {
     files: Arc<Vec<PathBuf>>,
@@ -96,7 +104,7 @@ impl Unit {
         sealed: &SealedStore,
         fetched: &[(ReadRange, Option<Bytes>)],
         progress: &Progress,
-    ) -> Result<Option<(Vec<u8>, Vec<ChunkId>)>, EngineError> {
+    ) -> Result<Opening, EngineError> {
         let mut small = vec![0; self.small_bytes];
         let mut writer = Writer::new(&self.files, progress);
         let (mut buffers, mut bad) = (Buffers::default(), Vec::new());
@@ -115,9 +123,9 @@ impl Unit {
         }
         if bad.is_empty() {
             self.write_small(&small, &mut writer)?;
-            return Ok(None);
+            return Ok(Opening::Written);
         }
-        Ok(Some((small, bad)))
+        Ok(Opening::Lacks { small, bad })
     }
 
     /// Puts other copies of chunks that were bad in, and writes what is left.
