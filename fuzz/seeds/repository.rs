@@ -18,6 +18,7 @@ use pgrecall_repo::format::{bytes::Reader, index::IndexHead};
 use pgrecall_repo::index::{Index, Purpose};
 use pgrecall_repo::keys::Unlock;
 use pgrecall_repo::names::Name;
+use pgrecall_repo::object::Proof;
 use pgrecall_repo::object::{self, TrailerRead};
 use pgrecall_repo::random::SharedRandom;
 use pgrecall_repo::repository::{OpenOptions, Repository};
@@ -164,9 +165,11 @@ async fn write_archived(corpus: &Corpus, sealed: &SealedStore) {
             continue;
         }
         let mut plain = Vec::new();
-        archive::fetch(sealed, &object.key, 1 << 20, |part| plain.extend_from_slice(part))
-            .await
-            .expect("it opens");
+        archive::fetch(sealed, &object.key, 1 << 20, Proof::Hash, |part| {
+            plain.extend_from_slice(part);
+        })
+        .await
+        .expect("it opens");
         corpus.add("timeline_history", &plain);
         let trailer = archive::read_trailer(sealed, &object.key).await.expect("it opens").plain;
         corpus.add("archived_file", &[&[1], plain.as_slice(), &[0], &trailer].concat());
