@@ -10,8 +10,8 @@ use crate::config::resolve::Flag;
 /// All rules hold at once: a backup goes only if none of them keeps it. The last backup that can be
 /// restored stays whatever they say. A backup kept for its day, week, month or year keeps the WAL
 /// that makes it consistent; the others keep all WAL after them. What goes is printed first, with
-/// how far back one can go in time afterwards. What is stored of expired backups' files is not freed
-/// yet.
+/// how far back one can go in time afterwards. What is stored of the files of expired backups is
+/// not freed yet.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:

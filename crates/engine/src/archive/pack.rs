@@ -58,8 +58,8 @@ pub(super) struct ToPack {
     pub(super) compression: Compression,
 }
 
-/// Begins to read, walk, compress and digest a file, on threads of their own: all follow the reading
-/// part by part. The keys may come later, from a repository that is being opened meanwhile.
+/// Begins to read, walk, compress and digest a file, on threads of their own: all follow the
+/// reading part by part. The keys may come later, from a repository that is being opened meanwhile.
 pub(super) fn start(
     to_pack: ToPack,
     keys: mpsc::Receiver<Arc<Keys>>,

@@ -241,7 +241,7 @@ impl Copier<'_> {
         }
     }
 
-    /// Reads the maps of a batch's files, makes the files, and finds what has to be written to them.
+    /// Reads the maps of a batch's files, makes the files, and finds what has to be written.
     async fn look(&self, jobs: Vec<Job>) -> Result<Looked, EngineError> {
         self.cancel.check()?;
         let sealed = &self.cluster.sealed;
