@@ -45,7 +45,9 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn check() -> Result<Vec<Offence>, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // Cargo's word at the time of the run: a binary may have come here with a copied target folder.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let root = here.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()).join("../..");
     let root = root.canonicalize().map_err(|error| format!("{}: {error}", root.display()))?;
     let mut offences = directions::check(&metadata(&root)?)?;
     let files = rust_files(&root)?;

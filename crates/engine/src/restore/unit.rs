@@ -1,7 +1,7 @@
 //! A part of a restore that is fetched, opened and written in one go: some mebibytes of places that
-//! are neighbours. Each chunk is opened once in a unit. Places that are small, as the pages of a file are
-//! that has changed here and there, are put together in memory and written in long runs; a write
-//! for each would cost more than all else.
+//! are neighbours. Each chunk is opened once in a unit. Places that are small, as the pages of a
+//! file are that has changed here and there, are put together in memory and written in long runs; a
+//! write for each would cost more than all else.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
