@@ -53,7 +53,7 @@ fn what_an_expiry_leaves_is_restored_and_what_it_took_is_no_damage() {
     assert_eq!((code, verified["sound"].as_bool()), (Some(0), Some(true)), "{verified}");
     // Before the oldest one that stays nothing can be had, and that is said before a byte moves.
     let (code, _) = on(&site, &pgdata, &["plan", "--to-lsn", &moments[0]]);
-    assert_eq!(code, Some(17));
+    assert_eq!(code, Some(18));
     for (lsn, rows) in [(&moments[1], "0,1,2,10,11"), (&moments[2], "0,1,2,10,11,12,20,21")] {
         let flags = ["--to-lsn", lsn, "--exclusive", "--action", "promote"];
         let copy = Restored::started(&site, newest_major(), "copy", &flags);
