@@ -54,8 +54,11 @@ pub(crate) fn site(endpoint: &str, limits: Limits) -> tempfile::TempDir {
 
 /// The program, in the data directory.
 pub(crate) fn program(folder: &Path, words: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pgrecall"));
+    // Whoever runs the tests in the background may have them ignore signals; PostgreSQL does not.
+    let mut command = Command::new("/usr/bin/env");
     command
+        .arg("--default-signal=TERM,INT,QUIT")
+        .arg(env!("CARGO_BIN_EXE_pgrecall"))
         .args(words.split(' '))
         .env_clear()
         .env("PGRECALL_CONFIG", folder.join("pgrecall.toml"))

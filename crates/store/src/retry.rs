@@ -177,8 +177,10 @@ impl Retry {
         let start = self.timing.now();
         let progress = Progress::new(Arc::clone(&self.timing));
         let mut attempts = 0u32;
+        let mut before: Option<StoreError> = None;
         loop {
             attempts += 1;
+            let began = self.timing.now();
             let end = Some(start + self.options.total_max);
             let failure =
                 match self.attempt(&progress, end, &stalled, attempt(progress.clone())).await {
@@ -189,8 +191,15 @@ impl Retry {
                 return Err(failure.error);
             }
             let delay = self.delay(attempts);
-            let after = self.timing.now() + delay;
+            let now = self.timing.now();
+            let after = now + delay;
             let idle_end = progress.with(|state| state.progress_at) + self.options.idle_max;
+            let is_over = now >= idle_end || now >= start + self.options.total_max;
+            let error = match before.take() {
+                // A request that was cut short has no more to say than the one before.
+                Some(before) if is_over && now - began < self.options.attempt_idle_max => before,
+                _ => failure.error,
+            };
             let over = if attempts >= self.options.attempts_max {
                 "as many as allowed".to_owned()
             } else if after >= start + self.options.total_max {
@@ -198,11 +207,12 @@ impl Retry {
             } else if after >= idle_end {
                 format!("no progress for {:?}", self.options.idle_max)
             } else {
-                tracing::debug!(error = %failure.error, attempts, ?delay, "sending again");
+                tracing::debug!(%error, attempts, ?delay, "sending again");
+                before = Some(error);
                 self.timing.sleep(delay).await;
                 continue;
             };
-            return Err(given_up(failure.error, attempts, &over));
+            return Err(given_up(error, attempts, &over));
         }
     }
 

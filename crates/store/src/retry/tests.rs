@@ -84,6 +84,25 @@ async fn without_progress_it_gives_up_after_the_idle_budget() {
 }
 
 #[tokio::test]
+async fn a_request_that_the_budget_cuts_short_does_not_hide_what_was_wrong_before() {
+    let options = RetryOptions { idle_max: Duration::from_secs(2), ..RetryOptions::default() };
+    let (retry, _) = retry(options);
+    let sent = &AtomicU32::new(0);
+    let failed: Result<(), _> = retry
+        .run(stalled, |_: Progress| async move {
+            if sent.fetch_add(1, Ordering::Relaxed) < 2 {
+                return Err(again());
+            }
+            std::future::pending().await
+        })
+        .await;
+    let failed = failed.unwrap_err();
+    let cause = std::error::Error::source(&failed).expect("what the last whole one said");
+    assert_eq!(cause.to_string(), error(ErrorKind::Unavailable, "503").to_string());
+    assert_eq!(sent.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
 async fn bytes_that_are_sent_again_are_no_progress() {
     let (retry, clock) = retry(RetryOptions::default());
     let failed: Result<(), _> = retry
