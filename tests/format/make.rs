@@ -10,16 +10,18 @@ use pgrecall_repo::backup::{self, BackupNote, BackupSession, Claim};
 use pgrecall_repo::codec::Level;
 use pgrecall_repo::error::RepoError;
 use pgrecall_repo::format::document::{
-    DamagedChunk, Expired, Identity, Manifest, Promise, Resolution, StoreRecord, TableChunk,
+    DamagedChunk, Expired, Identity, Manifest, Promise, Resolution, RetireVerdict, StoreRecord,
+    TableChunk,
 };
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::format::map::{Extent, FileMap, HashChunk, HashSource, MapChunk, Source};
 use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::format::table::{self, Entry, EntryKind, Piece, PieceMap, RelativePath};
+use pgrecall_repo::gc;
 use pgrecall_repo::id::{BackupId, ChunkId, PackId};
 use pgrecall_repo::index;
 use pgrecall_repo::keys::{KeyFile, Unlock};
-use pgrecall_repo::names::{self, ClusterRef};
+use pgrecall_repo::names::{self, ClusterRef, RoundPart};
 use pgrecall_repo::object::{self, Payload};
 use pgrecall_repo::pack::PackBuilder;
 use pgrecall_repo::random::{Random, SharedRandom};
@@ -400,6 +402,12 @@ async fn debris(sealed: &SealedStore, first: BackupId) {
         chunk: sealed.keys().chunk_id(b"a chunk that rotted"),
     };
     backup::report_damage(sealed, &at(), vec![note], format!("after {first}")).await.unwrap();
+    // A collection that waits for the backup that began above.
+    let gone = PackId::random(sealed.random());
+    let round = gc::retire(sealed, &at().domain, vec![gone]).await.unwrap();
+    let verdict = names::round(&at().domain, round, RoundPart::Verdict);
+    let none = RetireVerdict { packs: vec![gone] };
+    sealed.put(Kind::RetireVerdict, &verdict, &none).await.unwrap();
     let rest = "wal/16MiB/00000001/00000000/000000010000000000000001";
     let name = |suffix: &str| names::cluster_object(&at(), &format!("{rest}.{suffix}")).unwrap();
     let resolution = Resolution {

@@ -107,6 +107,10 @@ random_id!(
     KeyId, "key id"
 );
 random_id!(
+    /// One round of collection.
+    RoundId, "round id"
+);
+random_id!(
     /// One note of chunks found bad.
     DamageId, "damage id"
 );

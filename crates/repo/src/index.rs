@@ -16,16 +16,17 @@ use futures::StreamExt as _;
 use pgrecall_store::Key;
 use tokio::sync::OnceCell;
 
-use crate::error::{FormatError, RepoError};
-use crate::format::document::{Damage, DamagedChunk};
+use crate::error::RepoError;
+use crate::format::document::{Damage, DamagedChunk, Retired};
 use crate::format::header::Kind;
 use crate::format::index::{IndexEntry, IndexPack};
 use crate::id::{ChunkId, PackId};
-use crate::names::{self, Name};
+use crate::names::{self, Name, RoundPart};
 use crate::sealed_store::SealedStore;
 
 pub use chunk_table::ChunkTable;
 pub use directory::read_directory;
+pub(crate) use object::put_entries;
 pub use object::{IndexObject, put_index, read_object};
 use rows::Rows;
 pub(crate) use rows::{Short, short};
@@ -51,6 +52,20 @@ pub struct Location {
     pub plain_len: u32,
 }
 
+impl Location {
+    /// Where an index entry says that a chunk is.
+    #[must_use]
+    pub fn of(pack: &Arc<IndexPack>, entry: &IndexEntry) -> Self {
+        Self {
+            pack: pack.clone(),
+            frame: entry.frame,
+            offset: entry.offset,
+            sealed_len: entry.sealed_len,
+            plain_len: entry.plain_len,
+        }
+    }
+}
+
 /// Every pack of a domain that the store lists, with its size.
 ///
 /// # Errors
@@ -63,7 +78,7 @@ pub async fn list_packs(
     Ok(listed.into_iter().map(|(id, (_, size))| (id, size)).collect())
 }
 
-async fn list_packs_by_kind(
+pub(crate) async fn list_packs_by_kind(
     sealed: &SealedStore,
     domain: &Name,
 ) -> Result<HashMap<PackId, (Kind, u64)>, RepoError> {
@@ -308,18 +323,75 @@ async fn list_objects(sealed: &SealedStore, domain: &Name) -> Result<Vec<Key>, R
     Ok(listed.into_iter().map(|object| object.key).collect())
 }
 
-/// Packs that gc is about to remove. This version writes no markers; one that it cannot read
-/// ends the command, since it would not know what it may refer to.
-async fn read_markers(sealed: &SealedStore, domain: &Name) -> Result<HashSet<PackId>, RepoError> {
-    let markers = sealed.list(&names::retired(domain)).await?;
-    match markers.first() {
-        None => Ok(HashSet::new()),
-        Some(marker) => Err(RepoError::Newer {
-            object: marker.key.to_string(),
-            source: FormatError::UnknownFeature {
-                what: "the domain",
-                feature: "collection of garbage under way".into(),
-            },
-        }),
+/// Packs that a collection is about to remove. A marker that cannot be read ends the command: it
+/// would not know what it may refer to. One that vanishes meanwhile has had its packs removed, or
+/// spared them.
+///
+/// # Errors
+/// When they cannot be listed, or one cannot be read.
+pub async fn read_markers(
+    sealed: &SealedStore,
+    domain: &Name,
+) -> Result<HashSet<PackId>, RepoError> {
+    let mut packs = HashSet::new();
+    for object in sealed.list(&names::retired(domain)).await? {
+        if names::round_of(domain, &object.key).is_none_or(|(_, part)| part != RoundPart::Marker) {
+            continue;
+        }
+        match sealed.get::<Retired>(Kind::Retired, &object.key).await {
+            Ok(marker) => packs.extend(marker.packs),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
     }
+    Ok(packs)
+}
+
+/// Hands out every entry of every index object; one that cannot be read is passed over, since it
+/// only hides what it names. If an object vanishes, all are listed and handed out again.
+///
+/// # Errors
+/// When the store fails.
+pub async fn each_entry(
+    sealed: &SealedStore,
+    domain: &Name,
+    mut each: impl FnMut(&Arc<IndexPack>, &IndexEntry),
+) -> Result<(), RepoError> {
+    for _ in 0..LISTINGS_MAX {
+        let objects = list_objects(sealed, domain).await?;
+        match each_entry_of(sealed, &objects, &mut each).await {
+            Err(error) if error.is_not_found() => {}
+            read => return read,
+        }
+    }
+    Err(RepoError::Invalid {
+        what: "the index".into(),
+        reason: "its objects are merged again and again while they are read; try later".into(),
+    })
+}
+
+async fn each_entry_of(
+    sealed: &SealedStore,
+    objects: &[Key],
+    each: &mut impl FnMut(&Arc<IndexPack>, &IndexEntry),
+) -> Result<(), RepoError> {
+    let mut read = futures::stream::iter(objects)
+        .map(|name| async move { (name, read_object(sealed, name).await) })
+        .buffered(READS_AT_ONCE);
+    while let Some((name, object)) = read.next().await {
+        match object {
+            Ok(object) => {
+                for entry in &object.entries {
+                    if let Some(pack) = object.pack(entry) {
+                        each(pack, entry);
+                    }
+                }
+            }
+            Err(error) if error.is_damage() && !error.is_not_found() => {
+                warn_unreadable(name, &error, "an index object cannot be read");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

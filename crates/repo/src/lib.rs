@@ -18,6 +18,7 @@ pub mod codec;
 pub mod error;
 pub mod expired;
 pub mod format;
+pub mod gc;
 pub mod id;
 pub mod index;
 pub mod keys;

@@ -7,7 +7,7 @@ use pgrecall_store::{Key, Prefix};
 
 use crate::error::{FormatError, RepoError};
 use crate::format::header::Kind;
-use crate::id::{BackupId, DamageId, IndexId, KeyId, PackId};
+use crate::id::{BackupId, DamageId, IndexId, KeyId, PackId, RoundId};
 
 /// A name that a user gave (of a cluster or a domain): 1 to 64 of `A-Z a-z 0-9 . _ -`, not starting
 /// with a dot.
@@ -174,6 +174,64 @@ pub fn pack_of(domain: &Name, name: &Key) -> Option<(Kind, PackId)> {
     (pack(domain, kind, id) == *name).then_some((kind, id))
 }
 
+/// A part of a round of collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoundPart {
+    /// `retired/<round>`: the packs that it is about.
+    Marker,
+    /// `retired/<round>.intents`: backups that may not have seen the marker.
+    Intents,
+    /// `retired/<round>.verdict`: the packs that go.
+    Verdict,
+}
+
+impl RoundPart {
+    const ALL: [Self; 3] = [Self::Marker, Self::Intents, Self::Verdict];
+
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Marker => "",
+            Self::Intents => ".intents",
+            Self::Verdict => ".verdict",
+        }
+    }
+}
+
+/// An object of a round.
+#[must_use]
+pub fn round(domain: &Name, id: RoundId, part: RoundPart) -> Key {
+    key(format!("domains/{domain}/retired/{id}{}", part.suffix()))
+}
+
+/// The round and the part of it by a name.
+#[must_use]
+pub fn round_of(domain: &Name, name: &Key) -> Option<(RoundId, RoundPart)> {
+    let rest = name.strip_prefix(&retired(domain))?;
+    let (id, suffix) = rest.split_at_checked(rest.find('.').unwrap_or(rest.len()))?;
+    let part = RoundPart::ALL.into_iter().find(|part| part.suffix() == suffix)?;
+    Some((id.parse().ok()?, part))
+}
+
+/// `domains/<domain>/intents/`, of all clusters.
+#[must_use]
+pub fn all_intents(domain: &Name) -> Prefix {
+    prefix(format!("domains/{domain}/intents/"))
+}
+
+/// The cluster and backup of an intent by its name; nothing for its `.start`.
+#[must_use]
+pub fn intent_of(domain: &Name, name: &Key) -> Option<(ClusterRef, BackupId)> {
+    let rest = name.strip_prefix(&all_intents(domain))?;
+    let mut parts = rest.split('/');
+    let (cluster, lineage, id) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() {
+        return None;
+    }
+    let cluster = cluster.parse().ok()?;
+    let at = ClusterRef { domain: domain.clone(), cluster, lineage: lineage.to_owned() };
+    Some((at, id.parse().ok()?))
+}
+
 /// `domains/<domain>/index/<id>`.
 #[must_use]
 pub fn index(domain: &Name, id: IndexId) -> Key {
@@ -325,6 +383,25 @@ mod tests {
         };
         let id = BackupId::from_bytes([6; 16]);
         assert_eq!(manifest_of(&domain, &manifest(&at, id)), Some((at, id)));
+    }
+
+    #[test]
+    fn rounds_and_intents_are_known_by_their_names() {
+        let domain: Name = "main".parse().unwrap();
+        let id = RoundId::from_bytes([7; 16]);
+        for part in RoundPart::ALL {
+            assert_eq!(round_of(&domain, &round(&domain, id, part)), Some((id, part)));
+        }
+        let odd = Key::parse(&format!("domains/main/retired/{id}.other")).unwrap();
+        assert_eq!(round_of(&domain, &odd), None);
+        let at = ClusterRef {
+            domain: domain.clone(),
+            cluster: "c".parse().unwrap(),
+            lineage: "77".into(),
+        };
+        let id = BackupId::from_bytes([6; 16]);
+        assert_eq!(intent_of(&domain, &start(&at, id)), None);
+        assert_eq!(intent_of(&domain, &intent(&at, id)), Some((at, id)));
     }
 
     #[test]

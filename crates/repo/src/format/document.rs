@@ -315,6 +315,42 @@ impl Document for Expired {
     const VERSION: u32 = 1;
 }
 
+/// Packs that a collection is about to remove: no backup that begins from now on refers to them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retired {
+    /// Their ids.
+    pub packs: Vec<PackId>,
+}
+
+impl Document for Retired {
+    const WHAT: &'static str = "the marker of a round";
+    const VERSION: u32 = 1;
+}
+
+/// Backups that were under way once a round's marker was there: they may refer to its packs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetiredIntents {
+    /// The names of their intents.
+    pub intents: Vec<String>,
+}
+
+impl Document for RetiredIntents {
+    const WHAT: &'static str = "the list of a round";
+    const VERSION: u32 = 1;
+}
+
+/// What goes of a round's packs; the first one stored holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetireVerdict {
+    /// Their ids.
+    pub packs: Vec<PackId>,
+}
+
+impl Document for RetireVerdict {
+    const WHAT: &'static str = "the verdict of a round";
+    const VERSION: u32 = 1;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

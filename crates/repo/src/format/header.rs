@@ -90,6 +90,12 @@ byte_enum!(
         Expired = 15,
         /// Summaries of many WAL segments.
         WalSummaries = 16,
+        /// Packs that a collection is about to remove.
+        Retired = 17,
+        /// Backups that may refer to them.
+        RetiredIntents = 18,
+        /// Which of them go.
+        RetireVerdict = 19,
     }
 );
 

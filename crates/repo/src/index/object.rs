@@ -29,23 +29,6 @@ pub async fn put_index(
     domain: &Name,
     packs: &[ConfirmedPack],
 ) -> Result<(), RepoError> {
-    let id = IndexId::random(sealed.random());
-    let name = names::index(domain, id);
-    let bytes = encode_index(sealed, &name, packs)?;
-    match sealed.put_sealed(Kind::Index, &name, bytes).await? {
-        Stored::Mine => Ok(()),
-        Stored::Other => Err(RepoError::Invalid {
-            what: format!("index object {name}"),
-            reason: "its random name is taken by something else".into(),
-        }),
-    }
-}
-
-fn encode_index(
-    sealed: &SealedStore,
-    name: &Key,
-    packs: &[ConfirmedPack],
-) -> Result<Bytes, RepoError> {
     let mut entries = Vec::new();
     for (number, pack) in packs.iter().enumerate() {
         for (frame, entry) in pack.entries.iter().enumerate() {
@@ -62,6 +45,35 @@ fn encode_index(
     }
     entries.sort_unstable_by_key(|entry| entry.chunk);
     entries.dedup_by_key(|entry| entry.chunk);
+    let packs: Vec<IndexPack> = packs.iter().map(|pack| pack.pack.clone()).collect();
+    put_entries(sealed, domain, &packs, entries).await
+}
+
+/// Puts an index object of entries that are in order of their ids, each of which stands once.
+pub(crate) async fn put_entries(
+    sealed: &SealedStore,
+    domain: &Name,
+    packs: &[IndexPack],
+    entries: Vec<IndexEntry>,
+) -> Result<(), RepoError> {
+    let id = IndexId::random(sealed.random());
+    let name = names::index(domain, id);
+    let bytes = encode_index(sealed, &name, packs, &entries)?;
+    match sealed.put_sealed(Kind::Index, &name, bytes).await? {
+        Stored::Mine => Ok(()),
+        Stored::Other => Err(RepoError::Invalid {
+            what: format!("index object {name}"),
+            reason: "its random name is taken by something else".into(),
+        }),
+    }
+}
+
+fn encode_index(
+    sealed: &SealedStore,
+    name: &Key,
+    packs: &[IndexPack],
+    entries: &[IndexEntry],
+) -> Result<Bytes, RepoError> {
     let mut blocks = Vec::new();
     let mut fences = Vec::new();
     let mut offset = 0_usize;
@@ -81,7 +93,7 @@ fn encode_index(
         blocks.push(payload);
     }
     let head = IndexHead {
-        packs: packs.iter().map(|pack| pack.pack.clone()).collect(),
+        packs: packs.to_vec(),
         fences,
         filter: Filter::build(entries.iter().map(|entry| &entry.chunk)),
     }

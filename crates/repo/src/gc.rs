@@ -1,0 +1,17 @@
+//! Collection of what nobody refers to, in two steps (R and S of the protocol): packs are retired
+//! by a marker that every new backup obeys, and swept once all backups that may not have seen it
+//! have ended. Any host may go on where another has stopped, several at once, and be late by hours.
+
+mod live;
+mod merge;
+mod retire;
+mod rewrite;
+mod sweep;
+mod usage;
+
+pub use live::{Live, live_chunks};
+pub use merge::{Merged, merge_index};
+pub use retire::{Round, retire, rounds};
+pub use rewrite::{Rewritten, rewrite};
+pub use sweep::{Swept, remove_remains, sweep};
+pub use usage::{PackUse, pack_uses};

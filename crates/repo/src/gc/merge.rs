@@ -1,0 +1,145 @@
+//! Merging index objects (M): few large ones instead of many small ones, without entries of packs
+//! that are gone.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use pgrecall_store::Key;
+
+use crate::error::RepoError;
+use crate::format::index::{IndexEntry, IndexPack};
+use crate::id::PackId;
+use crate::index::{self, IndexObject};
+use crate::names::{self, Name};
+use crate::sealed_store::SealedStore;
+
+/// Entries of a merged object at most, about: 64 MB.
+const ENTRIES_MAX: usize = 1 << 20;
+
+/// Bytes of objects that are merged at once: bounds memory.
+const MERGED_BYTES_MAX: u64 = 256 << 20;
+
+/// Objects that are few enough to be left alone, if they name nothing that is gone.
+const OBJECTS_FEW: usize = 8;
+
+/// What a merge did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Merged {
+    /// Objects that were read and are gone.
+    pub before: u64,
+    /// Objects that took their place.
+    pub after: u64,
+    /// Entries that were left out: their packs are gone.
+    pub stale: u64,
+}
+
+/// Merges the smaller index objects of a domain, if it pays.
+///
+/// # Errors
+/// When the store fails; stale and double entries harm nobody.
+pub async fn merge_index(sealed: &SealedStore, domain: &Name) -> Result<Merged, RepoError> {
+    // M1: read, and remember the names of what was read.
+    let objects = read_smaller(sealed, domain).await?;
+    // M2: packs are listed after.
+    let listed = index::list_packs(sealed, domain).await?;
+    let is_there = |pack: &IndexPack| listed.contains_key(&pack.id);
+    let stale = objects.iter().flat_map(|(_, object)| {
+        let gone = |entry: &&IndexEntry| object.pack(entry).is_none_or(|pack| !is_there(pack));
+        object.entries.iter().filter(gone)
+    });
+    let stale = stale.count() as u64;
+    let names_gone = objects.iter().any(|(_, object)| object.packs.iter().any(|p| !is_there(p)));
+    if objects.len() <= OBJECTS_FEW && !names_gone {
+        return Ok(Merged::default());
+    }
+    // M3: entries whose packs are listed, retired ones included.
+    let mut after = 0;
+    for (packs, entries) in layers(&objects, is_there) {
+        index::put_entries(sealed, domain, &packs, entries).await?;
+        after += 1;
+    }
+    for (name, _) in &objects {
+        sealed.store().delete(name).await?;
+    }
+    Ok(Merged { before: objects.len() as u64, after, stale })
+}
+
+async fn read_smaller(
+    sealed: &SealedStore,
+    domain: &Name,
+) -> Result<Vec<(Key, IndexObject)>, RepoError> {
+    let mut listed = sealed.list(&names::indexes(domain)).await?;
+    listed.sort_by_key(|object| object.size);
+    let mut objects = Vec::new();
+    let mut bytes = 0_u64;
+    for object in listed {
+        bytes = bytes.saturating_add(object.size);
+        if bytes > MERGED_BYTES_MAX && !objects.is_empty() {
+            break;
+        }
+        match index::read_object(sealed, &object.key).await {
+            Ok(read) => objects.push((object.key, read)),
+            // Another merge was faster.
+            Err(error) if error.is_not_found() => {}
+            Err(error) if error.is_damage() => {
+                index::warn_unreadable(&object.key, &error, "an index object cannot be read");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(objects)
+}
+
+type Layer = (Vec<IndexPack>, Vec<IndexEntry>);
+
+/// The entries cut into objects, in each of which a chunk stands once: the second copy of a chunk
+/// goes into the next one.
+fn layers(objects: &[(Key, IndexObject)], is_there: impl Fn(&IndexPack) -> bool) -> Vec<Layer> {
+    let mut entries: Vec<(Arc<IndexPack>, IndexEntry)> = Vec::new();
+    for (_, object) in objects {
+        for entry in &object.entries {
+            if let Some(pack) = object.pack(entry).filter(|pack| is_there(pack)) {
+                entries.push((pack.clone(), *entry));
+            }
+        }
+    }
+    entries.sort_by_key(|(pack, entry)| (entry.chunk, pack.id));
+    entries.dedup_by_key(|(pack, entry)| (entry.chunk, pack.id));
+    let mut cut = Vec::new();
+    while !entries.is_empty() {
+        let mut layer = Builder::default();
+        let mut rest = Vec::new();
+        for (pack, entry) in entries {
+            if layer.takes(&entry) {
+                layer.add(&pack, entry);
+            } else {
+                rest.push((pack, entry));
+            }
+        }
+        cut.push((layer.packs, layer.entries));
+        entries = rest;
+    }
+    cut
+}
+
+#[derive(Default)]
+struct Builder {
+    packs: Vec<IndexPack>,
+    numbers: HashMap<PackId, u32>,
+    entries: Vec<IndexEntry>,
+}
+
+impl Builder {
+    fn takes(&self, entry: &IndexEntry) -> bool {
+        self.entries.len() < ENTRIES_MAX
+            && self.entries.last().is_none_or(|last| last.chunk < entry.chunk)
+    }
+
+    fn add(&mut self, pack: &Arc<IndexPack>, entry: IndexEntry) {
+        let number = *self.numbers.entry(pack.id).or_insert_with(|| {
+            self.packs.push(IndexPack::clone(pack));
+            u32::try_from(self.packs.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.entries.push(IndexEntry { pack: number, ..entry });
+    }
+}

@@ -1,0 +1,137 @@
+//! Copying what is needed of packs that are mostly not, so that they can go as a whole.
+
+use std::collections::HashSet;
+
+use crate::chunks::{self, Buffers, Opener};
+use crate::codec::Level;
+use crate::error::RepoError;
+use crate::format::header::Kind;
+use crate::id::{ChunkId, PackId};
+use crate::index::{self, Index, Location, Purpose};
+use crate::names::Name;
+use crate::object::Proof;
+use crate::pack::{ConfirmedPack, PackBuilder};
+use crate::sealed_store::SealedStore;
+
+use super::live::Live;
+
+/// Packs that one index object speaks of.
+const PACKS_OF_AN_INDEX: usize = 64;
+
+/// What was copied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rewritten {
+    /// Chunks.
+    pub chunks: u64,
+    /// New packs.
+    pub packs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Copies the live chunks of some packs into new ones, each confirmed and indexed when this
+/// returns. Every chunk is opened, and compared with its id. Only then may the old packs be
+/// retired; the sweep counts the copies itself.
+///
+/// # Errors
+/// When a chunk does not read, or the store fails: what was copied serves the next try.
+pub async fn rewrite(
+    sealed: &SealedStore,
+    domain: &Name,
+    packs: &HashSet<PackId>,
+    live: &Live,
+    level: Level,
+) -> Result<Rewritten, RepoError> {
+    let mut rewriter = Rewriter {
+        sealed,
+        domain,
+        level,
+        open: Vec::new(),
+        confirmed: Vec::new(),
+        done: Rewritten::default(),
+    };
+    let index = Index::open(sealed, domain, Purpose::Read).await?;
+    let mut wanted: Vec<(ChunkId, Location)> = Vec::new();
+    let mut seen = HashSet::new();
+    index
+        .each(sealed, |pack, entry| {
+            if packs.contains(&pack.id) && live.has(&entry.chunk) && seen.insert(entry.chunk) {
+                wanted.push((entry.chunk, Location::of(pack, entry)));
+            }
+        })
+        .await?;
+    for read in chunks::plan_reads(domain, wanted) {
+        let bytes = chunks::fetch(sealed, &read).await?;
+        let opener = Opener::new(sealed, &read, &bytes);
+        let mut buffers = Buffers::default();
+        let mut opened = Vec::with_capacity(read.chunks.len());
+        for (chunk, location) in &read.chunks {
+            let plain = opener.open((chunk, location), Proof::Hash, &mut buffers)?;
+            opened.push((*chunk, plain.to_vec()));
+        }
+        for (chunk, plain) in opened {
+            rewriter.add(read.pack.kind, chunk, &plain).await?;
+        }
+    }
+    rewriter.finish().await
+}
+
+struct Rewriter<'a> {
+    sealed: &'a SealedStore,
+    domain: &'a Name,
+    level: Level,
+    /// One pack of each kind at most.
+    open: Vec<(Kind, PackBuilder)>,
+    confirmed: Vec<ConfirmedPack>,
+    done: Rewritten,
+}
+
+impl Rewriter<'_> {
+    async fn add(&mut self, kind: Kind, chunk: ChunkId, plain: &[u8]) -> Result<(), RepoError> {
+        let place = match self.open.iter().position(|(of, _)| *of == kind) {
+            Some(place) => place,
+            None => {
+                self.open.push((kind, PackBuilder::new(self.sealed, self.domain, kind)?));
+                self.open.len() - 1
+            }
+        };
+        let Some((_, builder)) = self.open.get_mut(place) else { return Ok(()) };
+        builder.add(chunk, plain, self.level)?;
+        self.done.chunks += 1;
+        if builder.is_full(plain.len()) {
+            let (_, full) = self.open.swap_remove(place);
+            self.put(full).await?;
+        }
+        Ok(())
+    }
+
+    async fn put(&mut self, builder: PackBuilder) -> Result<(), RepoError> {
+        if builder.is_empty() {
+            return Ok(());
+        }
+        let pack = builder.finish()?.put(self.sealed).await?;
+        self.done.packs += 1;
+        self.done.bytes += pack.pack.size;
+        self.confirmed.push(pack);
+        if self.confirmed.len() >= PACKS_OF_AN_INDEX {
+            self.put_index().await?;
+        }
+        Ok(())
+    }
+
+    async fn put_index(&mut self) -> Result<(), RepoError> {
+        if !self.confirmed.is_empty() {
+            index::put_index(self.sealed, self.domain, &self.confirmed).await?;
+            self.confirmed.clear();
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<Rewritten, RepoError> {
+        for (_, builder) in std::mem::take(&mut self.open) {
+            self.put(builder).await?;
+        }
+        self.put_index().await?;
+        Ok(self.done)
+    }
+}

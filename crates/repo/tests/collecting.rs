@@ -1,0 +1,312 @@
+//! Collection over a store in memory: what nobody refers to goes, what anybody may refer to stays,
+//! whatever is under way and wherever a collector dies.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use pgrecall_repo::backup::{BackupNote, BackupSession, Claim};
+use pgrecall_repo::codec::Level;
+use pgrecall_repo::expired::{ExpiredLog, remove_manifests};
+use pgrecall_repo::format::document::{Expired, Manifest, TableChunk};
+use pgrecall_repo::format::header::Kind;
+use pgrecall_repo::format::map::{Extent, FileMap, HashSource, MapChunk, Source};
+use pgrecall_repo::format::root::RootSuite;
+use pgrecall_repo::format::table::{self, Entry, EntryKind, Piece, PieceMap, RelativePath};
+use pgrecall_repo::gc::{
+    Swept, live_chunks, merge_index, pack_uses, remove_remains, retire, rewrite, rounds, sweep,
+};
+use pgrecall_repo::id::{BackupId, ChunkId, PackId};
+use pgrecall_repo::index::{self, Index, Purpose};
+use pgrecall_repo::keys::{KeyFile, Unlock};
+use pgrecall_repo::names::{self, ClusterRef};
+use pgrecall_repo::pack::PackBuilder;
+use pgrecall_repo::random::SharedRandom;
+use pgrecall_repo::repository::{Created, KeyNote, OpenOptions, Repository};
+use pgrecall_repo::sealed_store::SealedStore;
+use pgrecall_repo::{RepoError, chunks, manifests};
+use pgrecall_store::{MemoryStore, Store};
+use pgrecall_testkit::stores::{Calls, FailNth, Lasting};
+
+fn at() -> ClusterRef {
+    ClusterRef {
+        domain: "main".parse().unwrap(),
+        cluster: "main".parse().unwrap(),
+        lineage: "7".into(),
+    }
+}
+
+async fn domain() -> SealedStore {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let random = SharedRandom::system();
+    let options = OpenOptions {
+        id: None,
+        suite: RootSuite::Aes256Gcm,
+        fingerprint: None,
+        unlock: Unlock::KeyFile(KeyFile::random(&random)),
+        random,
+        cache: None,
+    };
+    let note = KeyNote { label: "db1".into(), now: "now".into() };
+    let Created::New(repository) = Repository::create(store, options, &note).await.unwrap() else {
+        panic!("the store is empty");
+    };
+    repository.domain(&at().domain).await.unwrap()
+}
+
+async fn begin(sealed: &SealedStore) -> BackupSession {
+    let note = BackupNote {
+        host: "db1".into(),
+        process: 1,
+        incarnation: String::new(),
+        began: "now".into(),
+    };
+    BackupSession::begin(sealed.clone(), at(), &note).await.unwrap()
+}
+
+fn plain(number: u32) -> Vec<u8> {
+    (0..3000_u32).map(|at| (at.wrapping_mul(number + 7) >> 3) as u8).collect()
+}
+
+/// Puts what is new of these chunks into one pack.
+async fn put(session: &BackupSession, kind: Kind, plains: &[Vec<u8>]) -> Vec<ChunkId> {
+    let mut pack = PackBuilder::new(session.sealed(), &at().domain, kind).unwrap();
+    let mut ids = Vec::new();
+    for plain in plains {
+        let id = session.sealed().keys().chunk_id(plain);
+        if session.claim(&id) == Claim::Store {
+            pack.add(id, plain, Level::default()).unwrap();
+        }
+        ids.push(id);
+    }
+    if !pack.is_empty() {
+        session.put_pack(pack.finish().unwrap()).await.unwrap();
+    }
+    ids
+}
+
+/// The rest of a backup of one file that has these chunks.
+async fn finish(session: &BackupSession, ids: &[ChunkId]) -> Result<BackupId, RepoError> {
+    let mut map = FileMap::default();
+    for (number, id) in (0..).zip(ids) {
+        map.chunks.push(MapChunk { id: *id, plain_len: 3000, hashes: HashSource::None });
+        let source = Source::Chunk { chunk: number, offset: 0 };
+        map.extents.push(Extent { len: 3000, source });
+    }
+    let pieces = vec![Piece { len: map.len(), map: PieceMap::Inline(map.encode()) }];
+    let entry = Entry {
+        path: RelativePath::new(b"file").unwrap(),
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+        mtime_us: 0,
+        kind: EntryKind::File(pieces),
+    };
+    let plain = table::encode(&[entry]);
+    let plain_len = u32::try_from(plain.len()).unwrap();
+    let id = put(session, Kind::MetaPack, &[plain]).await[0];
+    let manifest = Manifest {
+        backup: session.id(),
+        cluster: "main".into(),
+        lineage: at().lineage,
+        tables: vec![TableChunk { first: "file".into(), entries: 1, id, plain_len }],
+        entries: 1,
+        bytes: 0,
+        details: serde_json::json!({}),
+    };
+    session.commit(&manifest).await?;
+    Ok(session.id())
+}
+
+async fn backup(sealed: &SealedStore, numbers: std::ops::Range<u32>) -> BackupId {
+    let session = begin(sealed).await;
+    let plains: Vec<_> = numbers.map(plain).collect();
+    let ids = put(&session, Kind::DataPack, &plains).await;
+    finish(&session, &ids).await.unwrap()
+}
+
+async fn expire(sealed: &SealedStore, id: BackupId) {
+    let log = ExpiredLog::read(sealed, &at().domain).await.unwrap();
+    let more = Expired { backups: vec![id], ..Expired::default() };
+    log.append(sealed, &at().domain, more).await.unwrap();
+    remove_manifests(sealed, &at().domain).await.unwrap();
+}
+
+/// Retires packs that nothing is needed of.
+async fn retire_dead(sealed: &SealedStore) -> Result<Vec<PackId>, RepoError> {
+    let live = live_chunks(sealed, &at().domain).await?;
+    let uses = pack_uses(sealed, &at().domain, &live).await?;
+    let dead: Vec<PackId> = uses.iter().filter(|u| u.live_chunks == 0).map(|u| u.id).collect();
+    if !dead.is_empty() {
+        retire(sealed, &at().domain, dead.clone()).await?;
+    }
+    Ok(dead)
+}
+
+async fn sweep_all(sealed: &SealedStore, dead: bool) -> Result<Vec<Swept>, RepoError> {
+    let mut swept = Vec::new();
+    for round in rounds(sealed, &at().domain).await? {
+        swept.push(sweep(sealed, &at().domain, round.id, async |_, _| Ok(dead)).await?);
+    }
+    remove_remains(sealed, &at().domain).await?;
+    Ok(swept)
+}
+
+async fn collect(sealed: &SealedStore) -> Result<(), RepoError> {
+    sweep_all(sealed, false).await?;
+    retire_dead(sealed).await?;
+    sweep_all(sealed, false).await?;
+    merge_index(sealed, &at().domain).await?;
+    Ok(())
+}
+
+/// Every valid backup can be read whole; gives how many packs there are.
+async fn check(sealed: &SealedStore) -> usize {
+    let domain = &at().domain;
+    let index = Index::open(sealed, domain, Purpose::Read).await.unwrap();
+    for backup in manifests::list(sealed, domain).await.unwrap().valid {
+        let mut wanted = HashSet::new();
+        manifests::each_table(sealed, domain, &index, &backup.manifest, |entries| {
+            for piece in entries.iter().flat_map(Entry::pieces) {
+                let PieceMap::Inline(map) = &piece.map else { panic!("{piece:?}") };
+                wanted.extend(FileMap::decode(map).unwrap().chunks.iter().map(|chunk| chunk.id));
+            }
+            Ok::<(), RepoError>(())
+        })
+        .await
+        .unwrap();
+        let read = chunks::read_many(sealed, domain, &index, &wanted).await.unwrap();
+        assert_eq!(read.len(), wanted.len());
+    }
+    index::list_packs(sealed, domain).await.unwrap().len()
+}
+
+#[tokio::test]
+async fn what_an_expired_backup_alone_had_goes() {
+    let sealed = domain().await;
+    let old = backup(&sealed, 0..10).await;
+    backup(&sealed, 5..20).await;
+    assert_eq!(check(&sealed).await, 4);
+    expire(&sealed, old).await;
+    collect(&sealed).await.unwrap();
+    // The table of the old one is gone; its data are half in use.
+    assert_eq!(check(&sealed).await, 3);
+    let live = live_chunks(&sealed, &at().domain).await.unwrap();
+    let uses = pack_uses(&sealed, &at().domain, &live).await.unwrap();
+    let half = uses.iter().find(|used| used.live_chunks == 5).expect("the old data");
+    let packs = HashSet::from([half.id]);
+    let level = Level::default();
+    let copied = rewrite(&sealed, &at().domain, &packs, &live, level).await.unwrap();
+    assert_eq!((copied.chunks, copied.packs), (5, 1));
+    retire(&sealed, &at().domain, vec![half.id]).await.unwrap();
+    let swept = sweep_all(&sealed, false).await.unwrap();
+    assert_eq!(swept, [Swept::Done { deleted: 1, spared: 0 }]);
+    merge_index(&sealed, &at().domain).await.unwrap();
+    assert_eq!(check(&sealed).await, 3);
+    assert!(rounds(&sealed, &at().domain).await.unwrap().is_empty());
+    assert!(retire_dead(&sealed).await.unwrap().is_empty(), "nothing is left to collect");
+}
+
+#[tokio::test]
+async fn a_backup_that_saw_no_marker_is_waited_for_and_spares_what_it_needs() {
+    let sealed = domain().await;
+    let old = backup(&sealed, 0..10).await;
+    let before = begin(&sealed).await;
+    expire(&sealed, old).await;
+    assert_eq!(retire_dead(&sealed).await.unwrap().len(), 2);
+    let swept = sweep_all(&sealed, false).await.unwrap();
+    assert!(matches!(&swept[..], [Swept::Waiting(ids)] if *ids == [before.id()]), "{swept:?}");
+    // One that begins now stores again what is retired.
+    let after = begin(&sealed).await;
+    let id = sealed.keys().chunk_id(&plain(3));
+    assert_eq!(after.claim(&id), Claim::Store);
+    after.abandon().await.unwrap();
+    let plains: Vec<_> = (0..9).map(plain).collect();
+    let ids = put(&before, Kind::DataPack, &plains).await;
+    finish(&before, &ids).await.unwrap();
+    let swept = sweep_all(&sealed, false).await.unwrap();
+    assert_eq!(swept, [Swept::Done { deleted: 1, spared: 1 }], "the old table alone");
+    check(&sealed).await;
+}
+
+#[tokio::test]
+async fn a_backup_that_is_taken_for_dead_cannot_commit_any_more() {
+    let sealed = domain().await;
+    let old = backup(&sealed, 0..10).await;
+    let slow = begin(&sealed).await;
+    expire(&sealed, old).await;
+    retire_dead(&sealed).await.unwrap();
+    let swept = sweep_all(&sealed, true).await.unwrap();
+    assert_eq!(swept, [Swept::Done { deleted: 2, spared: 0 }]);
+    let plains: Vec<_> = (0..10).map(plain).collect();
+    let ids = put(&slow, Kind::DataPack, &plains).await;
+    assert!(finish(&slow, &ids).await.is_err(), "its packs are gone, and it is fenced");
+    check(&sealed).await;
+}
+
+#[tokio::test]
+async fn a_second_copy_goes_and_the_last_one_stays() {
+    let sealed = domain().await;
+    let first = begin(&sealed).await;
+    let second = begin(&sealed).await;
+    let plains: Vec<_> = (0..10).map(plain).collect();
+    // Neither knows of the other.
+    let ids = put(&first, Kind::DataPack, &plains).await;
+    put(&second, Kind::DataPack, &plains).await;
+    finish(&first, &ids).await.unwrap();
+    finish(&second, &ids).await.unwrap();
+    let packs = check(&sealed).await;
+    collect(&sealed).await.unwrap();
+    assert!(check(&sealed).await < packs);
+    // Two collectors that each count the other's pack as the copy that stays.
+    let listed = index::list_packs(&sealed, &at().domain).await.unwrap();
+    for pack in listed.keys() {
+        retire(&sealed, &at().domain, vec![*pack]).await.unwrap();
+    }
+    sweep_all(&sealed, false).await.unwrap();
+    check(&sealed).await;
+}
+
+#[tokio::test]
+async fn nothing_is_collected_by_what_does_not_read() {
+    let sealed = domain().await;
+    let old = backup(&sealed, 0..10).await;
+    let other = backup(&sealed, 5..20).await;
+    expire(&sealed, old).await;
+    retire_dead(&sealed).await.unwrap();
+    let name = names::manifest(&at(), other);
+    let mut bytes = sealed.store().get(&name, 1 << 20).await.unwrap().to_vec();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    sealed.store().delete(&name).await.unwrap();
+    let _ = sealed.store().put_if_absent(&name, bytes.into()).await;
+    let packs = index::list_packs(&sealed, &at().domain).await.unwrap();
+    assert!(sweep_all(&sealed, false).await.unwrap_err().is_damage());
+    assert_eq!(index::list_packs(&sealed, &at().domain).await.unwrap(), packs);
+}
+
+#[tokio::test]
+async fn a_collector_that_dies_anywhere_is_followed_by_the_next() {
+    let mut died = 0;
+    for nth in 1.. {
+        let sealed = domain().await;
+        let old = backup(&sealed, 0..10).await;
+        backup(&sealed, 12..20).await;
+        expire(&sealed, old).await;
+        let kind = pgrecall_store::ErrorKind::Denied;
+        let store = sealed.store().clone();
+        let failing = FailNth::over(store, Calls::all(), nth, Lasting::ForEver, kind);
+        let keys = sealed.keys().clone();
+        let dying = SealedStore::new(failing.clone(), keys, sealed.random().clone());
+        let collected = collect(&dying).await;
+        if !failing.hook().has_failed() {
+            collected.unwrap();
+            break;
+        }
+        died += u32::from(collected.is_err());
+        check(&sealed).await;
+        collect(&sealed).await.unwrap();
+        assert_eq!(check(&sealed).await, 2, "call {nth}");
+        assert!(rounds(&sealed, &at().domain).await.unwrap().is_empty(), "call {nth}");
+    }
+    assert!(died > 30, "{died}");
+}
