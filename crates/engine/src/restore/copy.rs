@@ -1,5 +1,5 @@
 //! The files of a backup, out of the repository and into their places: what has to be written is
-//! found batch by batch, and brought unit by unit ([`super::unit`]).
+//! found batch by batch, and brought unit by unit (`unit.rs`).
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{DirBuilder, Permissions};
