@@ -223,6 +223,20 @@ async fn a_plan_made_before_another_hosts_expiry_is_refused() {
 }
 
 #[tokio::test]
+async fn a_plan_that_wins_a_number_that_was_freed_is_refused() {
+    let bench = Bench::new().await;
+    four(&bench).await;
+    let old = planned(&bench, request(KeepRules { last: 1, ..KeepRules::default() })).await;
+    for last in [3, 2] {
+        let next = planned(&bench, request(KeepRules { last, ..KeepRules::default() })).await;
+        run(&bench.cluster, &next).await.unwrap();
+    }
+    let (left, segments) = (bench.backups().await, bench.segments().await);
+    assert_eq!(run(&bench.cluster, &old).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!((bench.backups().await, bench.segments().await), (left, segments));
+}
+
+#[tokio::test]
 async fn a_manifest_that_arrives_late_is_expired_all_the_same() {
     let bench = Bench::new().await;
     let [_, gone, ..] = four(&bench).await;
@@ -275,6 +289,19 @@ async fn backups_under_way_keep_their_wal() {
     behind.put_start("1".into(), "0/A00028".into()).await.unwrap();
     run(&bench.cluster, &before).await.unwrap();
     assert_eq!(bench.segments().await, [3, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
+}
+
+#[tokio::test]
+async fn a_backup_committed_since_the_plan_keeps_its_wal() {
+    let bench = Bench::new().await;
+    four(&bench).await;
+    let before = planned(&bench, two_and_two_months()).await;
+    // Of a standby that lags behind: it starts before all that the plan keeps with their WAL.
+    let late = backup(&bench.cluster, 10, "2026-11-30T11:00:00Z").await;
+    run(&bench.cluster, &before).await.unwrap();
+    assert_eq!(bench.segments().await, [3, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
+    let catalog = catalog::read(&bench.cluster, &Clock::new(Noon), "db1").await.unwrap();
+    assert!(catalog.backups.iter().any(|row| row.id == late && row.wal_complete));
 }
 
 #[tokio::test]

@@ -35,6 +35,14 @@ impl ExpiredLog {
         &self.entry
     }
 
+    /// Whether it says all of this.
+    #[must_use]
+    pub fn says(&self, more: &Expired) -> bool {
+        let known: HashSet<&BackupId> = self.entry.backups.iter().collect();
+        more.backups.iter().all(|id| known.contains(id))
+            && more.wal.iter().all(|wal| self.entry.wal.contains(wal))
+    }
+
     /// Appends an entry that says `more` besides what this one says (E2).
     ///
     /// # Errors

@@ -41,7 +41,10 @@ pub async fn carry_out(
     };
     if !more.backups.is_empty() || !more.wal.is_empty() {
         progress.phase("writing down what expires", None);
-        if plan.log.append(sealed, domain, more).await? == Stored::Other {
+        let appended = plan.log.append(sealed, domain, more.clone()).await?;
+        // A number that was freed may be won by a plan that is out of date: the highest holds.
+        let holds = ExpiredLog::read(sealed, domain).await?;
+        if appended == Stored::Other || !holds.says(&more) {
             let message = "another host has expired something since this plan was made";
             return Err(EngineError::refused(ErrorKind::Conflict, message)
                 .hint("Make a new plan: run the command again."));
@@ -51,7 +54,7 @@ pub async fn carry_out(
     let mut done =
         Done { manifests: expired::remove_manifests(sealed, domain).await?, ..Done::default() };
     // Looked at again: a backup may have begun since, on a standby that lags behind.
-    let (_, old) = old_wal(cluster, &plan.anchors).await?;
+    let (_, old) = old_wal(cluster, plan).await?;
     progress.phase("removing WAL", Some(old.iter().map(|object| object.bytes).sum()));
     for OldWal { object, bytes } in old {
         cancel.check()?;

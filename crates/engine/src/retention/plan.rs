@@ -113,8 +113,13 @@ pub async fn plan(
         .filter(|backup| !log.entry().backups.contains(&backup.manifest.backup))
         .collect();
     let stored = StoredWal::read(cluster).await?;
+    require_sound(&stored)?;
     let candidates = candidates(cluster, &known, &stored, request).await?;
+    // A clock that is far ahead would make everything old: time ends with the newest good backup.
+    let good = candidates.iter().filter(|backup| backup.good);
+    let newest = good.map(|backup| backup.ended).max();
     let now = request.clock.now();
+    let now = newest.map_or(now, |newest| now.min(newest));
     let reasons = rules::judge(&candidates, &request.rules, now, &request.zone);
     let everything = rules::judge(&candidates, &all(), now, &request.zone);
     let mut plan = ExpirePlan {
@@ -142,7 +147,7 @@ pub async fn plan(
             }
         }
     }
-    let (cut, old) = old_wal(cluster, &plan.anchors).await?;
+    let (cut, old) = old_wal(cluster, &plan).await?;
     plan.wal = cut;
     plan.wal_objects = u64::try_from(old.len()).unwrap_or(u64::MAX);
     plan.wal_bytes = old.iter().map(|object| object.bytes).sum();
@@ -166,6 +171,18 @@ fn require_readable(unreadable: &[UnreadableRow]) -> Result<(), EngineError> {
         row.id,
         row.reason
     );
+    Err(EngineError::refused(ErrorKind::Corrupt, message)
+        .hint("`pgrecall verify` says what is wrong. Until then nothing expires."))
+}
+
+/// Without all histories and settlements, what can be restored looks as if it could not.
+fn require_sound(stored: &StoredWal) -> Result<(), EngineError> {
+    let bad = stored.bad_histories.iter().map(|bad| bad.object.to_string());
+    let unsettled = stored.holders.unreadable.iter().map(|(file, _)| file.to_string());
+    let missing = stored.without_history().into_iter().map(|t| format!("{:08X}.history", t.0));
+    let Some(example) = bad.chain(unsettled).chain(missing).next() else { return Ok(()) };
+    let message =
+        format!("{example} does not read or is not there, so nobody knows what is needed");
     Err(EngineError::refused(ErrorKind::Corrupt, message)
         .hint("`pgrecall verify` says what is wrong. Until then nothing expires."))
 }
@@ -221,20 +238,34 @@ fn anchor(backup: &Known, reasons: &[Reason]) -> KeptBackup {
     KeptBackup { start: backup.details.start.lsn, stop: backup.details.stop.lsn, after }
 }
 
-/// What goes of the WAL, by the backups that stay and those that are under way now.
+/// What goes of the WAL, by the backups that the plan keeps, those that are under way now, and
+/// those that were committed since it was made: one of a standby may start before all of them.
 ///
 /// # Errors
-/// When the store fails.
+/// When a backup does not read, or the store fails.
 pub(super) async fn old_wal(
     cluster: &ClusterStore,
-    anchors: &[KeptBackup],
+    plan: &ExpirePlan,
 ) -> Result<(WalCut, Vec<OldWal>), EngineError> {
     // What comes while this is listed is newer than all that goes.
     let below = names::cluster_prefix(&cluster.at, "")?;
     let listed = cluster.sealed.list(&below).await?;
+    // Intents before manifests: a backup that commits in between is seen in one of the two.
     let live = live_intents(&cluster.sealed, &cluster.at).await?;
     let live = live.iter().map(under_way).collect::<Result<Vec<_>, _>>()?;
-    let cut = WalCut::settle(anchors, &live);
+    let (backups, unreadable) = catalog::backups(cluster).await?;
+    require_readable(&unreadable)?;
+    let mut anchors = plan.anchors.clone();
+    for backup in backups {
+        let id = backup.manifest.backup;
+        let planned = plan.keeps.iter().any(|row| row.id == id)
+            || plan.expires.iter().any(|row| row.id == id);
+        if !planned {
+            let (start, stop) = (backup.details.start.lsn, backup.details.stop.lsn);
+            anchors.push(KeptBackup { start, stop, after: WalAfter::All });
+        }
+    }
+    let cut = WalCut::settle(&anchors, &live);
     let old = wal::old_wal(&listed, &below, &cut);
     Ok((cut, old))
 }

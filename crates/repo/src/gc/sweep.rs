@@ -170,8 +170,8 @@ async fn dead_packs(
     Ok(dead)
 }
 
-/// The live chunks in each pack of the round whose contents are known: by an index object, or by
-/// its own directory. One of which neither reads is spared, and stays for a repair.
+/// The live chunks in each pack of the round, by its own directory: an index object may hold a part
+/// of a pack only. One whose directory does not read is spared, and stays for a repair.
 async fn needed_of(
     sealed: &SealedStore,
     domain: &Name,
@@ -179,19 +179,8 @@ async fn needed_of(
     live: &Live,
 ) -> Result<HashMap<PackId, HashSet<Short>>, RepoError> {
     let mut needed: HashMap<PackId, HashSet<Short>> = HashMap::new();
-    index::each_entry(sealed, domain, |pack, entry| {
-        if ours.contains(&pack.id) {
-            let needed = needed.entry(pack.id).or_default();
-            if live.has(&entry.chunk) {
-                needed.insert(short(&entry.chunk));
-            }
-        }
-    })
-    .await?;
     for pack in ours {
-        if !needed.contains_key(pack)
-            && let Some(chunks) = directory_of(sealed, domain, *pack).await?
-        {
+        if let Some(chunks) = directory_of(sealed, domain, *pack).await? {
             let chunks = chunks.iter().filter(|chunk| live.has(chunk)).map(short).collect();
             needed.insert(*pack, chunks);
         }
@@ -199,7 +188,7 @@ async fn needed_of(
     Ok(needed)
 }
 
-/// What a pack that no index object names says of itself; nothing when it is gone, or when that
+/// What a pack says of itself; nothing when it is gone, or when that
 /// cannot be read: it is spared then, and stays for a repair.
 async fn directory_of(
     sealed: &SealedStore,
