@@ -26,6 +26,9 @@ const UNIT_BYTES: u64 = 16 << 20;
 /// Places of a unit at most.
 const UNIT_PLACES: usize = 8192;
 
+/// Chunks of a unit at most: where a page of each is wanted, all of each is fetched.
+const UNIT_CHUNKS: usize = 96;
+
 /// Places from this size on are written by themselves.
 const DIRECT_BYTES_MIN: u32 = 64 << 10;
 
@@ -38,12 +41,15 @@ const FILES_OPEN_MAX: usize = 64;
 /// Cuts places, which are in order of files and offsets, into units.
 pub(super) fn cut(places: Vec<(ChunkId, Place)>) -> Vec<Vec<(ChunkId, Place)>> {
     let mut units = Vec::new();
-    let (mut unit, mut bytes) = (Vec::new(), 0);
+    let (mut unit, mut bytes, mut chunks) = (Vec::new(), 0, HashSet::new());
     for place in places {
         bytes += u64::from(place.1.len);
+        chunks.insert(place.0);
         unit.push(place);
-        if bytes >= UNIT_BYTES || unit.len() >= UNIT_PLACES {
+        let is_full = bytes >= UNIT_BYTES || unit.len() >= UNIT_PLACES;
+        if is_full || chunks.len() >= UNIT_CHUNKS {
             units.push(std::mem::take(&mut unit));
+            chunks.clear();
             bytes = 0;
         }
     }
@@ -294,6 +300,8 @@ mod tests {
         };
         assert_eq!(cut(many(1 << 20, 40)).iter().map(Vec::len).collect::<Vec<_>>(), [16, 16, 8]);
         assert_eq!(cut(many(8, 10_000)).iter().map(Vec::len).collect::<Vec<_>>(), [8192, 1808]);
+        let scattered: Vec<_> = (0..200).map(|n| (chunk(n), place(0, 0, 0, 8192))).collect();
+        assert_eq!(cut(scattered).iter().map(Vec::len).collect::<Vec<_>>(), [96, 96, 8]);
         assert!(cut(Vec::new()).is_empty());
     }
 
