@@ -74,7 +74,7 @@ fn details() -> BackupDetails {
     let position = Position { timeline: TimelineId(1), lsn: Lsn(0x0200_0028) };
     BackupDetails {
         began: "2026-11-22T00:00:00Z".into(),
-        ended: "2026-11-22T00:01:00Z".into(),
+        ended: "2026-11-22T00:01:00Z".parse().expect("a time"),
         host: "db1".into(),
         major: Major::V17,
         server_version: 170_011,

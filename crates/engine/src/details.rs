@@ -1,5 +1,6 @@
 //! What the engine writes into a manifest about its backup, and reads out of it again.
 
+use jiff::Timestamp;
 use pgrecall_pgformat::control::DataChecksums;
 use pgrecall_pgformat::{Lsn, Major, SegmentSize, TimelineId};
 use pgrecall_repo::format::document::Manifest;
@@ -78,8 +79,8 @@ pub struct BackupStats {
 pub struct BackupDetails {
     /// When it began, RFC 3339, by the host's clock.
     pub began: String,
-    /// When its files were copied and `pg_backup_stop` had answered.
-    pub ended: String,
+    /// When its files were copied and `pg_backup_stop` had answered, RFC 3339.
+    pub ended: Timestamp,
     /// The host.
     pub host: String,
     /// PostgreSQL's major version.
@@ -157,7 +158,7 @@ pub(crate) mod tests {
         let position = Position { timeline: TimelineId(1), lsn: Lsn(0x0200_0028) };
         BackupDetails {
             began: "2026-11-22T00:00:00Z".into(),
-            ended: "2026-11-22T00:01:00Z".into(),
+            ended: "2026-11-22T00:01:00Z".parse().unwrap(),
             host: "db1".into(),
             major: Major::V17,
             server_version: 170_011,

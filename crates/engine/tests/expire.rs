@@ -13,14 +13,14 @@ use pgrecall_engine::error::{EngineError, ErrorKind};
 use pgrecall_engine::progress::Progress;
 use pgrecall_engine::retention::expire::{Done, carry_out};
 use pgrecall_engine::retention::plan::{ExpirePlan, ExpireRequest, plan};
-use pgrecall_engine::retention::rules::KeepRules;
+use pgrecall_engine::retention::rules::{KeepRules, Reason};
 use pgrecall_engine::retention::wal::WalCut;
 use pgrecall_pgformat::TimelineId;
 use pgrecall_pgformat::control::{ControlFile, DataChecksums};
 use pgrecall_repo::backup::{BackupNote, BackupSession};
-use pgrecall_repo::format::document::Manifest;
+use pgrecall_repo::format::document::{Manifest, TableChunk};
 use pgrecall_repo::format::root::RootSuite;
-use pgrecall_repo::id::BackupId;
+use pgrecall_repo::id::{BackupId, ChunkId};
 use pgrecall_repo::keys::{KeyFile, Unlock};
 use pgrecall_repo::names;
 use pgrecall_repo::random::SharedRandom;
@@ -123,7 +123,27 @@ fn segment(number: u64) -> String {
 /// A backup that starts in segment `number` and is consistent there.
 async fn backup(cluster: &ClusterStore, number: u64, ended: &str) -> BackupId {
     let session = begin(cluster).await;
-    let manifest = Manifest {
+    session.commit(&manifest(cluster, &session, number, ended)).await.unwrap();
+    session.id()
+}
+
+/// One whose list of files is not stored.
+async fn broken_backup(cluster: &ClusterStore, number: u64, ended: &str) -> BackupId {
+    let session = begin(cluster).await;
+    let lost = TableChunk {
+        first: "PG_VERSION".into(),
+        entries: 1,
+        id: ChunkId::from_bytes([9; 32]),
+        plain_len: 100,
+    };
+    let mut manifest = manifest(cluster, &session, number, ended);
+    (manifest.tables, manifest.entries) = (vec![lost], 1);
+    session.commit(&manifest).await.unwrap();
+    session.id()
+}
+
+fn manifest(cluster: &ClusterStore, session: &BackupSession, number: u64, ended: &str) -> Manifest {
+    Manifest {
         backup: session.id(),
         cluster: cluster.at.cluster.to_string(),
         lineage: cluster.at.lineage.clone(),
@@ -143,9 +163,7 @@ async fn backup(cluster: &ClusterStore, number: u64, ended: &str) -> BackupId {
             "chunk_bytes": 262144, "method": "full", "reference": null, "damage": [],
             "stats": {}, "saw_backups": [],
         }),
-    };
-    session.commit(&manifest).await.unwrap();
-    session.id()
+    }
 }
 
 async fn begin(cluster: &ClusterStore) -> BackupSession {
@@ -170,7 +188,13 @@ async fn four(bench: &Bench) -> [BackupId; 4] {
 }
 
 fn request(rules: KeepRules) -> ExpireRequest {
-    ExpireRequest { rules, zone: TimeZone::UTC, held: Default::default(), clock: Clock::new(Noon) }
+    ExpireRequest {
+        rules,
+        zone: TimeZone::UTC,
+        held: Default::default(),
+        clock: Clock::new(Noon),
+        cancel: Cancel::new(),
+    }
 }
 
 fn two_and_two_months() -> ExpireRequest {
@@ -206,6 +230,41 @@ async fn what_the_plan_says_goes_and_nothing_else() {
     let again = planned(&bench, two_and_two_months()).await;
     assert!(again.is_empty(), "{again:?}");
     assert_eq!(run(&bench.cluster, &again).await.unwrap(), Done::default());
+}
+
+#[tokio::test]
+async fn backups_of_one_second_go_in_the_order_of_the_wal() {
+    let bench = Bench::new().await;
+    let mut all = Vec::new();
+    for number in 3..=10 {
+        all.push(backup(&bench.cluster, number, "2026-11-29T02:00:00Z").await);
+    }
+    let plan = planned(&bench, request(KeepRules { last: 4, ..KeepRules::default() })).await;
+    assert_eq!(plan.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), all[4..]);
+}
+
+#[tokio::test]
+async fn one_dated_in_the_future_is_not_the_newest_for_ever() {
+    let bench = Bench::new().await;
+    backup(&bench.cluster, 3, "2099-01-01T00:00:00Z").await;
+    let newer = backup(&bench.cluster, 8, "2026-11-29T02:00:00Z").await;
+    let plan = planned(&bench, request(KeepRules { last: 1, ..KeepRules::default() })).await;
+    assert_eq!(plan.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), [newer]);
+}
+
+#[tokio::test]
+async fn one_that_lacks_chunks_pushes_out_none_that_works() {
+    let bench = Bench::new().await;
+    let old = backup(&bench.cluster, 3, "2026-11-10T02:00:00Z").await;
+    let broken = broken_backup(&bench.cluster, 8, "2026-11-20T02:00:00Z").await;
+    let rules = KeepRules { last: 1, ..KeepRules::default() };
+    let plan = planned(&bench, request(rules.clone())).await;
+    assert_eq!(plan.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), [old, broken]);
+    assert_eq!(plan.keeps[1].reasons, [Reason::NewerThanGood]);
+    assert!(plan.notes[0].contains(&broken.to_string()), "{:?}", plan.notes);
+    let newest = backup(&bench.cluster, 12, "2026-11-29T02:00:00Z").await;
+    let plan = planned(&bench, request(rules)).await;
+    assert_eq!(plan.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), [newest]);
 }
 
 #[tokio::test]

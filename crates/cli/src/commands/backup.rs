@@ -57,7 +57,7 @@ pub(crate) fn run(settings: &Settings, args: &BackupArgs) -> Outcome<()> {
 struct Told<'a> {
     backup: String,
     began: &'a str,
-    ended: &'a str,
+    ended: String,
     elapsed_ms: u128,
     from: TakenFrom,
     method: Method,
@@ -78,7 +78,7 @@ impl<'a> Told<'a> {
         Self {
             backup: report.id.to_string(),
             began: &details.began,
-            ended: &details.ended,
+            ended: details.ended.to_string(),
             elapsed_ms: report.elapsed.as_millis(),
             from: details.from,
             method: details.method,

@@ -26,8 +26,8 @@ use crate::output::table::{Align, Cell, Table};
 const TRIES: u32 = 5;
 
 pub(crate) fn run(settings: &Settings, args: &ExpireArgs) -> Outcome<()> {
-    let request = request(&settings.cluster()?.retention)?;
     let outcomes = runtime::run_long(|cancel| async move {
+        let request = request(&settings.cluster()?.retention, &cancel)?;
         let repository = repository::open(settings).await?;
         let cluster = cluster::stored(settings, &repository).await?;
         expire(&cluster, &request, args, &cancel).await
@@ -84,10 +84,11 @@ struct ExpiringRow<'a> {
 fn report(outcomes: &Outcomes) -> Report<'_> {
     let plan = &outcomes.plan;
     let done = outcomes.done.unwrap_or_default();
-    let (wal_below, notes) = match &plan.wal {
-        WalCut::Below { lsn, .. } => (Some(lsn.to_string()), Vec::new()),
-        WalCut::Nothing { .. } => (None, vec![wal(plan)]),
+    let (wal_below, no_cut) = match &plan.wal {
+        WalCut::Below { lsn, .. } => (Some(lsn.to_string()), None),
+        WalCut::Nothing { .. } => (None, Some(wal(plan))),
     };
+    let notes = plan.notes.iter().cloned().chain(no_cut).collect();
     let keeps = plan.keeps.iter().map(|row| KeptRow {
         id: row.id.to_string(),
         ended: &row.ended,
@@ -145,7 +146,7 @@ async fn expire(
     }
 }
 
-fn request(retention: &Retention) -> Outcome<ExpireRequest> {
+fn request(retention: &Retention, cancel: &Cancel) -> Outcome<ExpireRequest> {
     let span = |span: Duration| SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX);
     let zone = TimeZone::get(&retention.time_zone).map_err(|error| {
         Failure::from_error(Kind::Configuration, &error).during("cluster.retention.time_zone")
@@ -163,6 +164,7 @@ fn request(retention: &Retention) -> Outcome<ExpireRequest> {
         zone,
         held: Default::default(),
         clock: Clock::system(),
+        cancel: cancel.clone(),
     })
 }
 
@@ -202,6 +204,9 @@ fn render(plan: &ExpirePlan, dry_run: bool, colour: Colour) -> String {
         table.row(cells);
     }
     let mut text = table.render(colour);
+    for note in &plan.notes {
+        text.push_str(&format!("\n{note}\n"));
+    }
     text.push_str(&format!("\n{}\n", wal(plan)));
     let back = plan.will_reach_back_to.as_deref();
     text.push_str(&match back {
@@ -233,6 +238,7 @@ fn reason(reason: &Reason) -> String {
         Reason::Within => "young".into(),
         Reason::Window => "leads into the window".into(),
         Reason::Newest { of } => format!("the newest of {of}"),
+        Reason::NewerThanGood => "newer than the newest good one".into(),
         Reason::Held { reason } => format!("held: {reason}"),
         Reason::LastGood => "the last good one".into(),
     }

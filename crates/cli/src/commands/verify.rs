@@ -87,7 +87,9 @@ async fn choose(
     let mut known: Vec<(usize, BackupId, String)> = Vec::new();
     for (number, store) in stores.iter().enumerate() {
         let (backups, unreadable) = pgrecall_engine::catalog::backups(store).await?;
-        known.extend(backups.into_iter().map(|b| (number, b.manifest.backup, b.details.ended)));
+        known.extend(
+            backups.into_iter().map(|b| (number, b.manifest.backup, b.details.ended.to_string())),
+        );
         known.extend(unreadable.into_iter().map(|row| (number, row.id, String::new())));
     }
     if text == "latest" {

@@ -212,7 +212,7 @@ impl Assembly<'_> {
         let control = &copied.control;
         Ok(BackupDetails {
             began: self.began,
-            ended: self.request.clock.now_text(),
+            ended: self.request.clock.now_in_seconds(),
             host: self.request.host.clone(),
             major: control.major,
             server_version: self.info.version.number(),

@@ -249,7 +249,7 @@ impl Run<'_> {
             .own_before()
             .filter_map(|backup| Some((backup, BackupDetails::of(&backup.manifest).ok()?)))
             .filter(|(_, d)| d.page_size_bytes == self.request.cluster.facts.page_size_bytes)
-            .max_by_key(|(_, details)| (ours(details), details.stop.lsn, details.ended.clone()));
+            .max_by_key(|(_, details)| (ours(details), details.stop.lsn, details.ended));
         let Some((backup, _)) = newest else { return Ok(None) };
         match Reference::read(&self.session, &backup.manifest).await {
             Ok(reference) => Ok(Some(reference)),

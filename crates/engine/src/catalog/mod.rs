@@ -1,6 +1,7 @@
 //! What the repository holds of a cluster: backups and how far each reaches, WAL ranges and gaps,
 //! backups under way, and what could not be read.
 
+pub mod order;
 pub mod reach;
 pub mod wal;
 
@@ -176,9 +177,7 @@ pub async fn backups(
             }
         }
     }
-    known.sort_by(|a, b| {
-        (a.details.stop.lsn, &a.details.ended).cmp(&(b.details.stop.lsn, &b.details.ended))
-    });
+    known.sort_by_key(|backup| (backup.details.stop.lsn, backup.details.ended));
     Ok((known, unreadable))
 }
 
@@ -258,8 +257,8 @@ fn backup_row(backup: &Known, wal: &StoredWal, reach: Vec<Reach>, now: Timestamp
     BackupRow {
         id: backup.manifest.backup,
         began: details.began.clone(),
-        ended: details.ended.clone(),
-        age_s: age(&details.ended, now).unwrap_or_default(),
+        ended: details.ended.to_string(),
+        age_s: seconds_since(details.ended, now),
         host: details.host.clone(),
         major: details.major.number(),
         from: details.from,
@@ -279,8 +278,11 @@ fn backup_row(backup: &Known, wal: &StoredWal, reach: Vec<Reach>, now: Timestamp
 }
 
 fn age(then: &str, now: Timestamp) -> Option<i64> {
-    let then: Timestamp = then.parse().ok()?;
-    Some(now.as_second().saturating_sub(then.as_second()))
+    then.parse().ok().map(|then| seconds_since(then, now))
+}
+
+fn seconds_since(then: Timestamp, now: Timestamp) -> i64 {
+    now.as_second().saturating_sub(then.as_second())
 }
 
 /// A backup that has run this long is worth a look.

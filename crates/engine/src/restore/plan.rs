@@ -12,7 +12,8 @@ use super::refusal::{PlanError, Refusal, Way, known_timelines, show};
 use super::route::{self, Route};
 use super::scan::WalPath;
 use super::target::{BackupChoice, Bound, Request, Target};
-use super::wal_view::WalView;
+use super::wal_view::{StoredWal, WalView};
+use crate::catalog::order::{self, Ending};
 use crate::details::BackupDetails;
 
 /// A backup that a plan may start from.
@@ -122,8 +123,8 @@ pub async fn plan<V: WalView>(
     backups: &[BackupRow],
     request: &Request,
 ) -> Result<RestorePlan, PlanError> {
-    let backups = choose_backups(backups, &request.backup)?;
     let stored = view.stored();
+    let backups = choose_backups(backups, &request.backup, stored)?;
     let of_backups: Vec<TimelineId> =
         backups.iter().map(|backup| backup.details.stop.timeline).collect();
     let ends = match request.timeline {
@@ -138,7 +139,7 @@ pub async fn plan<V: WalView>(
             Heads { timelines: vec![timeline], notes: Vec::new() }
         }
         None if request.target == Target::Immediate => {
-            let newest = newest(&backups).map(|backup| backup.details.stop.timeline);
+            let newest = newest(&backups, stored).map(|backup| backup.details.stop.timeline);
             Heads { timelines: newest.into_iter().collect(), notes: Vec::new() }
         }
         None => {
@@ -180,13 +181,17 @@ fn no_history<V: WalView>(view: &V, timeline: TimelineId) -> Refusal {
     Refusal::NoHistory { timeline, bad }
 }
 
-fn newest<'a>(backups: &[&'a BackupRow]) -> Option<&'a BackupRow> {
-    backups.iter().max_by(|a, b| a.details.ended.cmp(&b.details.ended)).copied()
+fn newest<'a>(backups: &[&'a BackupRow], stored: &StoredWal) -> Option<&'a BackupRow> {
+    let endings: Vec<Ending> = backups.iter().map(|backup| Ending::of(&backup.details)).collect();
+    let places = order::places(&endings, |timeline| stored.history(timeline), jiff::Timestamp::MAX);
+    let newest = places.iter().zip(backups).max_by_key(|(place, _)| **place);
+    newest.map(|(_, backup)| *backup)
 }
 
 fn choose_backups<'a>(
     backups: &'a [BackupRow],
     choice: &BackupChoice,
+    stored: &StoredWal,
 ) -> Result<Vec<&'a BackupRow>, Refusal> {
     let all: Vec<&BackupRow> = backups.iter().collect();
     if all.is_empty() {
@@ -194,7 +199,7 @@ fn choose_backups<'a>(
     }
     match choice {
         BackupChoice::Best => Ok(all),
-        BackupChoice::Latest => Ok(newest(&all).into_iter().collect()),
+        BackupChoice::Latest => Ok(newest(&all, stored).into_iter().collect()),
         BackupChoice::Prefix(prefix) => {
             let fits: Vec<&BackupRow> =
                 all.into_iter().filter(|b| b.id.to_string().starts_with(prefix)).collect();

@@ -321,8 +321,7 @@ impl<'a, V: WalView> Branch<'_, 'a, V> {
         }
         // The backup began by the clock of its own host, maybe before the checkpoint: what is
         // certain is that its checkpoint was over when it ended.
-        let ended: Option<jiff::Timestamp> = backup.details.ended.parse().ok();
-        Ok(ended.map(|ended| Timestamp::from_unix_micros(ended.as_microsecond())))
+        Ok(Some(Timestamp::from_unix_micros(backup.details.ended.as_microsecond())))
     }
 
     /// The last commit or abort before the backup's redo point, where it is stored not far off.
@@ -379,10 +378,10 @@ impl<'a, V: WalView> Branch<'_, 'a, V> {
             Side::Inside => Refusal::InsideBackup {
                 backup: backup.id.to_string(),
                 stop: details.stop.lsn,
-                ended: details.ended.clone(),
+                ended: details.ended.to_string(),
             },
             Side::Before => Refusal::BeforeFirstBackup {
-                first_ended: details.ended.clone(),
+                first_ended: details.ended.to_string(),
                 first_stop: details.stop.lsn,
             },
         }

@@ -12,12 +12,15 @@ use pgrecall_repo::names;
 
 use super::rules::{self, Candidate, KeepRules, Reason};
 use super::wal::{self, KeptBackup, OldWal, UnderWay, WalAfter, WalCut};
+use crate::cancel::Cancel;
+use crate::catalog::order::{self, Ending};
 use crate::catalog::reach::{self, Times};
 use crate::catalog::wal::StoredWal;
 use crate::catalog::{self, Known, UnreadableRow};
 use crate::clock::Clock;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
+use crate::verify;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -30,6 +33,8 @@ pub struct ExpireRequest {
     pub held: BTreeMap<BackupId, String>,
     /// Tells the time.
     pub clock: Clock,
+    /// Whether to stop.
+    pub cancel: Cancel,
 }
 
 /// A backup that stays.
@@ -75,6 +80,8 @@ pub struct ExpirePlan {
     pub reaches_back_to: Option<String>,
     /// And after it.
     pub will_reach_back_to: Option<String>,
+    /// What a person should know, sentences.
+    pub notes: Vec<String>,
     /// The log that the plan goes by.
     pub(super) log: ExpiredLog,
     /// The backups that stay, as far as WAL is concerned.
@@ -114,10 +121,10 @@ pub async fn plan(
         .collect();
     let stored = StoredWal::read(cluster).await?;
     require_sound(&stored)?;
-    let candidates = candidates(cluster, &known, &stored, request).await?;
+    let (candidates, notes) = candidates(cluster, &known, &stored, request).await?;
     // A clock that is far ahead would make everything old: time ends with the newest good backup.
     let good = candidates.iter().filter(|backup| backup.good);
-    let newest = good.map(|backup| backup.ended).max();
+    let newest = good.map(|backup| backup.place.moment).max();
     let now = request.clock.now();
     let now = newest.map_or(now, |newest| now.min(newest));
     let reasons = rules::judge(&candidates, &request.rules, now, &request.zone);
@@ -132,11 +139,12 @@ pub async fn plan(
         wal_bytes: 0,
         reaches_back_to: text(rules::reach_back(&candidates, &everything)),
         will_reach_back_to: text(rules::reach_back(&candidates, &reasons)),
+        notes,
         log,
         anchors: Vec::new(),
     };
     for backup in &known {
-        let (id, ended) = (backup.manifest.backup, backup.details.ended.clone());
+        let (id, ended) = (backup.manifest.backup, backup.details.ended.to_string());
         match reasons.get(&id) {
             Some(reasons) => {
                 plan.anchors.push(anchor(backup, reasons));
@@ -192,32 +200,31 @@ async fn candidates(
     known: &[Known],
     stored: &StoredWal,
     request: &ExpireRequest,
-) -> Result<Vec<Candidate>, EngineError> {
+) -> Result<(Vec<Candidate>, Vec<String>), EngineError> {
     let newest = stored.timelines().into_iter().max();
+    let endings: Vec<Ending> = known.iter().map(|backup| Ending::of(&backup.details)).collect();
+    let history = |timeline| stored.history(timeline);
+    let places = order::places(&endings, history, request.clock.now());
+    let broken = verify::broken(cluster, known, &request.cancel).await?;
+    let notes = broken
+        .iter()
+        .map(|(id, why)| format!("{id} cannot be restored whole, so it does not count: {why}"));
     let mut times = Times::new(cluster);
     let mut candidates = Vec::with_capacity(known.len());
-    for backup in known {
+    for (backup, place) in known.iter().zip(places) {
         let details = &backup.details;
         let id = backup.manifest.backup;
         let reach = reach::of(details, stored, &mut times).await?;
         candidates.push(Candidate {
             id,
-            ended: ended(backup)?,
-            good: reach::is_consistent(&reach, details, stored),
+            place,
+            good: reach::is_consistent(&reach, details, stored) && !broken.contains_key(&id),
             damaged: !details.damage.is_empty(),
             leads_to_newest: newest.is_none_or(|newest| leads_to(backup, stored, newest)),
             held: request.held.get(&id).cloned(),
         });
     }
-    Ok(candidates)
-}
-
-fn ended(backup: &Known) -> Result<Timestamp, EngineError> {
-    backup.details.ended.parse().map_err(|error: jiff::Error| {
-        let id = backup.manifest.backup;
-        let message = format!("the backup {id} does not say when it ended: {error}");
-        EngineError::refused(ErrorKind::Corrupt, message)
-    })
+    Ok((candidates, notes.collect()))
 }
 
 fn leads_to(backup: &Known, stored: &StoredWal, newest: TimelineId) -> bool {

@@ -10,6 +10,8 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Unit};
 use pgrecall_repo::id::BackupId;
 
+use crate::catalog::order::Place;
+
 /// What is to be kept of one lineage of a cluster. Counts of zero and absent durations keep nothing
 /// by themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,9 +45,10 @@ impl KeepRules {
 pub struct Candidate {
     /// The backup.
     pub id: BackupId,
-    /// When it was consistent.
-    pub ended: Timestamp,
-    /// Whether it can be restored as far as the catalog can tell: its WAL is stored.
+    /// When it was consistent, and its place among the others.
+    pub place: Place,
+    /// Whether it can be restored as far as can be told without reading all of it: its WAL is
+    /// stored, and its chunks are, and none of them was found bad.
     pub good: bool,
     /// Whether pages of it were damaged in the source already.
     pub damaged: bool,
@@ -73,6 +76,8 @@ pub enum Reason {
         /// Such as `2026-11-22`, `2026-W47`, `2026-11` or `2026`.
         of: String,
     },
+    /// It is newer than the newest good one: what is wrong with it may be mended.
+    NewerThanGood,
     /// A person holds it.
     Held {
         /// Why.
@@ -88,7 +93,10 @@ impl Reason {
     /// kept for its date is a state of that date.
     #[must_use]
     pub const fn keeps_wal_after(&self) -> bool {
-        matches!(self, Self::Last { .. } | Self::Within | Self::Window | Self::LastGood)
+        matches!(
+            self,
+            Self::Last { .. } | Self::Within | Self::Window | Self::NewerThanGood | Self::LastGood
+        )
     }
 }
 
@@ -104,7 +112,7 @@ pub fn judge(
     zone: &TimeZone,
 ) -> Reasons {
     let mut newest_first: Vec<&Candidate> = candidates.iter().collect();
-    newest_first.sort_by_key(|backup| std::cmp::Reverse((backup.ended, backup.id)));
+    newest_first.sort_by_key(|backup| std::cmp::Reverse((backup.place, backup.id)));
     let mut reasons = Reasons::new();
     let mut keep = |backup: &Candidate, reason: Reason| {
         reasons.entry(backup.id).or_default().push(reason);
@@ -114,23 +122,26 @@ pub fn judge(
     for (backup, place) in good().zip(1..=rules.last) {
         keep(backup, Reason::Last { place });
     }
+    for backup in newest_first.iter().take_while(|backup| !backup.good) {
+        keep(backup, Reason::NewerThanGood);
+    }
     for backup in &newest_first {
         if let Some(reason) = &backup.held {
             keep(backup, Reason::Held { reason: reason.clone() });
         }
-        if rules.within.is_some_and(|span| now.duration_since(backup.ended) <= span) {
+        if rules.within.is_some_and(|span| now.duration_since(backup.place.moment) <= span) {
             keep(backup, Reason::Within);
         }
     }
     if let Some(span) = rules.window {
         let begins = now.checked_sub(span).unwrap_or(Timestamp::MIN);
         for backup in &newest_first {
-            if backup.ended > begins {
+            if backup.place.moment > begins {
                 keep(backup, Reason::Window);
             }
         }
         // The moments at the window's beginning are reached from the last one before it.
-        if let Some(before) = good().find(|backup| backup.ended <= begins) {
+        if let Some(before) = good().find(|backup| backup.place.moment <= begins) {
             keep(before, Reason::Window);
         }
     }
@@ -188,7 +199,7 @@ fn newest_of_each<'a>(
 ) -> Vec<(&'a Candidate, String)> {
     let mut found: Vec<(&Candidate, String)> = Vec::new();
     for backup in newest_first {
-        let of = period.name(backup.ended.to_zoned(zone.clone()).date());
+        let of = period.name(backup.place.moment.to_zoned(zone.clone()).date());
         if found.last().is_some_and(|(_, last)| *last == of) {
             continue;
         }
@@ -209,12 +220,14 @@ pub fn reach_back(candidates: &[Candidate], kept: &Reasons) -> Option<Timestamp>
                 .get(&backup.id)
                 .is_some_and(|reasons| reasons.iter().any(Reason::keeps_wal_after))
     };
-    let oldest = candidates.iter().filter(continuous).map(|backup| backup.ended).min()?;
+    let oldest = candidates.iter().filter(continuous).map(|backup| backup.place.moment).min()?;
     oldest.round(Unit::Second).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use pgrecall_pgformat::{Lsn, TimelineId};
+
     use super::*;
 
     fn id(number: u8) -> BackupId {
@@ -228,7 +241,11 @@ mod tests {
     fn backup(number: u8, ended: &str) -> Candidate {
         Candidate {
             id: id(number),
-            ended: at(ended),
+            place: Place {
+                moment: at(ended),
+                lsn: Lsn(u64::from(number)),
+                timeline: TimelineId(1),
+            },
             good: true,
             damaged: false,
             leads_to_newest: true,
@@ -251,7 +268,24 @@ mod tests {
     #[test]
     fn the_last_ones_are_counted_among_those_that_serve() {
         let mut all = days(5);
+        all[2].good = false;
+        let rules = KeepRules { last: 3, ..KeepRules::default() };
+        assert_eq!(kept(&all, &rules, "2026-10-06T00:00:00Z"), vec![1, 3, 4]);
+    }
+
+    #[test]
+    fn what_is_newer_than_the_newest_good_one_stays() {
+        let mut all = days(5);
+        all[3].good = false;
         all[4].good = false;
+        let rules = KeepRules { last: 1, ..KeepRules::default() };
+        assert_eq!(kept(&all, &rules, "2026-10-06T00:00:00Z"), vec![2, 3, 4]);
+    }
+
+    #[test]
+    fn of_one_second_the_place_in_the_wal_decides() {
+        let second = "2026-10-01T02:00:00Z";
+        let all = [backup(3, second), backup(1, second), backup(2, second)];
         let rules = KeepRules { last: 2, ..KeepRules::default() };
         assert_eq!(kept(&all, &rules, "2026-10-06T00:00:00Z"), vec![2, 3]);
     }
@@ -334,6 +368,6 @@ mod tests {
         let rules = KeepRules { last: 3, monthly: 2, ..KeepRules::default() };
         let reasons = judge(&all, &rules, at("2026-11-10T00:00:00Z"), &TimeZone::UTC);
         assert!(reasons.contains_key(&id(30)), "that of 31 October");
-        assert_eq!(reach_back(&all, &reasons), Some(all[37].ended));
+        assert_eq!(reach_back(&all, &reasons), Some(all[37].place.moment));
     }
 }

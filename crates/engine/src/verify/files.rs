@@ -45,6 +45,15 @@ impl Walked {
         self.bad_files == 0 && self.bad_tables.is_empty()
     }
 
+    /// What cannot be had, in a few words.
+    pub(super) fn example(&self) -> String {
+        match (self.bad_tables.first(), self.bad_file_examples.first()) {
+            (Some(table), _) => format!("the list of its files, {table}"),
+            (None, Some(file)) => format!("{} files of it, such as {file}", self.bad_files),
+            (None, None) => String::new(),
+        }
+    }
+
     fn bad(&mut self, entry: &Entry, reason: &str) {
         self.bad_files += 1;
         if self.bad_file_examples.len() < EXAMPLES_MAX {

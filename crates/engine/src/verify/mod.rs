@@ -133,6 +133,23 @@ async fn walk_all(
     Ok(walked)
 }
 
+/// The backups some of whose chunks are not there or were found bad, each with an example.
+///
+/// # Errors
+/// When the store fails.
+pub async fn broken(
+    cluster: &ClusterStore,
+    backups: &[Known],
+    cancel: &Cancel,
+) -> Result<BTreeMap<BackupId, String>, EngineError> {
+    let mut report = VerifyReport::default();
+    let mut rows = Rows::read(&cluster.sealed, cluster.domain(), &mut report).await?;
+    let walked = walk_all(cluster, backups, &mut rows, cancel).await?;
+    let ids = backups.iter().map(|backup| backup.manifest.backup);
+    let broken = ids.zip(walked).filter(|(_, walked)| !walked.is_whole());
+    Ok(broken.map(|(id, walked)| (id, walked.example())).collect())
+}
+
 fn report_histories(stored: &StoredWal, report: &mut VerifyReport) {
     for bad in &stored.bad_histories {
         report.add(
@@ -260,7 +277,7 @@ async fn judge(
         backup: id,
         cluster: cluster.at.cluster.to_string(),
         system_identifier: cluster.at.lineage.clone(),
-        ended: details.ended.clone(),
+        ended: details.ended.to_string(),
         restorable: walked.is_whole() && consistent,
         reach,
         bad_files: walked.bad_files,

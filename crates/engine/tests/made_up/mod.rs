@@ -413,7 +413,7 @@ pub(crate) fn backup(number: u8, timeline: u32, start: Lsn, stop: Lsn, began: i6
         entries: 10,
         details: BackupDetails {
             began: text(began),
-            ended: text(began + 5),
+            ended: jiff::Timestamp::from_second(1_700_000_005 + began).unwrap(),
             host: "db1".into(),
             major: Major::V17,
             server_version: 170_000,
