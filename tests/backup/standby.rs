@@ -5,7 +5,7 @@ use pgrecall_testkit::postgres::Cluster;
 use pgrecall_testkit::workload::{Workload, WorkloadOptions};
 use rustix::process::Signal;
 
-use crate::ground::{Running, back_up, objects, restored};
+use crate::ground::{Running, back_up, objects, output, restored, try_backup};
 use crate::site::{Site, newest_major, switch};
 
 /// A primary that archives, its standby, and a configuration that knows both.
@@ -72,6 +72,28 @@ fn a_promotion_in_the_middle_voids_the_backup() {
 }
 
 #[test]
+fn a_standby_behind_what_has_expired_is_not_backed_up() {
+    let site = Site::new();
+    let (primary, standby) = pair(&site);
+    standby.psql("SELECT pg_wal_replay_pause()");
+    for step in 0..2 {
+        primary.psql(&format!("INSERT INTO t SELECT i, '{step}' FROM generate_series(1, 9) i"));
+        site.wait_archived(&primary, &switch(&primary));
+        back_up(&site, &primary);
+    }
+    output(&site, &primary, &["expire", "--keep-last", "1"]);
+    let refused = try_backup(&site, &standby, &["--fast-checkpoint"]);
+    refused.expect_code(18);
+    assert!(refused.stderr.contains("this server is behind"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("caught up"), "{}", refused.stderr);
+    assert!(objects(&site, "intents").is_empty(), "nothing is left behind");
+    standby.psql("SELECT pg_wal_replay_resume()");
+    standby.wait_caught_up(&primary);
+    back_up(&site, &standby);
+    drop((primary, standby));
+}
+
+#[test]
 fn the_directory_of_another_server_of_the_cluster_is_refused() {
     let site = Site::new();
     let (primary, standby) = pair(&site);
@@ -83,7 +105,7 @@ fn the_directory_of_another_server_of_the_cluster_is_refused() {
     );
     let crossed = config.replace("name = \"main\"\n", &server);
     std::fs::write(site.config(), crossed).expect("a configuration");
-    let ended = crate::ground::try_backup(&site, &standby, &["--fast-checkpoint"]);
+    let ended = try_backup(&site, &standby, &["--fast-checkpoint"]);
     assert_ne!(ended.code, Some(0));
     assert!(ended.stderr.contains("is not the data directory"), "{}", ended.stderr);
     assert!(objects(&site, "backups").is_empty(), "nothing was committed");

@@ -12,6 +12,7 @@ use pgrecall_engine::cluster::{ClusterFacts, ClusterStore};
 use pgrecall_engine::error::{EngineError, ErrorKind};
 use pgrecall_engine::progress::Progress;
 use pgrecall_engine::retention::expire::{Done, carry_out};
+use pgrecall_engine::retention::floor;
 use pgrecall_engine::retention::plan::{ExpirePlan, ExpireRequest, plan};
 use pgrecall_engine::retention::rules::{KeepRules, Reason};
 use pgrecall_engine::retention::wal::WalCut;
@@ -348,6 +349,46 @@ async fn backups_under_way_keep_their_wal() {
     behind.put_start("1".into(), "0/A00028".into()).await.unwrap();
     run(&bench.cluster, &before).await.unwrap();
     assert_eq!(bench.segments().await, [3, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
+}
+
+#[tokio::test]
+async fn what_begins_below_what_has_expired_is_refused() {
+    let bench = Bench::new().await;
+    four(&bench).await;
+    let starts_at = async |timeline: u32, lsn: &str| {
+        let start =
+            floor::require_wal_from(&bench.cluster, TimelineId(timeline), lsn.parse().unwrap());
+        start.await.map_err(|error| error.kind())
+    };
+    assert_eq!(starts_at(1, "0/A00028").await, Ok(()));
+    run(&bench.cluster, &planned(&bench, two_and_two_months()).await).await.unwrap();
+    assert_eq!(starts_at(1, "0/BFFFD8").await, Err(ErrorKind::Incomplete));
+    assert_eq!(starts_at(1, "0/C00028").await, Ok(()), "the oldest that is kept with its WAL");
+    assert_eq!(starts_at(2, "0/A00028").await, Ok(()), "a timeline that was not there");
+}
+
+#[tokio::test]
+async fn a_backup_that_ends_between_plan_and_removal_does_not_lower_the_floor() {
+    let bench = Bench::new().await;
+    four(&bench).await;
+    let slow = begin(&bench.cluster).await;
+    slow.put_start("1".into(), "0/A00028".into()).await.unwrap();
+    let beside = planned(&bench, two_and_two_months()).await;
+    slow.abandon().await.unwrap();
+    run(&bench.cluster, &beside).await.unwrap();
+    // What the log does not say stays: who begins now looks there.
+    assert_eq!(bench.segments().await, [3, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
+}
+
+#[tokio::test]
+async fn a_timeline_that_came_since_the_plan_stays() {
+    let bench = Bench::new().await;
+    four(&bench).await;
+    let before = planned(&bench, two_and_two_months()).await;
+    // Somebody has restored the first backup as a primary.
+    bench.put("wal/1MiB/00000002/00000000/000000020000000000000003").await;
+    run(&bench.cluster, &before).await.unwrap();
+    assert_eq!(bench.segments().await, [3, 12, 13, 14, 15, 16, 17, 18, 19, 20, 3]);
 }
 
 #[tokio::test]

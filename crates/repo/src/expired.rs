@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use crate::error::RepoError;
-use crate::format::document::Expired;
+use crate::format::document::{Expired, ExpiredWal};
 use crate::format::header::Kind;
 use crate::id::BackupId;
 use crate::names::{self, Name};
@@ -43,7 +43,8 @@ impl ExpiredLog {
             && more.wal.iter().all(|wal| self.entry.wal.contains(wal))
     }
 
-    /// Appends an entry that says `more` besides what this one says (E2).
+    /// Appends an entry that says `more` besides what this one says (E2). Of a lineage whose WAL is
+    /// in `more`, it says that instead of what it said of its WAL.
     ///
     /// # Errors
     /// When the store does not say what became of it. [`Stored::Other`] is no error: somebody was
@@ -58,10 +59,11 @@ impl ExpiredLog {
         let mut entry = self.entry.clone();
         let known: HashSet<BackupId> = entry.backups.iter().copied().collect();
         entry.backups.extend(more.backups.into_iter().filter(|id| !known.contains(id)));
-        for wal in more.wal {
-            entry.wal.retain(|old| (&old.cluster, &old.lineage) != (&wal.cluster, &wal.lineage));
-            entry.wal.push(wal);
-        }
+        let said = |old: &ExpiredWal| {
+            more.wal.iter().any(|new| (&new.cluster, &new.lineage) == (&old.cluster, &old.lineage))
+        };
+        entry.wal.retain(|old| !said(old));
+        entry.wal.extend(more.wal);
         sealed.put(Kind::Expired, &names::expired(domain).entry(next), &entry).await
     }
 }

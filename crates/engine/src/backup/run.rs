@@ -30,6 +30,7 @@ use crate::cluster::ClusterStore;
 use crate::details::{BackupDetails, TakenFrom};
 use crate::error::{EngineError, ErrorKind};
 use crate::progress::Progress;
+use crate::retention::floor;
 
 /// A backup to be taken.
 #[derive(Debug, Clone)]
@@ -199,6 +200,9 @@ impl Run<'_> {
         };
         let timeline = running.start_timeline().to_string();
         self.session.put_start(timeline, running.start_lsn().to_string()).await?;
+        // Whoever expires WAL from now on sees where this starts; what went before stands in a log.
+        floor::require_wal_from(&request.cluster, running.start_timeline(), running.start_lsn())
+            .await?;
         let lost = running.lost();
         let (copied, (copier, putting)) = tokio::select! {
             copied = self.copy(&running, reference, files) => copied?,

@@ -15,7 +15,7 @@ use crate::archive::holder::{self, Holders};
 use crate::cluster::ClusterStore;
 use crate::details::Position;
 use crate::error::EngineError;
-use crate::retention::expire;
+use crate::retention::floor::Floors;
 use crate::wal_place;
 
 /// No history file is longer.
@@ -96,8 +96,8 @@ pub struct StoredWal {
     pub bad_histories: Vec<BadHistory>,
     /// Which objects hold the files whose collisions were settled.
     pub holders: Holders,
-    /// Segments that end here or before may have expired.
-    pub expired_below: Option<Lsn>,
+    /// Up to where segments may have expired.
+    pub floors: Floors,
 }
 
 impl StoredWal {
@@ -112,7 +112,7 @@ impl StoredWal {
         let below = names::cluster_prefix(&cluster.at, "")?;
         let listed = cluster.sealed.list(&below).await?;
         wal.holders = Holders::of(&cluster.sealed, &listed).await?;
-        wal.expired_below = expired_below(cluster).await?;
+        wal.floors = floors(cluster).await?;
         for object in &listed {
             let rest = object.key.strip_prefix(&below).unwrap_or_default();
             let mut parts = rest.split('/');
@@ -385,13 +385,13 @@ impl Way {
 }
 
 /// Up to where the log says that WAL has expired; a log that does not read says nothing.
-async fn expired_below(cluster: &ClusterStore) -> Result<Option<Lsn>, EngineError> {
+async fn floors(cluster: &ClusterStore) -> Result<Floors, EngineError> {
     let read = async {
         let log = ExpiredLog::read(&cluster.sealed, cluster.domain()).await?;
-        expire::expired_below(cluster, &log)
+        Floors::of(cluster, &log)
     };
     match read.await {
-        Err(error) if is_damage(&error) => Ok(None),
+        Err(error) if is_damage(&error) => Ok(Floors::default()),
         read => read,
     }
 }

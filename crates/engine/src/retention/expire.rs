@@ -1,12 +1,12 @@
 //! Carrying an expiry out: the log first, then the manifests that it names, then WAL.
 
-use pgrecall_pgformat::Lsn;
 use pgrecall_repo::expired::{self, ExpiredLog};
-use pgrecall_repo::format::document::{Expired, ExpiredWal};
+use pgrecall_repo::format::document::Expired;
 use pgrecall_repo::sealed_store::Stored;
 
-use super::plan::{ExpirePlan, old_wal};
-use super::wal::{OldWal, WalCut};
+use super::floor::Floors;
+use super::plan::{ExpirePlan, wal_cut};
+use super::wal::OldWal;
 use crate::cancel::Cancel;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
@@ -37,7 +37,7 @@ pub async fn carry_out(
     let (sealed, domain) = (&cluster.sealed, cluster.domain());
     let more = Expired {
         backups: plan.expires.iter().map(|row| row.id).collect(),
-        wal: expired_wal(cluster, &plan.wal, &plan.log)?.into_iter().collect(),
+        wal: plan.floors.iter().flat_map(|floors| floors.to_log(cluster)).collect(),
     };
     if !more.backups.is_empty() || !more.wal.is_empty() {
         progress.phase("writing down what expires", None);
@@ -53,8 +53,10 @@ pub async fn carry_out(
     progress.phase("removing backups", None);
     let mut done =
         Done { manifests: expired::remove_manifests(sealed, domain).await?, ..Done::default() };
-    // Looked at again: a backup may have begun since, on a standby that lags behind.
-    let (_, old) = old_wal(cluster, plan).await?;
+    // Looked at again, now that the log says what goes: a backup may have begun since, on a standby
+    // that lags behind. One that begins from now on finds its start below a floor.
+    let cutting = wal_cut(cluster, plan).await?;
+    let old = cutting.objects(&Floors::of(cluster, &ExpiredLog::read(sealed, domain).await?)?);
     progress.phase("removing WAL", Some(old.iter().map(|object| object.bytes).sum()));
     for OldWal { object, bytes } in old {
         cancel.check()?;
@@ -65,33 +67,4 @@ pub async fn carry_out(
     }
     expired::remove_lower_entries(sealed, domain).await?;
     Ok(done)
-}
-
-/// What the log is to say of the lineage's WAL; nothing when it says so already.
-fn expired_wal(
-    cluster: &ClusterStore,
-    cut: &WalCut,
-    log: &ExpiredLog,
-) -> Result<Option<ExpiredWal>, EngineError> {
-    let WalCut::Below { lsn, .. } = cut else { return Ok(None) };
-    let (name, lineage) = (cluster.at.cluster.to_string(), cluster.at.lineage.clone());
-    let before = expired_below(cluster, log)?;
-    let grows = before.is_none_or(|before| before < *lsn);
-    Ok(grows.then(|| ExpiredWal { cluster: name, lineage, below: lsn.to_string() }))
-}
-
-/// Up to where the log says that the lineage's WAL has expired.
-///
-/// # Errors
-/// When it says so in words that are no LSN.
-pub fn expired_below(cluster: &ClusterStore, log: &ExpiredLog) -> Result<Option<Lsn>, EngineError> {
-    let own = |wal: &&ExpiredWal| {
-        wal.cluster == cluster.at.cluster.as_str() && wal.lineage == cluster.at.lineage
-    };
-    let Some(wal) = log.entry().wal.iter().find(own) else { return Ok(None) };
-    let lsn = wal.below.parse().map_err(|source| EngineError::Postgres {
-        path: "the log of expired backups".into(),
-        source,
-    })?;
-    Ok(Some(lsn))
 }

@@ -9,7 +9,9 @@ use pgrecall_repo::backup::{LiveIntent, live_intents};
 use pgrecall_repo::expired::ExpiredLog;
 use pgrecall_repo::id::BackupId;
 use pgrecall_repo::names;
+use pgrecall_store::{Listed, Prefix};
 
+use super::floor::{Floor, Floors};
 use super::rules::{self, Candidate, KeepRules, Reason};
 use super::wal::{self, KeptBackup, OldWal, UnderWay, WalAfter, WalCut};
 use crate::cancel::Cancel;
@@ -84,8 +86,12 @@ pub struct ExpirePlan {
     pub notes: Vec<String>,
     /// The log that the plan goes by.
     pub(super) log: ExpiredLog,
+    /// What the log is to say of the WAL, where it does not yet.
+    pub(super) floors: Option<Floors>,
     /// The backups that stay, as far as WAL is concerned.
     pub(super) anchors: Vec<KeptBackup>,
+    /// The newest timeline that is known.
+    pub(super) through: TimelineId,
 }
 
 impl ExpirePlan {
@@ -141,7 +147,9 @@ pub async fn plan(
         will_reach_back_to: text(rules::reach_back(&candidates, &reasons)),
         notes,
         log,
+        floors: None,
         anchors: Vec::new(),
+        through: stored.timelines().into_iter().max().unwrap_or(TimelineId(0)),
     };
     for backup in &known {
         let (id, ended) = (backup.manifest.backup, backup.details.ended.to_string());
@@ -155,8 +163,11 @@ pub async fn plan(
             }
         }
     }
-    let (cut, old) = old_wal(cluster, &plan).await?;
-    plan.wal = cut;
+    let cut = wal_cut(cluster, &plan).await?;
+    let floors = Floors::of(cluster, &plan.log)?;
+    plan.floors = cut.floor().and_then(|floor| floors.and(floor));
+    let old = cut.objects(plan.floors.as_ref().unwrap_or(&floors));
+    plan.wal = cut.cut;
     plan.wal_objects = u64::try_from(old.len()).unwrap_or(u64::MAX);
     plan.wal_bytes = old.iter().map(|object| object.bytes).sum();
     Ok(plan)
@@ -245,15 +256,35 @@ fn anchor(backup: &Known, reasons: &[Reason]) -> KeptBackup {
     KeptBackup { start: backup.details.start.lsn, stop: backup.details.stop.lsn, after }
 }
 
-/// What goes of the WAL, by the backups that the plan keeps, those that are under way now, and
+/// What may go of the WAL as it was at one moment.
+pub(super) struct Cutting {
+    pub(super) cut: WalCut,
+    listed: Vec<Listed>,
+    below: Prefix,
+}
+
+impl Cutting {
+    fn floor(&self) -> Option<Floor> {
+        match self.cut {
+            WalCut::Nothing { .. } => None,
+            WalCut::Below { lsn: below, through, .. } => Some(Floor { through, below }),
+        }
+    }
+
+    pub(super) fn objects(&self, floors: &Floors) -> Vec<OldWal> {
+        wal::old_wal(&self.listed, &self.below, &self.cut, floors)
+    }
+}
+
+/// What may go of the WAL, by the backups that the plan keeps, those that are under way now, and
 /// those that were committed since it was made: one of a standby may start before all of them.
 ///
 /// # Errors
 /// When a backup does not read, or the store fails.
-pub(super) async fn old_wal(
+pub(super) async fn wal_cut(
     cluster: &ClusterStore,
     plan: &ExpirePlan,
-) -> Result<(WalCut, Vec<OldWal>), EngineError> {
+) -> Result<Cutting, EngineError> {
     // What comes while this is listed is newer than all that goes.
     let below = names::cluster_prefix(&cluster.at, "")?;
     let listed = cluster.sealed.list(&below).await?;
@@ -272,9 +303,8 @@ pub(super) async fn old_wal(
             anchors.push(KeptBackup { start, stop, after: WalAfter::All });
         }
     }
-    let cut = WalCut::settle(&anchors, &live);
-    let old = wal::old_wal(&listed, &below, &cut);
-    Ok((cut, old))
+    let cut = WalCut::settle(&anchors, &live, plan.through);
+    Ok(Cutting { cut, listed, below })
 }
 
 fn under_way(live: &LiveIntent) -> Result<UnderWay, EngineError> {

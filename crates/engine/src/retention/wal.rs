@@ -6,9 +6,11 @@
 
 use std::collections::BTreeSet;
 
-use pgrecall_pgformat::{ArchiveName, Lsn, SegmentNumber, SegmentSize};
+use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, SegmentSize, TimelineId};
 use pgrecall_repo::id::BackupId;
 use pgrecall_store::{Key, Listed, Prefix};
+
+use super::floor::Floors;
 
 /// A backup that stays, as far as WAL is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub enum WalCut {
     Below {
         /// The position.
         lsn: Lsn,
+        /// The newest timeline that is known: who writes a newer one may do so below the position.
+        through: TimelineId,
         /// Stretches that make older backups consistent.
         spared: BTreeSet<Stretch>,
     },
@@ -68,7 +72,7 @@ pub enum WalCut {
 impl WalCut {
     /// Decides from the backups that stay and those under way.
     #[must_use]
-    pub fn settle(kept: &[KeptBackup], under_way: &[UnderWay]) -> Self {
+    pub fn settle(kept: &[KeptBackup], under_way: &[UnderWay], through: TimelineId) -> Self {
         if let Some(silent) = under_way.iter().find(|backup| backup.start.is_none()) {
             let why = format!(
                 "the backup {} is under way and has not said yet where it starts",
@@ -84,16 +88,18 @@ impl WalCut {
         let lsn = live.map_or(oldest, |live| live.min(oldest));
         let older = kept.iter().filter(|backup| backup.start < lsn);
         let spared = older.map(|backup| Stretch { from: backup.start, to: backup.stop }).collect();
-        Self::Below { lsn, spared }
+        Self::Below { lsn, through, spared }
     }
 
     /// Whether a segment goes.
     #[must_use]
-    pub fn takes(&self, number: SegmentNumber, size: SegmentSize) -> bool {
-        let Self::Below { lsn, spared } = self else { return false };
-        let (start, end) = (number.start(size), number.end(size));
+    pub fn takes(&self, segment: SegmentName, size: SegmentSize) -> bool {
+        let Self::Below { lsn, through, spared } = self else { return false };
+        let (start, end) = (segment.number.start(size), segment.number.end(size));
         // A record may end on a segment's first byte: the stretch's last position counts too.
-        end <= *lsn && !spared.iter().any(|stretch| start <= stretch.to && stretch.from < end)
+        segment.timeline <= *through
+            && end <= *lsn
+            && !spared.iter().any(|stretch| start <= stretch.to && stretch.from < end)
     }
 }
 
@@ -107,12 +113,15 @@ pub struct OldWal {
 }
 
 /// The objects below a lineage's `wal/` folder that go: segments, `.partial` and `.backup` files,
-/// and the settlements and contents that belong to them. Names that mean nothing to us stay.
+/// and the settlements and contents that belong to them, as far as floors say that they may. Names
+/// that mean nothing to us stay.
 #[must_use]
-pub fn old_wal(listed: &[Listed], below: &Prefix, cut: &WalCut) -> Vec<OldWal> {
+pub fn old_wal(listed: &[Listed], below: &Prefix, cut: &WalCut, floors: &Floors) -> Vec<OldWal> {
     let goes = |object: &&Listed| {
         let place = object.key.strip_prefix(below).and_then(segment_of);
-        place.is_some_and(|(number, size)| cut.takes(number, size))
+        place.is_some_and(|(segment, size)| {
+            cut.takes(segment, size) && floors.cover(segment.timeline, segment.number.end(size))
+        })
     };
     let old = listed.iter().filter(goes);
     old.map(|object| OldWal { object: object.key.clone(), bytes: object.size }).collect()
@@ -120,7 +129,7 @@ pub fn old_wal(listed: &[Listed], below: &Prefix, cut: &WalCut) -> Vec<OldWal> {
 
 /// The segment that an object belongs to, by its path below the lineage's folder, such as
 /// `wal/16MiB/00000001/00000000/000000010000000000000003.partial`.
-fn segment_of(path: &str) -> Option<(SegmentNumber, SegmentSize)> {
+fn segment_of(path: &str) -> Option<(SegmentName, SegmentSize)> {
     let mut parts = path.split('/');
     if parts.next()? != "wal" {
         return None;
@@ -132,11 +141,14 @@ fn segment_of(path: &str) -> Option<(SegmentNumber, SegmentSize)> {
     let name = segment.file_name(size);
     let in_place = name.get(..8) == Some(timeline) && name.get(8..16) == Some(log);
     let rest_is_ours = file.get(24..).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    (in_place && rest_is_ours && parts.next().is_none()).then_some((segment.number, size))
+    (in_place && rest_is_ours && parts.next().is_none()).then_some((segment, size))
 }
 
 #[cfg(test)]
 mod tests {
+    use pgrecall_pgformat::SegmentNumber;
+
+    use super::super::floor::Floor;
     use super::*;
 
     fn size() -> SegmentSize {
@@ -151,8 +163,16 @@ mod tests {
         KeptBackup { start: lsn(start), stop: lsn(stop), after }
     }
 
+    fn settle(kept: &[KeptBackup], under_way: &[UnderWay]) -> WalCut {
+        WalCut::settle(kept, under_way, TimelineId(9))
+    }
+
     fn goes(cut: &WalCut) -> Vec<u64> {
-        (0..16).filter(|number| cut.takes(SegmentNumber(*number), size())).collect()
+        let takes = |number: &u64| {
+            let number = SegmentNumber(*number);
+            cut.takes(SegmentName { timeline: TimelineId(1), number }, size())
+        };
+        (0..16).filter(takes).collect()
     }
 
     #[test]
@@ -162,35 +182,35 @@ mod tests {
             kept("0/A000028", "0/A000130", WalAfter::All),
             kept("0/3000028", "0/5000000", WalAfter::None),
         ];
-        let cut = WalCut::settle(&backups, &[]);
+        let cut = settle(&backups, &[]);
         assert_eq!(goes(&cut), vec![0, 1, 2, 6, 7]);
     }
 
     #[test]
     fn nothing_goes_without_a_backup_or_beside_one_that_is_silent() {
-        assert_eq!(goes(&WalCut::settle(&[], &[])), Vec::<u64>::new());
+        assert_eq!(goes(&settle(&[], &[])), Vec::<u64>::new());
         let old = [kept("0/3000028", "0/5000000", WalAfter::None)];
-        assert_eq!(goes(&WalCut::settle(&old, &[])), Vec::<u64>::new());
+        assert_eq!(goes(&settle(&old, &[])), Vec::<u64>::new());
         let new = [kept("0/8000028", "0/8000130", WalAfter::All)];
         let id = BackupId::from_bytes([1; 16]);
         let silent = [UnderWay { id, start: None }];
-        assert_eq!(goes(&WalCut::settle(&new, &silent)), Vec::<u64>::new());
+        assert_eq!(goes(&settle(&new, &silent)), Vec::<u64>::new());
         let early = [UnderWay { id, start: Some(lsn("0/4000028")) }];
-        assert_eq!(goes(&WalCut::settle(&new, &early)), vec![0, 1, 2, 3]);
+        assert_eq!(goes(&settle(&new, &early)), vec![0, 1, 2, 3]);
         let late = [UnderWay { id, start: Some(lsn("0/9000028")) }];
-        assert_eq!(goes(&WalCut::settle(&new, &late)), vec![0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(goes(&settle(&new, &late)), vec![0, 1, 2, 3, 4, 5, 6, 7]);
     }
 
     #[test]
     fn a_start_on_a_segments_first_byte_keeps_that_segment() {
-        let cut = WalCut::settle(&[kept("0/8000000", "0/8000130", WalAfter::All)], &[]);
+        let cut = settle(&[kept("0/8000000", "0/8000130", WalAfter::All)], &[]);
         assert_eq!(goes(&cut).last(), Some(&7));
     }
 
     #[test]
     fn objects_are_told_by_their_places() {
         let below = Prefix::parse("clusters/main/7/").unwrap();
-        let cut = WalCut::settle(&[kept("0/4000028", "0/4000130", WalAfter::All)], &[]);
+        let cut = settle(&[kept("0/4000028", "0/4000130", WalAfter::All)], &[]);
         let listed = |path: &str| Listed {
             key: Key::parse(&format!("clusters/main/7/{path}")).unwrap(),
             size: 5,
@@ -206,6 +226,7 @@ mod tests {
         ];
         let stays = [
             "identity",
+            "wal/16MiB/0000000A/00000000/0000000A0000000000000001",
             "timelines/00000002.history",
             "wal/16MiB/00000001/00000000/000000010000000000000004",
             "wal/1MiB/00000001/00000000/000000010000000000000040",
@@ -215,7 +236,11 @@ mod tests {
             "wal-summaries/16MiB/00000001/00000000/000000010000000000000003",
         ];
         let all: Vec<Listed> = old.iter().chain(&stays).map(|path| listed(path)).collect();
-        let found = old_wal(&all, &below, &cut);
+        let floors = Floors::default();
+        assert_eq!(old_wal(&all, &below, &cut, &floors), vec![], "nothing said that it may go");
+        let floor = Floor { through: TimelineId(9), below: lsn("0/4000028") };
+        let floors = floors.and(floor).unwrap();
+        let found = old_wal(&all, &below, &cut, &floors);
         let found: Vec<&str> =
             found.iter().filter_map(|object| object.object.strip_prefix(&below)).collect();
         assert_eq!(found, old);

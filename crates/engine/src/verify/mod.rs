@@ -210,7 +210,7 @@ fn report_gaps(stored: &StoredWal, backups: &[Known], report: &mut VerifyReport)
             *hurt.entry(gap).or_default() += 1;
         }
     }
-    let expired = |gap: &Gap| stored.expired_below.is_some_and(|below| gap.end() <= below);
+    let expired = |gap: &Gap| stored.floors.cover(gap.timeline, gap.end());
     for (gap, backups) in &hurt {
         if expired(gap) {
             let consequence = format!(

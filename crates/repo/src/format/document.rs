@@ -299,14 +299,16 @@ pub struct Expired {
     pub wal: Vec<ExpiredWal>,
 }
 
-/// The WAL of one lineage that was expired.
+/// WAL of one lineage that may have expired.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExpiredWal {
     /// The cluster's name.
     pub cluster: String,
     /// Its system identifier.
     pub lineage: String,
-    /// Segments that end here or before may be gone; an LSN as PostgreSQL writes it.
+    /// Of this timeline, and of those with lower numbers, …
+    pub through: u32,
+    /// … segments that end here or before may be gone; an LSN as PostgreSQL writes it.
     pub below: String,
 }
 
