@@ -79,7 +79,7 @@ class Sealing:
         check(method == (0 if suite == 0 else 1), f"{name}: key method {method}")
         self.keys, self.name, self.epoch, self.salt = keys, name, epoch, salt
         domain = keys.domain.encode()
-        self.associated = struct.pack("<HBBI", 1, kind, suite, len(domain)) + domain + name.encode()
+        self.associated = struct.pack("<HBBI", 2, kind, suite, len(domain)) + domain + name.encode()
     def open(self, reader, number, last, key_class, section=0, chunk=b""):
         length = reader.number("I")
         check(16 <= length <= FRAME_MAX, f"{self.name}: a frame of {length} bytes")
@@ -104,7 +104,7 @@ class Object:
     def __init__(self, keys, name, data, kind):
         self.keys, self.name, self.data, reader = keys, name, data, Reader(data)
         magic, version, found, suite, method, self.key_class, field, epoch, _ = reader.unpack("8sHBBBBHII")
-        check((magic, version, found) == (b"pgrecall", 1, kind), f"{name}: {magic}, version {version}, kind {found}")
+        check((magic, version, found) == (b"pgrecall", 2, kind), f"{name}: {magic}, version {version}, kind {found}")
         salt, self.digest = reader.unpack("32s32s")
         reader.take(field)
         check(crc32c(data[: reader.at]) == reader.number("I"), f"{name}: the header's CRC differs")
@@ -139,7 +139,7 @@ class Repository:
         self.path = pathlib.Path(path)
         root_bytes = self.read("pgrecall.json")
         root = json.loads(root_bytes)
-        check((root["format"], root["version"], root["features"]) == ("pgrecall repository", 1, []), "a newer format")
+        check((root["format"], root["version"], root["features"]) == ("pgrecall repository", 2, []), "another version")
         self.suite = {"none": 0, "aes-256-gcm": 1}[root["suite"]]
         if self.suite == 0:
             self.key = hashlib.sha256(b"pgrecall clear repository" + unbase32(root["id"])).digest()

@@ -7,9 +7,9 @@ use pgrecall_repo::format::wrap::{Wrap, WrapMethod};
 use pgrecall_repo::keys::{KeyFile, RepositoryKey, Unlock};
 
 /// The key of the golden repositories.
-const KEY: &str = include_str!("../../tests/fixtures/repo/v1/encrypted/key");
+const KEY: &str = include_str!("../../tests/fixtures/repo/v2/encrypted/key");
 const ROOT: &[u8] =
-    include_bytes!("../../tests/fixtures/repo/v1/encrypted/repository/pgrecall.json");
+    include_bytes!("../../tests/fixtures/repo/v2/encrypted/repository/pgrecall.json");
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(wrap) = Wrap::decode(bytes) else { return };

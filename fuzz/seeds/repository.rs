@@ -28,11 +28,11 @@ use pgrecall_store::{DirectoryStore, Key, RootPolicy};
 use crate::corpus::{Corpus, fixtures};
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/repo/v1")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/repo/v2")
 }
 
 pub(crate) async fn write(corpus: &Corpus) {
-    for (name, bytes) in fixtures("repo/v1/encrypted/repository/keys") {
+    for (name, bytes) in fixtures("repo/v2/encrypted/repository/keys") {
         corpus.add("key_wrap", &bytes);
         corpus.add("object_name", format!("keys/{name}").as_bytes());
     }

@@ -125,16 +125,17 @@ fn a_key_that_opens_nothing_is_no_absence() {
 }
 
 #[test]
-fn a_repository_of_a_newer_version_is_no_absence() {
+fn a_repository_of_another_version_is_no_absence() {
     let case = Case::new();
     let root = case.site.root();
     // A host that has no copies yet reads the root anew.
     let cache = case.site.scratch().dir("another-cache");
-    let newer = [
-        (r#""version": 1"#, r#""version": 2"#, "has version 2, and this program reads up to 1"),
+    let others = [
+        (r#""version": 2"#, r#""version": 3"#, "has version 3, and this program reads up to 2"),
+        (r#""version": 2"#, r#""version": 1"#, "is of an older, unreleased format"),
         (r#""features": []"#, r#""features": ["tape"]"#, "needs the feature \"tape\""),
     ];
-    for (old, new, said) in newer {
+    for (old, new, said) in others {
         assert!(root.contains(old), "{root}");
         case.site.set_root(&root.replacen(old, new, 1));
         for name in [MISSING, &case.stored] {

@@ -186,14 +186,17 @@ fn renamed(path: &Path) -> std::path::PathBuf {
 /// Says that a later version wrote it.
 fn newer(bytes: &mut Vec<u8>) {
     if bytes.starts_with(b"pgrecall") {
-        bytes[8] = 2;
+        bytes[8] += 1;
         let crc = crc32c(&bytes[..88]);
         bytes[88..92].copy_from_slice(&crc.to_le_bytes());
         return;
     }
     let text = String::from_utf8(bytes.clone()).expect("JSON");
-    let newer = text.replacen("\"version\":1", "\"version\":2", 1);
-    let newer = newer.replacen("\"version\": 1", "\"version\": 2", 1);
+    let versions = [r#""version":1"#, r#""version": 1"#, r#""version": 2"#];
+    let newer = versions.iter().fold(text.clone(), |text, version| {
+        let later = version.replace(['1', '2'], "9");
+        text.replacen(version, &later, 1)
+    });
     assert_ne!(text, newer);
     *bytes = newer.into_bytes();
 }

@@ -33,8 +33,8 @@ pub(crate) struct Fixture {
 
 /// All of them.
 pub(crate) const FIXTURES: &[Fixture] = &[
-    Fixture { folder: "v1/clear", sort: Sort::Clear },
-    Fixture { folder: "v1/encrypted", sort: Sort::Encrypted },
+    Fixture { folder: "v2/clear", sort: Sort::Clear },
+    Fixture { folder: "v2/encrypted", sort: Sort::Encrypted },
 ];
 
 fn root() -> PathBuf {
@@ -258,6 +258,21 @@ async fn every_fixture_opens_and_holds_what_it_was_given() {
         let repository = open(&fixture.repository(), fixture.sort, unlock).await.unwrap();
         assert_eq!(read_all(&repository).await, fixture.contents(), "{}", fixture.folder);
     }
+}
+
+/// A repository of version 1 has chunks that would not open: that is no damage.
+#[tokio::test]
+async fn a_repository_of_the_unreleased_version_is_told_from_a_damaged_one() {
+    let folder = tempfile::tempdir().unwrap();
+    make::make(folder.path(), Sort::Clear).await;
+    let root = folder.path().join("pgrecall.json");
+    let text = std::fs::read_to_string(&root).unwrap();
+    let older = text.replacen("\"version\": 2", "\"version\": 1", 1);
+    assert_ne!(older, text);
+    std::fs::write(&root, older).unwrap();
+    let error = open(folder.path(), Sort::Clear, Unlock::Nothing).await.unwrap_err();
+    assert!(matches!(error, RepoError::Older { .. }), "{error:?}");
+    assert_eq!(error.to_string(), "pgrecall.json is of an older, unreleased format");
 }
 
 #[tokio::test]

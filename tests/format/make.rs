@@ -1,4 +1,4 @@
-//! Makes the golden repositories: tiny ones that hold every kind of object that version 1 knows.
+//! Makes the golden repositories: tiny ones that hold every kind of object that version 2 knows.
 //!
 //! The same seed gives the same ids, keys and salts, so a repository can be made again; what is
 //! committed under `tests/fixtures/repo/` is never made again, since its point is to be old.

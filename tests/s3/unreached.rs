@@ -32,7 +32,7 @@ pub(crate) fn site(endpoint: &str, limits: Limits) -> tempfile::TempDir {
     let mut segment = fs::read(fixtures.join(format!("pg/17/{SEGMENT}.head"))).expect("the head");
     segment.resize(1 << 20, 0);
     fs::write(pgdata.join("pg_wal").join(SEGMENT), segment).expect("the segment");
-    let key = fixtures.join("repo/v1/encrypted/key");
+    let key = fixtures.join("repo/v2/encrypted/key");
     let (retries, wal) = match limits {
         Limits::Short => (
             "read_timeout = \"1s\"\nretry_budget = \"2s\"\n",

@@ -126,7 +126,7 @@ fn keys(printed: &mut Printed, site: &Site, cluster: &Cluster) {
 fn golden(printed: &mut Printed) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let golden =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/repo/v1/clear/repository");
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/repo/v2/clear/repository");
     let copied = Command::new("cp").arg("-r").arg(golden).arg(folder.path()).status();
     assert!(copied.expect("cp runs").success());
     let config: PathBuf = folder.path().join("pgrecall.toml");

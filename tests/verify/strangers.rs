@@ -85,18 +85,20 @@ fn a_key_that_opens_nothing_is_denied() {
 }
 
 #[test]
-fn a_repository_of_a_newer_version_is_unsupported() {
+fn a_repository_of_another_version_is_unsupported() {
     let case = Case::new();
     let root = case.site.root();
-    let newer = [
-        (r#""version": 1"#, r#""version": 2"#, "has version 2, and this program reads up to 1"),
-        (r#""features": []"#, r#""features": ["tape"]"#, "needs the feature \"tape\""),
+    let newer = ["pgrecall.json cannot be read by this version", "Use the version"];
+    let older = ["pgrecall.json is of an older, unreleased format", "make another repository"];
+    let others = [
+        (r#""version": 2"#, r#""version": 3"#, "has version 3", newer),
+        (r#""features": []"#, r#""features": ["tape"]"#, "needs the feature \"tape\"", newer),
+        (r#""version": 2"#, r#""version": 1"#, "has version 1", older),
     ];
-    for (old, new, said) in newer {
-        assert!(root.contains(old), "{root}");
-        case.site.set_root(&root.replacen(old, new, 1));
-        let said = [said, "pgrecall.json cannot be read by this version", "Use the version"];
-        case.expect((14, 14), &said, |_| {});
+    for (is, other, what, [said, hint]) in others {
+        assert!(root.contains(is), "{root}");
+        case.site.set_root(&root.replacen(is, other, 1));
+        case.expect((14, 14), &[what, said, hint], |_| {});
     }
     case.site.set_root(&root);
     case.finish();

@@ -44,7 +44,7 @@ pub(crate) const TABLE: [Row; 14] = [
         Kind::Unsupported,
         14,
         "unsupported",
-        "a newer format, an unknown PostgreSQL version, or a store that cannot do it",
+        "a newer format, one from before the first release, an unknown PostgreSQL version, or a store that cannot do it",
     ),
     row(
         Kind::Unavailable,

@@ -33,6 +33,11 @@ pub(crate) fn for_repo(error: &RepoError) -> Option<String> {
             "`pgrecall key list`, run where a key works, shows the keys that open it."
         }
         RepoError::Newer { .. } => "Use the version of pgrecall that wrote it, or a newer one.",
+        RepoError::Older { .. } => {
+            "Builds from before the first release wrote it, and nothing converts it: make another \
+             repository with `pgrecall init` and take a backup into it. Only the build that wrote \
+             this one can restore from it."
+        }
         RepoError::PacksMissing { .. } => {
             "Run the backup again: it stores what is missing. `pgrecall verify` shows what else \
              was lost."

@@ -14,7 +14,8 @@ pub enum ErrorKind {
     Conflict,
     /// Bytes are there and are wrong.
     Corrupt,
-    /// Written by a newer version, or with a feature this one lacks.
+    /// Written by a newer version, by one from before the first release, or with a feature this one
+    /// lacks.
     Unsupported,
     /// The store did not answer as it should; trying again may help.
     Unavailable,
@@ -97,6 +98,16 @@ pub enum FormatError {
         /// The highest known one.
         known: u64,
     },
+    /// Of a version that was never released, and is read no more.
+    #[error("{what} has version {found}, and this program reads from version {known} on")]
+    Older {
+        /// The thing with a version.
+        what: &'static str,
+        /// Its version.
+        found: u64,
+        /// The lowest known one.
+        known: u64,
+    },
     /// A feature is required that this version does not know.
     #[error("{what} needs the feature {feature:?}, which this version does not have")]
     UnknownFeature {
@@ -126,7 +137,9 @@ impl FormatError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Newer { .. } | Self::UnknownFeature { .. } => ErrorKind::Unsupported,
+            Self::Newer { .. } | Self::Older { .. } | Self::UnknownFeature { .. } => {
+                ErrorKind::Unsupported
+            }
             _ => ErrorKind::Corrupt,
         }
     }
@@ -153,6 +166,14 @@ pub enum RepoError {
         /// Its name.
         object: String,
         /// What is new about it.
+        source: FormatError,
+    },
+    /// An object is of a version from before the first release.
+    #[error("{object} is of an older, unreleased format")]
+    Older {
+        /// Its name.
+        object: String,
+        /// Its version, and the one wanted.
         source: FormatError,
     },
     /// There is no repository at this place.
@@ -268,7 +289,7 @@ impl RepoError {
         match self {
             Self::Store(source) => source.kind().into(),
             Self::Corrupt { .. } => ErrorKind::Corrupt,
-            Self::Newer { .. } => ErrorKind::Unsupported,
+            Self::Newer { .. } | Self::Older { .. } => ErrorKind::Unsupported,
             Self::NoRepository { .. } | Self::NoSuchBackup { .. } => ErrorKind::NotFound,
             Self::OtherRepository { .. } | Self::OtherSuite { .. } | Self::Invalid { .. } => {
                 ErrorKind::Invalid
@@ -284,8 +305,9 @@ impl RepoError {
 
     pub(crate) fn format(object: impl ToString, source: FormatError) -> Self {
         let object = object.to_string();
-        match source.kind() {
-            ErrorKind::Unsupported => Self::Newer { object, source },
+        match &source {
+            FormatError::Older { .. } => Self::Older { object, source },
+            _ if source.kind() == ErrorKind::Unsupported => Self::Newer { object, source },
             _ => Self::Corrupt { object, source },
         }
     }

@@ -4,14 +4,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::FormatError;
-use crate::format::header::Suite;
+use crate::format::header::{self, Suite};
 use crate::id::{KeyId, RepositoryId};
 
 /// The root object is at most this long.
 pub const ROOT_BYTES_MAX: u64 = 64 << 10;
 
-/// The repository version that is written.
-pub const VERSION: u32 = 1;
+/// The repository version. Version 1 was never released, and is refused.
+pub const VERSION: u32 = 2;
 
 /// What a program must know to read a repository. Unknown names are refused.
 pub const FEATURES: &[&str] = &[];
@@ -115,13 +115,7 @@ impl Root {
                 found: format!("{:?}", outline.format),
             });
         }
-        if outline.version != VERSION {
-            return Err(FormatError::Newer {
-                what: "the repository",
-                found: outline.version.into(),
-                known: VERSION.into(),
-            });
-        }
+        header::supported("the repository", outline.version.into(), VERSION.into())?;
         let unknown = outline.features.iter().find(|name| !FEATURES.contains(&name.as_str()));
         if let Some(feature) = unknown {
             return Err(FormatError::UnknownFeature {
@@ -139,13 +133,15 @@ mod tests {
     use crate::error::ErrorKind;
 
     #[test]
-    fn roots_round_trip_and_newer_ones_are_told() {
+    fn roots_round_trip_and_other_versions_are_told() {
         let id = RepositoryId::from_bytes([1; 16]);
         let root = Root::new(id, RootSuite::Aes256Gcm, "2026-11-22T00:00:00Z".into());
         let text = String::from_utf8(root.encode()).unwrap();
         assert_eq!(Root::decode(text.as_bytes()).unwrap(), root);
         for (from, to, kind) in [
-            ("\"version\": 1", "\"version\": 2", ErrorKind::Unsupported),
+            ("\"version\": 2", "\"version\": 3", ErrorKind::Unsupported),
+            ("\"version\": 2", "\"version\": 1", ErrorKind::Unsupported),
+            ("\"version\": 2", "\"version\": 0", ErrorKind::Corrupt),
             ("\"features\": []", "\"features\": [\"x\"]", ErrorKind::Unsupported),
             ("pgrecall repository", "something else", ErrorKind::Corrupt),
         ] {
