@@ -16,7 +16,8 @@ use rayon::iter::{
 use rustix::fs::{Gid, Uid};
 
 use super::copy::{Copied, Job, Place, Reuse};
-use super::delta;
+use super::delta::Compare;
+use super::threads::Going;
 use crate::error::{EngineError, ErrorKind};
 
 /// The files, and all that is known of them.
@@ -43,14 +44,14 @@ impl Batch {
     /// Makes the files and finds the places, on all threads of the pool that this runs on.
     ///
     /// # Errors
-    /// When the disk fails.
-    pub(super) fn look(self) -> Result<Looked, EngineError> {
+    /// When the disk fails, or the restore is to stop.
+    pub(super) fn look(self, going: &Going) -> Result<Looked, EngineError> {
         let found: Vec<Vec<(ChunkId, Place)>> = self
             .jobs
             .par_iter()
             .zip(&self.maps)
             .enumerate()
-            .map(|(number, (job, maps))| self.places(number, job, maps))
+            .map(|(number, (job, maps))| self.places(number, job, maps, going))
             .collect::<Result<_, _>>()?;
         let places: Vec<(ChunkId, Place)> = found.into_iter().flatten().collect();
         let copied = Copied {
@@ -67,11 +68,17 @@ impl Batch {
         number: usize,
         job: &Job,
         maps: &[FileMap],
+        going: &Going,
     ) -> Result<Vec<(ChunkId, Place)>, EngineError> {
+        going.check()?;
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         match self.prepare(job)? {
             None => Ok(fresh_places(number, maps)),
-            Some(there) => delta::places(number, job, &there, maps, &self.hashes, &self.keys),
+            Some(there) => {
+                let compare =
+                    Compare { number, file: &there, hashes: &self.hashes, keys: &self.keys, going };
+                compare.places(job, maps)
+            }
         }
     }
 

@@ -14,11 +14,11 @@ use pgrecall_repo::format::table::{Entry, EntryKind, Piece, PieceMap};
 use pgrecall_repo::id::ChunkId;
 use pgrecall_repo::index::Index;
 use pgrecall_repo::{RepoError, chunks, manifests};
-use rayon::ThreadPool;
 use tokio::sync::mpsc;
 
 use super::batch::{Batch, Looked};
 use super::layout::{Layout, is_left_out};
+use super::threads::Threads;
 use super::unit::{self, Opening, Unit};
 use crate::cancel::Cancel;
 use crate::cluster::ClusterStore;
@@ -75,7 +75,7 @@ pub struct Copier<'a> {
     /// Who is to own them, when that can be chosen.
     pub owner: Option<(u32, u32)>,
     /// Threads for hashes, ciphers and writes.
-    pub pool: Arc<ThreadPool>,
+    pub threads: Threads,
     /// Memory for what waits.
     pub memory_budget_bytes: u64,
     /// Who listens.
@@ -149,18 +149,21 @@ pub(super) struct Place {
 }
 
 impl Copier<'_> {
-    /// Copies everything but links, in order of paths.
+    /// Copies everything but links, in order of paths. Once this has ended, well or not, nothing
+    /// writes any more.
     ///
     /// # Errors
     /// When the repository or the disk fails.
     pub async fn run(
-        &self,
+        self,
         manifest: &Manifest,
         seen: impl FnMut(&[u8]),
     ) -> Result<Copied, EngineError> {
         let (looked, to_write) = mpsc::channel(BATCHES_AHEAD);
-        let (copied, ()) =
-            futures::try_join!(self.look_at_all(manifest, seen, looked), self.write(to_write))?;
+        let done =
+            futures::try_join!(self.look_at_all(manifest, seen, looked), self.write(to_write));
+        self.threads.end().await;
+        let (copied, ()) = done?;
         Ok(copied)
     }
 
@@ -264,14 +267,14 @@ impl Copier<'_> {
         };
         let (reuse, owner, keys) = (self.reuse, self.owner, sealed.keys().clone());
         let batch = Batch { jobs, maps, hashes, reuse, owner, keys };
-        let looked = self.on_pool(move || batch.look()).await?;
+        let looked = self.threads.run(move |going| batch.look(going)).await?;
         self.progress.advance(looked.copied.bytes.saturating_sub(looked.copied.written_bytes));
         Ok(looked)
     }
 
     /// Brings what has to be written, several units at once, while the next batch is looked at.
     async fn write(&self, looked: mpsc::Receiver<Looked>) -> Result<(), EngineError> {
-        let ahead = self.pool.current_num_threads() + UNITS_AHEAD;
+        let ahead = self.threads.count() + UNITS_AHEAD;
         let batches = futures::stream::unfold(looked, |mut looked| async move {
             looked.recv().await.map(|batch| (batch, looked))
         });
@@ -310,7 +313,8 @@ impl Copier<'_> {
         let (keys, progress) = (sealed.clone(), self.progress.clone());
         let unit = Arc::new(unit);
         let opening = unit.clone();
-        let opened = self.on_pool(move || opening.open(&keys, &fetched, &progress)).await?;
+        let opening = move |going: &_| opening.open(&keys, &fetched, &progress, going);
+        let opened = self.threads.run(opening).await?;
         let Opening::Lacks { small, bad } = opened else { return Ok(()) };
         let mut others = HashMap::new();
         for chunk in bad {
@@ -319,22 +323,7 @@ impl Copier<'_> {
             others.insert(chunk, plain);
         }
         let progress = self.progress.clone();
-        self.on_pool(move || unit.finish(small, &others, &progress)).await
-    }
-
-    async fn on_pool<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
-    ) -> Result<T, EngineError> {
-        let (done, waiting) = tokio::sync::oneshot::channel();
-        self.pool.spawn(move || {
-            // Nobody waits any more when another part failed.
-            let _ = done.send(work());
-        });
-        waiting.await.unwrap_or_else(|_| {
-            let message = "a thread that writes files ended before its work was done";
-            Err(EngineError::refused(ErrorKind::Internal, message))
-        })
+        self.threads.run(move |going| unit.finish(small, &others, &progress, going)).await
     }
 }
 

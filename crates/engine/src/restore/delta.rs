@@ -11,6 +11,7 @@ use pgrecall_repo::keys::Keys;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::copy::{Job, Place};
+use super::threads::Going;
 use crate::error::EngineError;
 
 /// Bytes read at once.
@@ -23,42 +24,44 @@ struct Stretch<'a> {
     offset: u64,
 }
 
-/// The places of a file that have to be written. Stretches that must be zero and are not are
-/// zeroed here.
-///
-/// # Errors
-/// When the file cannot be read or written.
-pub(super) fn places(
-    number: u32,
-    job: &Job,
-    file: &File,
-    maps: &[FileMap],
-    hashes: &HashMap<ChunkId, Vec<u8>>,
-    keys: &Keys,
-) -> Result<Vec<(ChunkId, Place)>, EngineError> {
-    let mut stretches = Vec::new();
-    let mut offset = 0;
-    for map in maps {
-        for extent in &map.extents {
-            stretches.push(Stretch { map, extent: *extent, offset });
-            offset += extent.len;
-        }
-    }
-    let compare = Compare { number, file, hashes, keys };
-    let found: Result<Vec<Vec<(ChunkId, Place)>>, std::io::Error> =
-        stretches.par_iter().map(|stretch| compare.stretch(stretch)).collect();
-    let found = found.map_err(|error| EngineError::file("compare", &job.place, error))?;
-    Ok(found.into_iter().flatten().collect())
-}
-
-struct Compare<'a> {
-    number: u32,
-    file: &'a File,
-    hashes: &'a HashMap<ChunkId, Vec<u8>>,
-    keys: &'a Keys,
+/// What it takes to compare a file that is there.
+pub(super) struct Compare<'a> {
+    pub(super) number: u32,
+    pub(super) file: &'a File,
+    /// Page hashes, by the chunks that hold them.
+    pub(super) hashes: &'a HashMap<ChunkId, Vec<u8>>,
+    pub(super) keys: &'a Keys,
+    pub(super) going: &'a Going,
 }
 
 impl Compare<'_> {
+    /// The places of the file that have to be written. Stretches that must be zero and are not are
+    /// zeroed here.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written, or the restore is to stop.
+    pub(super) fn places(
+        &self,
+        job: &Job,
+        maps: &[FileMap],
+    ) -> Result<Vec<(ChunkId, Place)>, EngineError> {
+        let mut stretches = Vec::new();
+        let mut offset = 0;
+        for map in maps {
+            for extent in &map.extents {
+                stretches.push(Stretch { map, extent: *extent, offset });
+                offset += extent.len;
+            }
+        }
+        let compare = |stretch| {
+            self.going.check()?;
+            self.stretch(stretch).map_err(|error| EngineError::file("compare", &job.place, error))
+        };
+        let found: Result<Vec<Vec<(ChunkId, Place)>>, EngineError> =
+            stretches.par_iter().map(compare).collect();
+        Ok(found?.into_iter().flatten().collect())
+    }
+
     fn stretch(&self, stretch: &Stretch<'_>) -> Result<Vec<(ChunkId, Place)>, std::io::Error> {
         let (chunk, chunk_offset) = match stretch.extent.source {
             Source::Zeros => {

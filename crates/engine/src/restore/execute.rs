@@ -8,7 +8,6 @@ use std::hash::BuildHasher as _;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use pgrecall_pgformat::tablespace_map::{self, TablespaceLink};
 use pgrecall_repo::format::document::Manifest;
@@ -20,7 +19,10 @@ use super::old_wal::{OldWal, move_aside};
 use super::plan::RestorePlan;
 use super::recovery_settings::{ServerSettings, auto_conf, taken_in, without_missing_includes};
 use super::repo_wal::RepoWal;
-use super::target_dir::{Existing, Found, Marked, Marker, inspect, sync_folder, take_control};
+use super::target_dir::{
+    DirectoryLock, Existing, Found, Marked, Marker, inspect, sync_folder, take_control,
+};
+use super::threads::Threads;
 use super::wal_view::WalView as _;
 use crate::cancel::Cancel;
 use crate::clock::Clock;
@@ -277,7 +279,7 @@ pub async fn restore(
     // What the disk could not write is told to descriptors that were open before.
     let synced = SyncRoots::open(&prepared.layout)?;
     work.links()?;
-    let (copied, kept) = work.copy().await?;
+    let (copied, kept) = work.copy(marked.lock()).await?;
     let removed = match kept {
         Some(kept) => work.remove_others(&kept)?,
         None => 0,
@@ -429,23 +431,19 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn copy(&self) -> Result<(Copied, Option<Kept>), EngineError> {
+    async fn copy(&self, lock: DirectoryLock) -> Result<(Copied, Option<Kept>), EngineError> {
         let reuse = match self.prepared.found {
             Found::Empty => Reuse::Nothing,
             Found::Interrupted(_) | Found::SameCluster => Reuse::Pages,
         };
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(self.options.threads.max(1))
-            .thread_name(|number| format!("restore-{number}"))
-            .build()
-            .map_err(|error| EngineError::refused(ErrorKind::Unavailable, error.to_string()))?;
+        let threads = Threads::new(self.options.threads, lock, self.around.cancel.clone())?;
         let copier = Copier {
             cluster: self.cluster,
             index: &self.prepared.index,
             layout: self.layout(),
             reuse,
             owner: self.prepared.owner,
-            pool: Arc::new(pool),
+            threads,
             memory_budget_bytes: self.options.memory_budget_bytes,
             progress: self.around.progress.clone(),
             cancel: self.around.cancel.clone(),

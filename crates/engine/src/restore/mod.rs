@@ -19,5 +19,6 @@ pub mod route;
 pub mod scan;
 pub mod target;
 pub mod target_dir;
+pub mod threads;
 mod unit;
 pub mod wal_view;

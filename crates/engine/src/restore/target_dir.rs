@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind as IoKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use pgrecall_pgformat::control::ControlFile;
 use pgrecall_repo::id::BackupId;
@@ -201,7 +202,13 @@ fn is_at_work(pid: u64, dir: &Path) -> bool {
 #[derive(Debug)]
 pub struct Marked {
     path: PathBuf,
-    _file: File,
+    lock: DirectoryLock,
+}
+
+/// Keeps a marked directory locked: goes with whatever may write there after the restore has ended.
+#[derive(Debug, Clone)]
+pub struct DirectoryLock {
+    _file: Arc<File>,
 }
 
 impl Marked {
@@ -226,7 +233,13 @@ impl Marked {
         file.set_len(0).and_then(|()| file.write_all(&text)).map_err(fail("write"))?;
         file.sync_all().map_err(fail("fsync"))?;
         sync_folder(dir)?;
-        Ok(Self { path, _file: file })
+        Ok(Self { path, lock: DirectoryLock { _file: Arc::new(file) } })
+    }
+
+    /// The lock, for those who write there.
+    #[must_use]
+    pub fn lock(&self) -> DirectoryLock {
+        self.lock.clone()
     }
 
     /// Takes the marker away: the restore is done.

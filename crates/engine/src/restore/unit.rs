@@ -17,6 +17,7 @@ use pgrecall_repo::sealed_store::SealedStore;
 use rustix::fs::Advice;
 
 use super::copy::Place;
+use super::threads::Going;
 use crate::error::{EngineError, ErrorKind};
 use crate::progress::Progress;
 
@@ -104,12 +105,13 @@ impl Unit {
     /// places so far: their other copies are put in by [`finish`](Self::finish).
     ///
     /// # Errors
-    /// When the disk fails, or a chunk is shorter than its map says.
+    /// When the disk fails, a chunk is shorter than its map says, or the restore is to stop.
     pub(super) fn open(
         &self,
         sealed: &SealedStore,
         fetched: &[(ReadRange, Option<Bytes>)],
         progress: &Progress,
+        going: &Going,
     ) -> Result<Opening, EngineError> {
         let mut small = vec![0; self.small_bytes];
         let mut writer = Writer::new(&self.files, progress);
@@ -121,6 +123,7 @@ impl Unit {
             };
             let opener = Opener::new(sealed, read, bytes);
             for (chunk, location) in &read.chunks {
+                going.check()?;
                 match opener.open((chunk, location), Proof::Seals, &mut buffers) {
                     Ok(plain) => self.put(chunk, plain, &mut small, &mut writer)?,
                     Err(_) => bad.push(*chunk),
@@ -143,9 +146,11 @@ impl Unit {
         mut small: Vec<u8>,
         others: &HashMap<ChunkId, Vec<u8>>,
         progress: &Progress,
+        going: &Going,
     ) -> Result<(), EngineError> {
         let mut writer = Writer::new(&self.files, progress);
         for (chunk, plain) in others {
+            going.check()?;
             self.put(chunk, plain, &mut small, &mut writer)?;
         }
         self.write_small(&small, &mut writer)
@@ -284,9 +289,15 @@ impl Drop for Writer<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cancel::Cancel;
 
     fn place(file: u32, offset: u64, chunk_offset: u32, len: u32) -> Place {
         Place { file, offset, chunk_offset, len }
+    }
+
+    fn going() -> Going {
+        let folder = tempfile::tempdir().unwrap();
+        Going::marking(folder.path(), Cancel::new())
     }
 
     fn chunk(number: u8) -> ChunkId {
@@ -328,7 +339,7 @@ mod tests {
         };
         let others = HashMap::from([1, 2, 3].map(|number| (chunk(number), plain(number))));
         let small = vec![0; unit.small_bytes];
-        unit.finish(small, &others, &Progress::silent()).unwrap();
+        unit.finish(small, &others, &Progress::silent(), &going()).unwrap();
         let mut expected = vec![vec![0xEE; 300_000]; 2];
         for (id, place) in places {
             let plain = &others[&id];
@@ -342,13 +353,29 @@ mod tests {
     }
 
     #[test]
+    fn a_unit_of_a_restore_that_is_to_stop_writes_nothing_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        std::fs::write(&path, b"").unwrap();
+        let len = DIRECT_BYTES_MIN;
+        let unit = Unit::new(Arc::new(vec![path.clone()]), vec![(chunk(1), place(0, 0, 0, len))]);
+        let others = HashMap::from([(chunk(1), vec![1; len as usize])]);
+        let cancel = Cancel::new();
+        let going = Going::marking(folder.path(), cancel.clone());
+        cancel.raise();
+        let error = unit.finish(Vec::new(), &others, &Progress::silent(), &going).unwrap_err();
+        assert!(matches!(error, EngineError::Cancelled));
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    }
+
+    #[test]
     fn a_chunk_shorter_than_its_map_says_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         std::fs::write(&path, b"").unwrap();
         let unit = Unit::new(Arc::new(vec![path]), vec![(chunk(1), place(0, 0, 0, 8192))]);
         let others = HashMap::from([(chunk(1), vec![0; 8191])]);
-        let error = unit.finish(vec![0; 8192], &others, &Progress::silent()).unwrap_err();
+        let error = unit.finish(vec![0; 8192], &others, &Progress::silent(), &going()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
 }
