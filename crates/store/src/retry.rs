@@ -153,6 +153,14 @@ pub(crate) enum Again {
     No,
 }
 
+/// How a request failed.
+enum Failed {
+    /// By itself.
+    Ended(Failure),
+    /// It was given up: nothing moved, or the time was over.
+    GivenUp(StoreError),
+}
+
 /// The policy together with its clock.
 #[derive(Debug, Clone)]
 pub struct Retry {
@@ -182,23 +190,21 @@ impl Retry {
             attempts += 1;
             let began = self.timing.now();
             let end = Some(start + self.options.total_max);
-            let failure =
-                match self.attempt(&progress, end, &stalled, attempt(progress.clone())).await {
-                    Ok(done) => return Ok(done),
-                    Err(failure) => failure,
-                };
-            if failure.again == Again::No {
-                return Err(failure.error);
-            }
+            let request = attempt(progress.clone());
+            let failed = match self.attempt(&progress, end, &stalled, request).await {
+                Ok(done) => return Ok(done),
+                Err(Failed::Ended(Failure { error, again: Again::No })) => return Err(error),
+                Err(failed) => failed,
+            };
             let delay = self.delay(attempts);
             let now = self.timing.now();
             let after = now + delay;
             let idle_end = progress.with(|state| state.progress_at) + self.options.idle_max;
-            let is_over = now >= idle_end || now >= start + self.options.total_max;
-            let error = match before.take() {
+            let is_cut_short = now - began < self.options.attempt_idle_max;
+            let error = match (failed, before.take()) {
                 // A request that was cut short has no more to say than the one before.
-                Some(before) if is_over && now - began < self.options.attempt_idle_max => before,
-                _ => failure.error,
+                (Failed::GivenUp(_), Some(before)) if is_cut_short => before,
+                (Failed::GivenUp(error) | Failed::Ended(Failure { error, .. }), _) => error,
             };
             let over = if attempts >= self.options.attempts_max {
                 "as many as allowed".to_owned()
@@ -226,7 +232,9 @@ impl Retry {
         let progress = Progress::new(Arc::clone(&self.timing));
         let end = Some(self.timing.now() + self.options.total_max);
         let done = self.attempt(&progress, end, &stalled, attempt(progress.clone())).await;
-        done.map_err(|failure| failure.error)
+        done.map_err(|failed| match failed {
+            Failed::GivenUp(error) | Failed::Ended(Failure { error, .. }) => error,
+        })
     }
 
     /// One request, given up when nothing moves any more or the time is over.
@@ -236,7 +244,7 @@ impl Retry {
         end: Option<Duration>,
         stalled: &impl Fn(String) -> StoreError,
         request: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, Failed> {
         progress.start_attempt();
         let mut request = std::pin::pin!(request);
         loop {
@@ -250,10 +258,10 @@ impl Retry {
                     Some(end) if now >= end => "not done in time".to_owned(),
                     _ => format!("no byte moved for {:?}", now.saturating_sub(moved_at)),
                 };
-                return Err(Failure { error: stalled(what), again: Again::Yes });
+                return Err(Failed::GivenUp(stalled(what)));
             }
             match select(request.as_mut(), self.timing.sleep(until - now)).await {
-                Either::Left((done, _)) => return done,
+                Either::Left((done, _)) => return done.map_err(Failed::Ended),
                 Either::Right(_) => {}
             }
         }

@@ -103,6 +103,27 @@ async fn a_request_that_the_budget_cuts_short_does_not_hide_what_was_wrong_befor
 }
 
 #[tokio::test]
+async fn an_answer_that_comes_as_the_time_ends_is_the_one_to_tell() {
+    let options = RetryOptions { idle_max: Duration::from_secs(2), ..RetryOptions::default() };
+    let (retry, clock) = retry(options);
+    let (sent, clock) = (&AtomicU32::new(0), &clock);
+    let failed: Result<(), _> = retry
+        .run(stalled, |_: Progress| async move {
+            if sent.fetch_add(1, Ordering::Relaxed) == 0 {
+                return Err(again());
+            }
+            // It answers at the very moment at which it would have been given up.
+            *clock.0.lock().unwrap() += Duration::from_secs(5);
+            Err(Failure { error: error(ErrorKind::Conflict, "409"), again: Again::Yes })
+        })
+        .await;
+    let failed = failed.unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Conflict);
+    let cause = std::error::Error::source(&failed).expect("the last answer");
+    assert_eq!(cause.to_string(), error(ErrorKind::Conflict, "409").to_string());
+}
+
+#[tokio::test]
 async fn bytes_that_are_sent_again_are_no_progress() {
     let (retry, clock) = retry(RetryOptions::default());
     let failed: Result<(), _> = retry
