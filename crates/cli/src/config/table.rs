@@ -421,11 +421,15 @@ pub(crate) static TABLE: &[Setting] = &[
     wal(
         "push_progress_timeout",
         Kind::Duration,
-        "`wal push` fails when not a byte has moved for this long; PostgreSQL then tries again.",
+        "`wal push` fails when not a byte has moved for this long; PostgreSQL then tries again. Nobody counts the bytes that a directory takes: storing there is given a second more for each MiB.",
     )
     .default("30s"),
-    wal("push_timeout", Kind::Duration, "How long one `wal push` may take in all.")
-        .default("10min"),
+    wal(
+        "push_timeout",
+        Kind::Duration,
+        "How long one `wal push` may take in all: more is needed where segments of 1 GiB go to a store of less than 2 MiB a second.",
+    )
+    .default("10min"),
     wal(
         "fetch_timeout",
         Kind::Duration,
@@ -441,7 +445,7 @@ pub(crate) static TABLE: &[Setting] = &[
     wal(
         "standby_progress_timeout",
         Kind::Duration,
-        "`wal fetch` on a standby fails when not a byte has moved for this long.",
+        "`wal fetch` on a standby fails when not a byte has moved for this long; reading from a directory is given a second more for each 8 MiB of a segment.",
     )
     .default("5s"),
     Setting::new(

@@ -11,7 +11,7 @@ use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_store::Store;
 
 use super::cache::{HostCache, Reading};
-use super::patience::{Patience, Watch};
+use super::patience::{Moves, Patience, Watch};
 use crate::cluster::{ClusterFacts, ClusterStore, cluster_ref};
 use crate::error::{EngineError, ErrorKind};
 
@@ -65,7 +65,7 @@ impl Access {
         reading: Reading,
         facts: ClusterFacts,
     ) -> Result<ClusterStore, EngineError> {
-        let step = (self.watch(), "opening the repository", 0);
+        let step = (self.watch(), "opening the repository", Moves::Little);
         if reading == Reading::Copies
             && let Some(cache) = self.usable_cache()
         {
@@ -138,7 +138,7 @@ impl Access {
         reading: Reading,
         system_identifier: u64,
     ) -> Result<SealedStore, EngineError> {
-        let step = (self.watch(), "opening the repository", 0);
+        let step = (self.watch(), "opening the repository", Moves::Little);
         if reading == Reading::Copies
             && let Some(cache) = self.usable_cache()
         {

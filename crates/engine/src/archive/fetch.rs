@@ -22,6 +22,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::access::{Access, copies_may_be_wrong};
 use super::cache::Reading;
 use super::data_directory::DataDirectory;
+use super::patience::Moves;
 use super::{check, holder};
 use crate::clock::Clock;
 use crate::cluster::{ClusterFacts, ClusterStore};
@@ -137,7 +138,7 @@ impl<'a> Target<'a> {
             }
             Ok(())
         });
-        let step = (access.watch(), "reading the file from the repository", limit);
+        let step = (access.watch(), "reading the file from the repository", Moves::Out(limit));
         match access.patience.for_step(step, read).await {
             Ok(()) => beside.finish().map(Some),
             Err(EngineError::Repo(error)) if error.is_not_found() => Ok(None),
@@ -206,7 +207,7 @@ async fn prove_absence(
             Err(error) => Err(error.into()),
         }
     };
-    let step = (access.watch(), "proving that the file does not exist", 0);
+    let step = (access.watch(), "proving that the file does not exist", Moves::Little);
     let (known, kept) = access.patience.for_step(step, look).await?;
     if let Some(example) = kept.first() {
         let count = kept.len();

@@ -3,15 +3,22 @@
 //! A store over a network counts its own bytes and gives up by itself when none moves
 //! ([`pgrecall_store::RetryOptions`]); a directory may be a dead network mount, where a system call
 //! simply never returns. So each step on a directory is given the time without progress, and a step
-//! that moves a file a second more for each 8 MiB.
+//! that moves a file more for each of its bytes. Nobody counts these there: the time more is what a
+//! slow disk takes for them. A push waits for a disk of 1 MiB a second: giving up would only have
+//! PostgreSQL start the same push over, for ever. A standby waits for one of 8 MiB a second: it may
+//! stream instead.
 
 use std::future::Future;
 use std::time::Duration;
 
 use crate::error::{EngineError, ErrorKind};
 
-/// The slowest directory that still counts as moving.
-const SLOWEST_BYTES_PER_SEC: u64 = 8 << 20;
+/// The slowest directory that a push waits for.
+const SLOWEST_PUSH_BYTES_PER_SEC: u64 = 1 << 20;
+
+/// The slowest directory that a fetch waits for beyond its time without progress, which is all of
+/// its time where no standby asks.
+const SLOWEST_FETCH_BYTES_PER_SEC: u64 = 8 << 20;
 
 /// How long to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +36,28 @@ pub(super) enum Watch {
     Store,
     /// Nobody but us.
     Us,
+}
+
+/// What a step moves, in bytes at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moves {
+    /// Documents.
+    Little,
+    /// A file into the repository.
+    In(u64),
+    /// A file out of it.
+    Out(u64),
+}
+
+impl Moves {
+    /// What a slow directory takes.
+    const fn time(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Little => 0,
+            Self::In(bytes) => bytes / SLOWEST_PUSH_BYTES_PER_SEC,
+            Self::Out(bytes) => bytes / SLOWEST_FETCH_BYTES_PER_SEC,
+        })
+    }
 }
 
 impl Watch {
@@ -50,22 +79,22 @@ impl Patience {
         limited(self.total, what, "in all", work).await
     }
 
-    /// One step that moves up to `bytes`.
+    const fn for_one(self, moves: Moves) -> Duration {
+        self.progress.saturating_add(moves.time())
+    }
+
+    /// One step.
     ///
     /// # Errors
     /// Its own, or `Unavailable` when it makes no progress.
     pub(super) async fn for_step<T>(
         self,
-        (watch, what, bytes): (Watch, &str, u64),
+        (watch, what, moves): (Watch, &str, Moves),
         work: impl Future<Output = Result<T, EngineError>>,
     ) -> Result<T, EngineError> {
         match watch {
             Watch::Store => work.await,
-            Watch::Us => {
-                let moving = Duration::from_secs(bytes / SLOWEST_BYTES_PER_SEC);
-                let limit = self.progress.saturating_add(moving);
-                limited(limit, what, "without progress", work).await
-            }
+            Watch::Us => limited(self.for_one(moves), what, "without progress", work).await,
         }
     }
 }
@@ -97,12 +126,27 @@ mod tests {
         std::future::pending().await
     }
 
+    #[test]
+    fn a_push_waits_for_slow_disks_and_a_standby_does_not() {
+        let of = |progress| Patience {
+            progress: Duration::from_secs(progress),
+            total: Duration::from_secs(600),
+        };
+        // A segment of 1 GiB at 2 MiB a second takes 512 s.
+        assert!(of(30).for_one(Moves::In(1 << 30)) > Duration::from_secs(512));
+        assert_eq!(of(5).for_one(Moves::Out(16 << 20)), Duration::from_secs(7));
+        assert_eq!(of(30).for_one(Moves::Little), Duration::from_secs(30));
+    }
+
     #[tokio::test]
     async fn a_step_and_the_whole_end_when_nothing_moves() {
-        let error = SHORT.for_step((Watch::Us, "reading the root", 0), never()).await.unwrap_err();
+        let error = SHORT
+            .for_step((Watch::Us, "reading the root", Moves::Little), never())
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert_eq!(error.to_string(), "reading the root: given up after 0.02 s without progress");
-        let step = SHORT.for_step((Watch::Store, "x", 0), never());
+        let step = SHORT.for_step((Watch::Store, "x", Moves::Little), never());
         let error = SHORT.for_all("pushing", step).await.unwrap_err();
         assert_eq!(error.to_string(), "pushing: given up after 0.06 s in all");
     }

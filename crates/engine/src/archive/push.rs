@@ -14,6 +14,7 @@ use pgrecall_store::Key;
 use super::access::{Access, copies_may_be_wrong};
 use super::cache::Reading;
 use super::pack::{self, Compression, Packed, ToPack};
+use super::patience::Moves;
 use super::resolve::Standing;
 use super::trailer::{self, Trailer};
 use super::{check, resolve};
@@ -243,7 +244,7 @@ async fn put(
     object: bytes::Bytes,
     request: &PushRequest,
 ) -> Result<PushResult, EngineError> {
-    let step = (access.watch(), "storing the file", object.len() as u64);
+    let step = (access.watch(), "storing the file", Moves::In(object.len() as u64));
     let once = async || {
         let pushed = archive::push(
             &cluster.sealed,
