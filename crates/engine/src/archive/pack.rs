@@ -93,7 +93,7 @@ fn pack(to_pack: ToPack, keys: mpsc::Receiver<Arc<Keys>>) -> Result<Packed, Engi
     let first = len.min(FRAME_PLAIN_BYTES);
     file.read_exact_at(room.get_mut(..first).unwrap_or_default(), 0).map_err(fail)?;
     (to_pack.check)(room)?;
-    let parts = Parts::new(&file, room, FRAME_PLAIN_BYTES);
+    let parts = Parts::new(&file, room, FRAME_PLAIN_BYTES).first_is_read();
     let work = Work { parts: &parts, next: AtomicUsize::new(0), level: to_pack.compression.level };
     let (frames, summary, digest) =
         work.all(to_pack.segment, to_pack.compression.threads, move || keys.recv().ok());
@@ -230,6 +230,31 @@ mod tests {
     fn files_above_the_limit_are_not_read() {
         assert_eq!(&*packed(b"12345", 5, 1).unwrap().bytes, b"12345");
         assert_eq!(packed(b"12345", 4, 1).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    /// Otherwise bytes that nobody has looked at would be stored.
+    #[test]
+    fn what_was_checked_is_what_is_stored() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let plain = vec![7; FRAME_PLAIN_BYTES + 5];
+        std::fs::write(&path, &plain).unwrap();
+        let (send, keys) = mpsc::channel();
+        send.send(Arc::new(test_keys())).unwrap();
+        let changed = path.clone();
+        let to_pack = ToPack {
+            path,
+            limit_bytes: 1 << 30,
+            check: Box::new(move |bytes| {
+                assert_eq!(bytes.first(), Some(&7));
+                let file = File::options().write(true).open(&changed).unwrap();
+                file.write_all_at(&[8; 100], 0).unwrap();
+                Ok(())
+            }),
+            segment: None,
+            compression: Compression::DEFAULT,
+        };
+        assert!(pack(to_pack, keys).unwrap().bytes == plain);
     }
 
     #[test]

@@ -24,6 +24,16 @@ impl<'a> Parts<'a> {
         Self { file, part_bytes, unread, read, failed: Mutex::new(None) }
     }
 
+    /// Says that the memory holds the first part already: it is not read again, so that what was
+    /// looked at there is what everybody gets.
+    pub(super) fn first_is_read(self) -> Self {
+        if let (Some(unread), Some(read)) = (self.unread.first(), self.read.first()) {
+            let memory = unread.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let _ = read.set(memory.map(|memory| &*memory));
+        }
+        self
+    }
+
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.read.len()
