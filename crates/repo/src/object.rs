@@ -304,31 +304,36 @@ impl<'a> Frames<'a> {
     }
 
     /// As [`for_each`](Self::for_each), with the frames opened on a thread of their own: decrypting
-    /// and inflating a segment costs about as much as hashing and writing it.
+    /// and inflating a segment costs about as much as hashing and writing it. Where the system
+    /// gives no thread, it is done here.
     fn for_each_ahead(
         mut self,
+        thread: std::thread::Builder,
         mut each: impl FnMut(&[u8]) -> Result<(), FormatError>,
     ) -> Result<(), RepoError> {
         let name = self.name;
         let (filled, fill) = mpsc::sync_channel::<Vec<u8>>(FRAMES_AHEAD);
         let (emptied, empty) = mpsc::channel::<Vec<u8>>();
-        std::thread::scope(|scope| {
-            let opening = scope.spawn(move || -> Result<(), RepoError> {
+        let frames = &mut self;
+        let done = std::thread::scope(|scope| {
+            let open_all = move || -> Result<(), RepoError> {
                 let mut plain = Vec::new();
                 // Nobody takes frames any more once one was refused, and that is told there.
-                while self.next(&mut plain)? && filled.send(plain).is_ok() {
+                while frames.next(&mut plain)? && filled.send(plain).is_ok() {
                     plain = empty.try_recv().unwrap_or_default();
                 }
                 Ok(())
-            });
+            };
+            let opening = thread.spawn_scoped(scope, open_all).ok()?;
             let taken = fill.into_iter().try_for_each(|plain| {
                 each(&plain)?;
                 let _ = emptied.send(plain);
                 Ok(())
             });
             let opened = opening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            taken.map_err(|error| RepoError::format(name, error)).and(opened)
-        })
+            Some(taken.map_err(|error| RepoError::format(name, error)).and(opened))
+        });
+        done.unwrap_or_else(|| self.for_each(each))
     }
 
     fn open(&mut self, plain: &mut Vec<u8>) -> Result<(), FormatError> {
@@ -423,7 +428,7 @@ pub fn open_archive(
     };
     match tail.body_frames {
         0 | 1 => frames.for_each(take)?,
-        2.. => frames.for_each_ahead(take)?,
+        2.. => frames.for_each_ahead(std::thread::Builder::new(), take)?,
     }
     match digester {
         None => Ok(()),
@@ -519,6 +524,32 @@ mod tests {
                 assert!(open(&name, kind, &longer).is_err());
             }
         }
+    }
+
+    #[test]
+    fn frames_open_also_where_the_system_gives_no_thread() {
+        let random = SharedRandom::system();
+        let keys = keys(Suite::Aes256Gcm, &first_domain_keys(&random));
+        let name = key("a");
+        let plain: Vec<u8> = (0..3 * FRAME_PLAIN_BYTES + 5).map(|n| (n % 251) as u8).collect();
+        let object =
+            seal_blob(&keys, Kind::Manifest, KeyClass::Meta, &name, &plain, &random).unwrap();
+        let header = read_header(&name, Kind::Manifest, &object).unwrap();
+        let opened = |thread: std::thread::Builder| {
+            let frames = Frames::of(&keys, &header, &name, &object, Part::UntilEnd).unwrap();
+            let mut opened = Vec::new();
+            frames
+                .for_each_ahead(thread, |part| {
+                    opened.extend_from_slice(part);
+                    Ok(())
+                })
+                .unwrap();
+            opened
+        };
+        // No system has so much room for a stack.
+        let none = std::thread::Builder::new().stack_size(1 << 56);
+        assert!(opened(none) == plain);
+        assert!(opened(std::thread::Builder::new()) == plain);
     }
 
     #[test]

@@ -77,11 +77,12 @@ fn from_command(command: &str, what: &str, within: Duration) -> Outcome<Secret> 
         .spawn()
         .map_err(|error| running(&error))?;
     let mut printed = child.stdout.take();
-    let reading = std::thread::spawn(move || {
+    let read_all = move || {
         let mut bytes = Zeroizing::new(Vec::new());
         let read = printed.as_mut().map_or(Ok(0), |printed| printed.read_to_end(&mut bytes));
         read.map(|_| bytes)
-    });
+    };
+    let reading = std::thread::Builder::new().spawn(read_all).map_err(|error| running(&error))?;
     let began = Instant::now();
     // What it started in the background may hold its output open: that counts as running.
     while !(reading.is_finished() && child.try_wait().map_err(|error| running(&error))?.is_some()) {

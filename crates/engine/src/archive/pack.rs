@@ -5,7 +5,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::Builder;
 
 use bytes::Bytes;
 use memmap2::{Advice, MmapMut};
@@ -94,7 +95,8 @@ fn pack(to_pack: ToPack, keys: mpsc::Receiver<Arc<Keys>>) -> Result<Packed, Engi
     file.read_exact_at(room.get_mut(..first).unwrap_or_default(), 0).map_err(fail)?;
     (to_pack.check)(room)?;
     let parts = Parts::new(&file, room, FRAME_PLAIN_BYTES).first_is_read();
-    let work = Work { parts: &parts, next: AtomicUsize::new(0), level: to_pack.compression.level };
+    let level = to_pack.compression.level;
+    let work = Work { parts: &parts, next: AtomicUsize::new(0), level, new_thread: Builder::new };
     let (frames, summary, digest) =
         work.all(to_pack.segment, to_pack.compression.threads, move || keys.recv().ok());
     parts.all_read().map_err(fail)?;
@@ -124,6 +126,7 @@ struct Work<'p, 'm> {
     parts: &'p Parts<'m>,
     next: AtomicUsize,
     level: Level,
+    new_thread: fn() -> Builder,
 }
 
 type Done = (Vec<Payload>, Option<SegmentSummary>, Option<Digest>);
@@ -141,17 +144,26 @@ impl Work<'_, '_> {
             return (frames, segment.map(|s| self.walk(s)), keys().map(|keys| self.digest(&keys)));
         }
         let helpers = threads.clamp(1, self.parts.count()) - 1;
+        let keys = Mutex::new(Some(keys));
+        let digest_it = || {
+            let keys = keys.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+            keys().map(|keys| self.digest(&keys))
+        };
         let (mut payloads, summary, digest) = std::thread::scope(|scope| {
-            let helpers: Vec<_> =
-                (0..helpers).map(|_| scope.spawn(|| self.compress_some())).collect();
-            let digest = scope.spawn(|| keys().map(|keys| self.digest(&keys)));
+            // Where the system gives no more threads, this one does their work.
+            let help = |_| (self.new_thread)().spawn_scoped(scope, || self.compress_some()).ok();
+            let helpers: Vec<_> = (0..helpers).map_while(help).collect();
+            let digesting = (self.new_thread)().spawn_scoped(scope, digest_it).ok();
             // The walk is one piece of work; whoever is done with it helps with the rest.
             let summary = segment.map(|segment| self.walk(segment));
             let mut payloads = self.compress_some();
             for helper in helpers {
                 payloads.extend(helper.join().unwrap_or_else(|p| std::panic::resume_unwind(p)));
             }
-            let digest = digest.join().unwrap_or_else(|p| std::panic::resume_unwind(p));
+            let digest = match digesting {
+                Some(it) => it.join().unwrap_or_else(|p| std::panic::resume_unwind(p)),
+                None => digest_it(),
+            };
             (payloads, summary, digest)
         });
         payloads.sort_unstable_by_key(|(place, _)| *place);
@@ -224,6 +236,21 @@ mod tests {
             assert_eq!(lens(threads), one, "{threads} threads");
         }
         assert_eq!(packed(&[], 5, 2).unwrap().frames.len(), 1);
+    }
+
+    #[test]
+    fn where_the_system_gives_no_threads_one_does_it_all() {
+        let plain: Vec<u8> = (0..5_300_000_u32).map(|n| (n / 4096) as u8).collect();
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&plain, 0).unwrap();
+        let (keys, mut memory) = (Arc::new(test_keys()), vec![0; plain.len()]);
+        let parts = Parts::new(&file, &mut memory, FRAME_PLAIN_BYTES);
+        // No system has so much room for a stack.
+        let new_thread = || Builder::new().stack_size(1 << 56);
+        let work = Work { parts: &parts, next: AtomicUsize::new(0), level: Level(1), new_thread };
+        let (frames, _, digest) = work.all(None, 4, || Some(keys.clone()));
+        assert_eq!(frames.len(), 6);
+        assert_eq!(digest, Some(keys.digest(&plain)));
     }
 
     #[test]

@@ -171,18 +171,23 @@ impl Copier {
             let (session, handle) = (self.session.clone(), self.handle.clone());
             ReferenceAhead::new(session, reference, handle, entries, &units)
         });
-        std::thread::scope(|scope| {
-            for _ in 0..self.options.threads.max(1) {
-                scope.spawn(|| {
-                    let worker = Worker::new(self, ahead.as_ref());
-                    if let Err(error) = work(worker, entries, &units, &next, &results) {
-                        // The others stop at their next unit.
-                        next.store(usize::MAX / 2, Ordering::Relaxed);
-                        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-                        failed.get_or_insert(error);
-                    }
-                });
+        let copy_some = || {
+            let worker = Worker::new(self, ahead.as_ref());
+            if let Err(error) = work(worker, entries, &units, &next, &results) {
+                // The others stop at their next unit.
+                next.store(usize::MAX / 2, Ordering::Relaxed);
+                let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                failed.get_or_insert(error);
             }
+        };
+        std::thread::scope(|scope| {
+            // This thread is one of them, and does it all where the system gives no more.
+            for _ in 1..self.options.threads {
+                if std::thread::Builder::new().spawn_scoped(scope, copy_some).is_err() {
+                    break;
+                }
+            }
+            copy_some();
         });
         if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error);
