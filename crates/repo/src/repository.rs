@@ -310,19 +310,39 @@ impl Repository {
     /// Adds a key: its wrap first, then the log's next entry.
     ///
     /// # Errors
-    /// When the repository is in the clear, another host changed the keys at the same time, or the
-    /// store fails.
+    /// When the repository is in the clear, the log has ever named the key, another host changed
+    /// the keys at the same time, or the store fails.
     pub async fn add_key(&self, unlock: &Unlock, note: &KeyNote) -> Result<KeyId, RepoError> {
         let id = key_id_of(unlock, &self.options.random);
+        self.require_new(id).await?;
         let wrap = self.put_wrap(id, unlock, note).await?;
         let living = self.living(&wrap);
         let change = format!("added {id} ({})", note.label);
-        self.change_keys(change, |log| {
+        self.change_keys(change, async |log| {
+            self.require_new(id).await?;
             log.living.push(living.clone());
             Ok(())
         })
         .await?;
         Ok(id)
+    }
+
+    /// A key that was removed never comes back: the delete of its wrap may still be on its way.
+    async fn require_new(&self, id: KeyId) -> Result<(), RepoError> {
+        let log = names::key_log();
+        for object in self.sealed.list(log.prefix()).await? {
+            if log.number(&object.key).is_none() {
+                continue;
+            }
+            let entry: KeyLog = self.sealed.get(Kind::KeyLog, &object.key).await?;
+            if entry.living.iter().any(|key| key.id == id) {
+                return Err(RepoError::Invalid {
+                    what: format!("key {id}"),
+                    reason: "the repository knows it, or knew it once: make a new one".into(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Removes a key, while another one has been opened and tested: the one that `proof` opens.
@@ -338,7 +358,7 @@ impl Repository {
                 .to_owned();
             return Err(invalid(reason));
         }
-        self.change_keys(format!("removed {id}"), |log| {
+        self.change_keys(format!("removed {id}"), async |log| {
             if !log.living.iter().any(|key| key.id == tested) {
                 return Err(invalid(format!("the key {tested} was removed at this moment")));
             }
@@ -368,11 +388,11 @@ impl Repository {
     async fn change_keys(
         &self,
         change: String,
-        edit: impl Fn(&mut KeyLog) -> Result<(), RepoError>,
+        edit: impl AsyncFn(&mut KeyLog) -> Result<(), RepoError>,
     ) -> Result<(), RepoError> {
         for _ in 0..16 {
             let (number, mut log) = self.key_log().await?;
-            edit(&mut log)?;
+            edit(&mut log).await?;
             log.change.clone_from(&change);
             let entry = names::key_log().entry(number + 1);
             if self.sealed.put(Kind::KeyLog, &entry, &log).await? == Stored::Mine {
