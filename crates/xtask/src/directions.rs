@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::tidy::Offence;
 
 /// What a workspace crate may depend on among its siblings.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("pgrecall-pgformat", &[]),
     ("pgrecall-store", &[]),
     ("pgrecall-repo", &["pgrecall-store"]),
@@ -37,6 +37,7 @@ const ALLOWED: [(&str, &[&str]); 8] = [
             "pgrecall-store",
         ],
     ),
+    ("pgrecall-model", &[]),
     ("pgrecall-xtask", &[]),
 ];
 
