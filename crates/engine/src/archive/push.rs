@@ -287,7 +287,7 @@ async fn told(
     file: &Prepared,
     request: &PushRequest,
 ) -> Result<PushResult, EngineError> {
-    let standing = async || resolve::standing(cluster, key, file.packed.digest).await;
+    let standing = async || resolve::standing(cluster, key, &file.packed.bytes).await;
     match pushed {
         Pushed::Created => Ok(PushResult::Created),
         Pushed::AlreadyThere => match standing().await? {

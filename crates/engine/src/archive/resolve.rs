@@ -44,10 +44,13 @@ pub struct Choice {
 /// One content of a file.
 #[derive(Debug, Clone)]
 pub struct Content {
-    /// Its digest.
+    /// Its digest, by the id key of today: what was stored before `key rotate --ids` has another
+    /// one in its header, and would count as another content.
     pub digest: Digest,
     /// The object that holds it; nothing for a local file that is not stored.
     pub object: Option<Key>,
+    /// The object under which a settlement keeps it, or will.
+    pub kept: Key,
     /// What is known of it.
     pub trailer: Trailer,
     /// Whether recovery is served this one now.
@@ -84,17 +87,24 @@ pub(super) enum Standing {
 pub(super) async fn standing(
     cluster: &ClusterStore,
     file: &Key,
-    digest: Digest,
+    plain: &[u8],
 ) -> Result<Option<Standing>, EngineError> {
     let Some(settled) = holder::settled(&cluster.sealed, file).await? else { return Ok(None) };
-    let kept = by_digest(file, &digest)?;
-    match archive::stored_digest(&cluster.sealed, &kept).await {
-        Ok(stored) if stored != digest => Ok(None),
-        Ok(_) if kept == settled.object => Ok(Some(Standing::Holds)),
-        Ok(_) => Ok(Some(Standing::Lost)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error.into()),
+    // A content is kept under the digest by the id key of its day.
+    for ids in cluster.sealed.keys().all_ids() {
+        let kept = by_digest(file, &ids.digest(plain))?;
+        let header = match cluster.sealed.header(&kept).await {
+            Ok(header) => header,
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let (keys, generation) = (cluster.sealed.keys(), header.sealing.id_generation);
+        if archive::digest_by(keys, generation, &kept, plain)? == header.digest {
+            let holds = kept == settled.object;
+            return Ok(Some(if holds { Standing::Holds } else { Standing::Lost }));
+        }
     }
+    Ok(None)
 }
 
 /// Shows the contents of a file: the stored one, those kept by an earlier settlement, and the local
@@ -141,14 +151,14 @@ pub async fn resolve(
         let open = Open::new(access, name, request).await?;
         let (before, file) = open.contents(request, local).await?;
         let chosen = choose(&before, choice)?;
-        open.settle(request, &before, file.as_ref(), &chosen, choice).await?;
+        open.settle(request, &before, file.as_ref(), chosen, choice).await?;
         let (after, _) = open.contents(request, Local::None).await?;
         Ok(after)
     };
     access.patience.for_all("settling the collision", work).await
 }
 
-fn choose(contents: &Contents, choice: &Choice) -> Result<Digest, EngineError> {
+fn choose<'a>(contents: &'a Contents, choice: &Choice) -> Result<&'a Content, EngineError> {
     let listed = || {
         let all: Vec<String> = contents.all.iter().map(|content| short(&content.digest)).collect();
         all.join(", ")
@@ -165,7 +175,7 @@ fn choose(contents: &Contents, choice: &Choice) -> Result<Digest, EngineError> {
     let fits = |content: &&Content| content.digest.to_string().starts_with(&choice.digest);
     let fitting: Vec<&Content> = contents.all.iter().filter(fits).collect();
     match fitting.as_slice() {
-        [one] => Ok(one.digest),
+        [one] => Ok(one),
         [] => refuse(format!("no content has a digest {}: there are {}", choice.digest, listed())),
         _ => refuse(format!("several digests begin with {}: {}", choice.digest, listed())),
     }
@@ -199,12 +209,21 @@ impl Open {
         let mut all: Vec<Content> = Vec::new();
         let kept = holder::kept(&self.cluster.sealed, &self.key).await?;
         for object in [held, &self.key].into_iter().chain(&kept) {
-            let Some(StoredFile { digest, trailer, .. }) = self.stored(object).await? else {
-                continue;
-            };
-            if all.iter().all(|content| content.digest != digest) {
-                let object = Some(object.clone());
-                all.push(Content { digest, holds: all.is_empty(), object, trailer });
+            let Some(stored) = self.stored(object).await? else { continue };
+            let digest = self.digest_of(object, &stored).await?;
+            let is_kept = *object != self.key;
+            match all.iter_mut().find(|content| content.digest == digest) {
+                Some(content) if is_kept && content.object.as_ref() == Some(&self.key) => {
+                    content.kept = object.clone();
+                }
+                Some(_) => {}
+                None => {
+                    let (holds, trailer) = (all.is_empty(), stored.trailer);
+                    let kept =
+                        if is_kept { object.clone() } else { by_digest(&self.key, &digest)? };
+                    let object = Some(object.clone());
+                    all.push(Content { digest, holds, object, kept, trailer });
+                }
             }
         }
         if all.is_empty() {
@@ -219,10 +238,25 @@ impl Open {
             && all.iter().all(|content| content.digest != file.packed.digest)
         {
             let trailer = file.trailer(request);
-            all.push(Content { digest: file.packed.digest, object: None, trailer, holds: false });
+            let (digest, holds) = (file.packed.digest, false);
+            let kept = by_digest(&self.key, &digest)?;
+            all.push(Content { digest, object: None, kept, trailer, holds });
         }
         let settled = settled.map(|settled| settled.resolution);
         Ok((Contents { name: self.file.clone(), all, settled }, file))
+    }
+
+    /// The digest of a stored content by the id key of today.
+    async fn digest_of(&self, object: &Key, stored: &StoredFile) -> Result<Digest, EngineError> {
+        let keys = self.cluster.sealed.keys();
+        if stored.id_generation == keys.id_generation() {
+            return Ok(stored.digest);
+        }
+        let mut digester = keys.digester();
+        let limit = check::limit_bytes(self.name, &self.cluster.facts);
+        let sealed = &self.cluster.sealed;
+        archive::fetch(sealed, object, limit, Proof::Hash, |part| digester.update(part)).await?;
+        Ok(digester.finish())
     }
 
     async fn stored(&self, key: &Key) -> Result<Option<StoredFile>, EngineError> {
@@ -238,7 +272,7 @@ impl Open {
         request: &PushRequest,
         contents: &Contents,
         file: Option<&Prepared>,
-        chosen: &Digest,
+        chosen: &Content,
         choice: &Choice,
     ) -> Result<(), EngineError> {
         for content in &contents.all {
@@ -246,9 +280,9 @@ impl Open {
                 Some(object) => self.keep_stored(object, content).await?,
                 None => {
                     let Some(file) = file else { continue };
-                    let key = by_digest(&self.key, &file.packed.digest)?;
-                    let object = file.seal(&self.cluster, &key, request)?;
-                    self.put(&key, &file.packed.bytes, file.packed.digest, object).await?;
+                    let key = &content.kept;
+                    let object = file.seal(&self.cluster, key, request)?;
+                    self.put(key, &file.packed.bytes, file.packed.digest, object).await?;
                 }
             }
         }
@@ -257,8 +291,8 @@ impl Open {
 
     /// Keeps a stored content under its digest: read, authenticated, and sealed for its new name.
     async fn keep_stored(&self, object: &Key, content: &Content) -> Result<(), EngineError> {
-        let key = by_digest(&self.key, &content.digest)?;
-        if *object == key {
+        let key = &content.kept;
+        if object == key {
             return Ok(());
         }
         let sealed = &self.cluster.sealed;
@@ -270,10 +304,9 @@ impl Open {
         let frames: Vec<_> = frames_of(&plain).map(|part| Payload::compress(part, level)).collect();
         let trailer = content.trailer.encode();
         let (keys, random) = (sealed.keys(), sealed.random());
-        // Not the stored digest: an earlier id key may have made that.
         let digest = keys.digest(&plain);
-        let object = object::seal_archive(keys, &key, digest, &frames, &trailer, random)?;
-        self.put(&key, &plain, digest, object).await
+        let object = object::seal_archive(keys, key, digest, &frames, &trailer, random)?;
+        self.put(key, &plain, digest, object).await
     }
 
     async fn put(
@@ -294,14 +327,13 @@ impl Open {
 
     async fn write_down(
         &self,
-        chosen: &Digest,
+        chosen: &Content,
         choice: &Choice,
         request: &PushRequest,
     ) -> Result<(), EngineError> {
         let sealed = &self.cluster.sealed;
-        let object = by_digest(&self.key, chosen)?;
         let resolution = Resolution {
-            object: object.to_string(),
+            object: chosen.kept.to_string(),
             reason: choice.reason.clone(),
             by: format!("{} on {} at {}", choice.by, request.host, request.clock.now_text()),
         };

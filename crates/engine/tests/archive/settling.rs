@@ -1,9 +1,11 @@
 //! Two contents under one name: refused, shown, settled.
 
+use futures::StreamExt as _;
 use pgrecall_engine::ErrorKind;
 use pgrecall_engine::archive::holder::Holders;
 use pgrecall_engine::archive::push::PushResult;
 use pgrecall_engine::archive::resolve::{Choice, Local, contents, resolve, short};
+use pgrecall_repo::keys::Rotation;
 use pgrecall_repo::repository::Repository;
 use pgrecall_store::{ErrorKind as Refusal, Key};
 use pgrecall_testkit::stores::{CallKind, Calls, FailNth, Lasting};
@@ -96,6 +98,40 @@ async fn a_settlement_holds_and_needs_two_contents_and_a_clear_choice() {
     // A third content is a collision as before.
     let third = bench.file(&format!("c/{FIRST}"), &segment(SYSTEM, 1, 0x77));
     assert_eq!(push(&access, &third).await.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+/// Digests of one content differ by the id key of their day.
+#[tokio::test]
+async fn a_content_is_one_content_before_and_after_new_id_keys() {
+    let bench = Bench::new().await;
+    let access = bench.access();
+    let (ours, theirs) = (segment(SYSTEM, 1, 0), segment(SYSTEM, 1, 0x55));
+    let stored = bench.file(&format!("a/{FIRST}"), &ours);
+    let local = bench.file(&format!("b/{FIRST}"), &theirs);
+    push(&access, &stored).await.unwrap();
+    let rotate = async || {
+        let opened = Repository::open(bench.store.clone(), bench.options.clone()).await.unwrap();
+        opened.rotate(&access.domain, Rotation::Ids).await.unwrap();
+    };
+    rotate().await;
+    let again = contents(&access, FIRST, &request(&stored), Local::File).await.unwrap();
+    assert_eq!(again.all.len(), 1, "the file here is what is stored");
+    let shown = contents(&access, FIRST, &request(&local), Local::File).await.unwrap();
+    let keep = choice(&short(&shown.all[1].digest));
+    let settled = resolve(&access, FIRST, &request(&local), Local::File, &keep).await.unwrap();
+    assert_eq!(settled.all.len(), 2, "kept by the new key, stored by the old one");
+    rotate().await;
+    let shown = contents(&access, FIRST, &request(&stored), Local::File).await.unwrap();
+    assert_eq!(shown.all.len(), 2);
+    let objects = async || bench.store.list(&object(&access, FIRST).parent()).count().await;
+    let before = objects().await;
+    let same = choice(&short(&shown.all[0].digest));
+    resolve(&access, FIRST, &request(&local), Local::File, &same).await.unwrap();
+    assert_eq!(objects().await, before, "what is kept is not kept once more");
+    assert_eq!(push(&access, &stored).await.unwrap().result, PushResult::Lost);
+    assert_eq!(push(&access, &local).await.unwrap().result, PushResult::AlreadyThere);
+    fetch(&access, &bench).await.unwrap();
+    assert!(std::fs::read(bench.destination()).unwrap() == theirs);
 }
 
 /// A settlement that died half-way must not serve the content that it was to reject, nor lose one.
