@@ -110,7 +110,7 @@ fn a_server_that_is_another_clusters_is_refused() {
     let other = Cluster::create(ClusterOptions::new(newest_major()));
     let id = other.psql("SELECT system_identifier FROM pg_control_system()");
     let said = [id.as_str(), "has system identifier", "another cluster answers there"];
-    case.expect((17, 3), &said, |command| {
+    case.expect((17, 17), &said, |command| {
         command.env("PGHOST", other.socket_dir()).env("PGPORT", other.port().to_string());
     });
     assert_eq!(case.backups(), 0);

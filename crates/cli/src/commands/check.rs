@@ -272,7 +272,7 @@ async fn check_server(
     if here != info.system_identifier {
         report.fail(
             "server",
-            Kind::Configuration,
+            Kind::Invalid,
             format!(
                 "the server at {} is of the system {}, the data directory {} of {here}",
                 server.address(),
