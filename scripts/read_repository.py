@@ -8,19 +8,17 @@
 Needs cryptography, zstandard and xxhash. Checks every authentication on the way, and stops at the first that fails.
 """
 import base64, hashlib, hmac, json, pathlib, struct, sys
-
 import xxhash, zstandard
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 DATA, META, REPOSITORY = 1, 2, 3
-MANIFEST, ARCHIVE, DOMAIN_KEYS, KEY_LOG, IDENTITY, DAMAGE, EXPIRED, INDEX = 4, 8, 9, 10, 11, 12, 15, 3
+MANIFEST, ARCHIVE, DOMAIN_KEYS, KEY_LOG, IDENTITY, DAMAGE, SETTLED, EXPIRED, INDEX = 4, 8, 9, 10, 11, 12, 14, 15, 3
 PLAIN_MAX, FRAME_MAX = 16 << 20, (16 << 20) + (128 << 10)
 
 class Damaged(SystemExit):
     """Something in the repository is not what the format says: ends the program."""
-
 def check(sound, what):
     if not sound:
         raise Damaged(f"read_repository: {what}")
@@ -269,16 +267,20 @@ class Repository:
                     place.chmod(mode & 0o777)
             reader.end()
     def wal(self, cluster, file_name):
-        found = [n for n in self.names(f"clusters/{cluster}/") if n.split("/")[-1] == file_name]
-        check(len(found) == 1, f"{len(found)} objects are called {file_name}")
-        lineage = "/".join(found[0].split("/")[:3])
+        names, ends = self.names(f"clusters/{cluster}/"), (f"/{file_name}", f"/{file_name}.resolved")
+        found = {name.removesuffix(".resolved") for name in names if name.endswith(ends)}
+        check(len(found) == 1, f"{len(found)} files are called {file_name}")
+        name = file = found.pop()
         for keys in self.domains.values():
             try:
-                self.document(keys, f"{lineage}/identity", IDENTITY)
+                self.document(keys, "/".join(file.split("/")[:3]) + "/identity", IDENTITY)
             except (Exception, Damaged):
                 continue  # another domain's cluster
-            return Object(keys, found[0], self.read(found[0]), ARCHIVE).archived_file()
-        raise Damaged(f"the identity of {lineage} opens in no domain")
+            if f"{file}.resolved" in names:  # two contents: a person has said which one holds
+                name = self.document(keys, f"{file}.resolved", SETTLED)["object"]
+                check(name.startswith(f"{file}."), f"the settlement of {file} names {name}")
+            return Object(keys, name, self.read(name), ARCHIVE).archived_file()
+        raise Damaged(f"the identity of the cluster of {file} opens in no domain")
 
 if __name__ == "__main__":
     path, *rest = sys.argv[1:]

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use pgrecall_repo::format::document::Resolution;
+use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::format::map::{FileMap, HashSource, Source};
 use pgrecall_repo::format::table::{Entry, PieceMap};
 use pgrecall_repo::id::{BackupId, ChunkId};
@@ -16,7 +18,7 @@ use pgrecall_repo::random::SharedRandom;
 use pgrecall_repo::repository::Repository;
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_repo::{RepoError, archive, chunks};
-use pgrecall_store::RootPolicy;
+use pgrecall_store::{Key, RootPolicy};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -140,16 +142,29 @@ async fn read_all(repository: &Repository) -> Value {
         if name.ends_with("/identity") || name.ends_with(".resolved") {
             continue;
         }
-        let mut plain = Vec::new();
-        archive::fetch(&sealed, &object.key, 16 << 20, Proof::Hash, |part| {
-            plain.extend_from_slice(part)
-        })
-        .await
-        .unwrap();
-        archive::read_trailer(&sealed, &object.key).await.unwrap();
+        let plain = read_archived(&sealed, &object.key).await;
+        let trailer = archive::read_trailer(&sealed, &object.key).await.unwrap().plain;
+        let trailer: Value = serde_json::from_slice(&trailer).unwrap();
+        if trailer["name"] != object.key.file_name() {
+            // Kept beside the file, for a settlement.
+            continue;
+        }
+        let settlement = Key::parse(&format!("{name}.resolved")).unwrap();
+        let plain = match sealed.get::<Resolution>(Kind::Resolution, &settlement).await {
+            Ok(settled) => read_archived(&sealed, &Key::parse(&settled.object).unwrap()).await,
+            Err(_) => plain,
+        };
         archived.insert(object.key.file_name().to_owned(), hex(&plain).into());
     }
     serde_json::json!({"backups": found, "archived": archived})
+}
+
+async fn read_archived(sealed: &SealedStore, object: &Key) -> Vec<u8> {
+    let mut plain = Vec::new();
+    archive::fetch(sealed, object, 16 << 20, Proof::Hash, |part| plain.extend_from_slice(part))
+        .await
+        .unwrap();
+    plain
 }
 
 fn is_file(entry: &Entry) -> bool {

@@ -360,33 +360,64 @@ async fn second_backup(
     (session.id(), files)
 }
 
-/// A segment of two frames, and a history file.
+/// A segment of two frames, a history file, and a segment with two contents.
 async fn archive(sealed: &SealedStore) -> Vec<(String, Vec<u8>)> {
     let segment: Vec<u8> = (0..(1 << 20) + 5000_u32).map(|at| (at >> 12) as u8).collect();
     let history = b"1\t0/3000000\tno recovery target specified\n".to_vec();
     let files = [
-        ("wal/16MiB/00000001/00000000/000000010000000000000002", segment),
-        ("timelines/00000002.history", history),
+        ("wal/16MiB/00000001/00000000", "000000010000000000000002", segment),
+        ("timelines", "00000002.history", history),
     ];
     let mut archived = Vec::new();
-    for (rest, plain) in files {
-        let name = names::cluster_object(&at(), rest).unwrap();
-        let body: Vec<_> = object::frames_of(&plain)
-            .map(|part| Payload::compress(part, Level::default()))
-            .collect();
-        let (keys, digest) = (sealed.keys(), sealed.keys().digest(&plain));
-        let trailer = serde_json::json!({
-            "version": 1, "kind": if rest.starts_with("wal") { "segment" } else { "history" },
-            "name": name.file_name(), "plain_bytes": plain.len(), "summary": null,
-            "host": "db1", "pushed": NOW,
-        });
-        let trailer = trailer.to_string().into_bytes();
-        let random = sealed.random();
-        let object = object::seal_archive(keys, &name, digest, &body, &trailer, random).unwrap();
-        pgrecall_repo::archive::push(sealed, &name, &plain, digest, object).await.unwrap();
-        archived.push((name.file_name().to_owned(), plain));
+    for (folder, file, plain) in files {
+        put_archived(sealed, (folder, file), "", &plain).await;
+        archived.push((file.to_owned(), plain));
     }
+    archived.push(settled(sealed).await);
     archived
+}
+
+/// Puts a file under its name, or under that and what stands behind it.
+async fn put_archived(
+    sealed: &SealedStore,
+    (folder, file): (&str, &str),
+    behind: &str,
+    plain: &[u8],
+) -> String {
+    let name = names::cluster_object(&at(), &format!("{folder}/{file}{behind}")).unwrap();
+    let body: Vec<_> =
+        object::frames_of(plain).map(|part| Payload::compress(part, Level::default())).collect();
+    let (keys, digest) = (sealed.keys(), sealed.keys().digest(plain));
+    let trailer = serde_json::json!({
+        "version": 1, "kind": if folder == "timelines" { "history" } else { "segment" },
+        "name": file, "plain_bytes": plain.len(), "summary": null,
+        "host": "db1", "pushed": NOW,
+    });
+    let trailer = trailer.to_string().into_bytes();
+    let object =
+        object::seal_archive(keys, &name, digest, &body, &trailer, sealed.random()).unwrap();
+    pgrecall_repo::archive::push(sealed, &name, plain, digest, object).await.unwrap();
+    name.to_string()
+}
+
+/// A segment of which a person has chosen the content that was not the first: gives that one.
+async fn settled(sealed: &SealedStore) -> (String, Vec<u8>) {
+    let at_name @ (folder, file) = ("wal/16MiB/00000001/00000000", "000000010000000000000001");
+    let (first, chosen) = (vec![1; 5000], vec![2; 6000]);
+    put_archived(sealed, at_name, "", &first).await;
+    let mut holds = String::new();
+    for plain in [&first, &chosen] {
+        let digest = sealed.keys().digest(plain).to_string();
+        holds = put_archived(sealed, at_name, &format!(".{}", &digest[..16]), plain).await;
+    }
+    let resolution = Resolution {
+        object: holds,
+        reason: "the other one came from a test copy".into(),
+        by: "a person".into(),
+    };
+    let name = names::cluster_object(&at(), &format!("{folder}/{file}.resolved")).unwrap();
+    sealed.put(Kind::Resolution, &name, &resolution).await.unwrap();
+    (file.to_owned(), chosen)
 }
 
 /// What is left of backups that died, and notes of all sorts.
@@ -408,14 +439,6 @@ async fn debris(sealed: &SealedStore, first: BackupId) {
     let verdict = names::round(&at().domain, round, RoundPart::Verdict);
     let none = RetireVerdict { packs: vec![gone] };
     sealed.put(Kind::RetireVerdict, &verdict, &none).await.unwrap();
-    let rest = "wal/16MiB/00000001/00000000/000000010000000000000001";
-    let name = |suffix: &str| names::cluster_object(&at(), &format!("{rest}.{suffix}")).unwrap();
-    let resolution = Resolution {
-        object: name("0123456789abcdef").to_string(),
-        reason: "the other one came from a test copy".into(),
-        by: "a person".into(),
-    };
-    sealed.put(Kind::Resolution, &name("resolved"), &resolution).await.unwrap();
     assert!(!index::list_packs(sealed, &at().domain).await.unwrap().is_empty());
 }
 
