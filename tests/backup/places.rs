@@ -186,6 +186,6 @@ fn everything_outside_goes_back_to_where_it_was() {
     outside.assert_served(&copy, &outside.etc);
     assert_eq!(copy.psql("SELECT max(n), sum(n) FROM t"), "900|410500");
     assert_eq!(std::fs::read_link(copy.data_dir().join("pg_wal")).expect("a link"), wal);
-    assert!(!copy.data_dir().join("conf.d/10.conf").exists());
+    assert!(!copy.data_dir().join("conf.d").exists());
     assert_sound(&copy);
 }

@@ -233,6 +233,7 @@ impl Copier<'_> {
             if control { self.layout.dir.join(CONTROL_BESIDE) } else { self.layout.place(path) };
         let (len, mode) = (entry.len(), entry.mode & 0o7777);
         match entry.kind {
+            EntryKind::Directory if self.layout.left_behind.contains(path) => Ok(None),
             EntryKind::Directory => {
                 make_folder(&place, mode, self.owner)?;
                 Ok(None)

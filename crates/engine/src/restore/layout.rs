@@ -1,7 +1,7 @@
 //! Where each file of a backup goes: the data directory, tablespaces, `pg_wal`, and files that
 //! lived elsewhere. Nothing is written outside of the data directory but where the user said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -46,6 +46,8 @@ pub struct Survey {
     pub bytes: BTreeMap<Vec<u8>, u64>,
     /// Folders.
     pub folders: Vec<Vec<u8>>,
+    /// Folders with files or links in them that lay in the data directory.
+    pub holding: BTreeSet<Vec<u8>>,
     /// Who owned `PG_VERSION`.
     pub owner: Option<(u32, u32)>,
     /// The mode of `PG_VERSION`.
@@ -105,6 +107,12 @@ impl Survey {
             self.owner = Some((entry.uid, entry.gid));
             self.mode = entry.mode;
         }
+        if matches!(entry.kind, EntryKind::Link(_) | EntryKind::File(_))
+            && let Some(folder) = folders_above(path).last()
+            && !self.holding.contains(folder)
+        {
+            self.holding.insert(folder.to_vec());
+        }
         match &entry.kind {
             EntryKind::Link(target) => {
                 self.links.insert(path.to_vec(), target.clone());
@@ -121,6 +129,27 @@ impl Survey {
         *total = total.saturating_add(bytes);
         Ok(())
     }
+}
+
+impl Survey {
+    /// The folders in which there is nothing but these files from outside.
+    fn only_for(&self, outside: &BTreeMap<Vec<u8>, PathBuf>) -> BTreeSet<Vec<u8>> {
+        let above: BTreeSet<Vec<u8>> =
+            outside.keys().flat_map(|path| folders_above(path)).map(<[u8]>::to_vec).collect();
+        let is_within = |path: &[u8], folder: &[u8]| path == folder || is_below(path, folder);
+        let is_empty = |folder: &Vec<u8>| {
+            let mut others = self.folders.iter().filter(|other| is_below(other, folder));
+            !self.holding.iter().any(|holding| is_within(holding, folder))
+                && others.all(|other| above.contains(other))
+        };
+        above.iter().filter(|folder| is_empty(folder)).cloned().collect()
+    }
+}
+
+/// The folders above a path, the outermost first.
+fn folders_above(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    slashes.filter_map(|(at, _)| path.get(..at))
 }
 
 /// Whether `path` lies below `folder`.
@@ -154,6 +183,8 @@ pub struct Layout {
     pub links: Vec<(Vec<u8>, Vec<u8>)>,
     /// Files that go to where they were, outside.
     pub outside: BTreeMap<Vec<u8>, PathBuf>,
+    /// Folders that the backup made for such files alone: they stay away.
+    pub left_behind: BTreeSet<Vec<u8>>,
     /// Files that were outside and go into the data directory.
     pub taken_in: Vec<Vec<u8>>,
 }
@@ -180,6 +211,7 @@ impl Layout {
             roots: Vec::new(),
             links: Vec::new(),
             outside: BTreeMap::new(),
+            left_behind: BTreeSet::new(),
             taken_in: Vec::new(),
         };
         let mut add: Vec<String> = Vec::new();
@@ -206,6 +238,7 @@ impl Layout {
                 Locations::AsTold => layout.taken_in.push(path.clone()),
             }
         }
+        layout.left_behind = survey.only_for(&layout.outside);
         if add.is_empty() {
             layout.check_apart()?;
             return Ok(layout);
