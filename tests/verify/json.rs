@@ -146,6 +146,30 @@ fn golden(printed: &mut Printed) {
     printed.run("pgrecall backup --end-dead", run(&end), &[0]);
 }
 
+/// A repository is made, with and without encryption, and then known, by a file that lacks something.
+fn init(printed: &mut Printed, site: &Site, cluster: &Cluster) {
+    for encryption in ["aes-256-gcm", "none"] {
+        let folder = site.scratch().dir(encryption);
+        let (repository, config) = (folder.join("repository"), folder.join("pgrecall.toml"));
+        let init = || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_pgrecall"));
+            command.env_clear().env("PGRECALL_CONFIG", &config);
+            command.args(["init", "--cluster", "main", "--encryption", encryption]);
+            command.arg("--repo").arg(format!("file://{}", repository.display()));
+            command.arg("--pgdata").arg(cluster.data_dir());
+            command
+        };
+        let made = printed.run("pgrecall init", init(), &[0]);
+        assert_eq!((&made["how"], &made["config"]), (&"made".into(), &"written".into()));
+        let said = std::fs::read_to_string(&config).expect("the configuration");
+        let id = said.lines().find(|line| line.starts_with("id = ")).expect("it is pinned");
+        std::fs::write(&config, said.replacen(id, "", 1)).expect("it is written");
+        let known = printed.run("pgrecall init", init(), &[0]);
+        assert_eq!(known["config"], "lacking", "{known:#}");
+        assert!(text(&known["config_to_add"]).contains(id), "{known:#}");
+    }
+}
+
 fn settings(printed: &mut Printed, site: &Site, cluster: &Cluster) {
     let mut command = on(site, cluster, &["config", "--log-level", "debug"]);
     command.env("PGRECALL_WAL_FETCH_TIMEOUT", "1min");
@@ -178,6 +202,7 @@ fn every_member_of_every_json_is_documented_and_the_other_way_round() {
     printed.run(heading, on(&site, &standby, &["expire", "--keep-last", "2"]), &[0]);
     keys(&mut printed, &site, &standby);
     golden(&mut printed);
+    init(&mut printed, &site, &standby);
     let wrong: Vec<String> = printed
         .0
         .iter()

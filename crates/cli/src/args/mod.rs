@@ -172,6 +172,8 @@ pub(crate) struct InitArgs {
     /// PEM certificates to trust in place of the system's
     #[arg(long, value_name = "FILE")]
     pub(crate) s3_ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 impl InitArgs {

@@ -13,6 +13,7 @@ use pgrecall_repo::names;
 use pgrecall_repo::random::SharedRandom;
 use pgrecall_repo::repository::{Created, KeyNote, Repository};
 use pgrecall_store::{Prefix, ProbeReport, RootPolicy, Store};
+use serde::Serialize;
 
 use crate::args::InitArgs;
 use crate::config::settings::{Encryption, Settings};
@@ -32,6 +33,9 @@ pub(crate) fn run(settings: &Settings, args: &InitArgs) -> Outcome<()> {
     let pgdata = cluster::pgdata(settings)?;
     let owner = Owner::other_than_root(&pgdata);
     let done = runtime::run(set_up(settings, args, &pgdata, owner))?;
+    if args.output.json {
+        return stdout::print_json(&report(settings, &done, &pgdata)?);
+    }
     tell(settings, &done, &pgdata)
 }
 
@@ -45,7 +49,8 @@ struct Done {
 }
 
 /// How the repository was come by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 enum How {
     Made,
     Joined,
@@ -276,6 +281,52 @@ fn others_key(settings: &Settings, args: &InitArgs) -> Outcome<Unlock> {
     ))
 }
 
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report {
+    url: String,
+    repository_id: String,
+    how: How,
+    encrypted: bool,
+    keys: usize,
+    key_file: Option<String>,
+    cluster: String,
+    system_identifier: String,
+    pgdata: String,
+    config_file: String,
+    config: &'static str,
+    config_to_add: Option<String>,
+    archive_command: String,
+    warnings: Vec<Warning>,
+}
+
+fn report(settings: &Settings, done: &Done, pgdata: &Path) -> Outcome<Report> {
+    let encrypted = settings.repository.encryption != Encryption::Clear;
+    let key_file = settings.repository.key_file.display().to_string();
+    let (config, config_to_add) = match &done.config {
+        Written::New => ("written", None),
+        Written::Unchanged => ("complete", None),
+        Written::ToAdd(lines) => ("lacking", Some(lines.clone())),
+    };
+    let setting = advice::archive_command(&program()?, &settings.resolved);
+    Ok(Report {
+        url: settings.repository_url()?.to_owned(),
+        repository_id: done.repository_id.clone(),
+        how: done.how,
+        encrypted,
+        keys: done.lives,
+        key_file: encrypted.then_some(key_file),
+        cluster: settings.cluster()?.name.to_string(),
+        system_identifier: done.system_identifier.to_string(),
+        pgdata: pgdata.display().to_string(),
+        config_file: settings.resolved.file.display().to_string(),
+        config,
+        config_to_add,
+        archive_command: setting,
+        warnings: warnings(settings, done, pgdata),
+    })
+}
+
 fn tell(settings: &Settings, done: &Done, pgdata: &Path) -> Outcome<()> {
     let colour = Colour::of_stdout();
     let url = settings.repository_url()?;
@@ -313,43 +364,71 @@ fn tell(settings: &Settings, done: &Done, pgdata: &Path) -> Outcome<()> {
     text.push('\n');
     text.push_str(&advice::next_steps(&program()?, &settings.resolved));
     text.push('\n');
-    text.push_str(&warnings(settings, done, pgdata, colour));
+    if settings.repository.encryption != Encryption::Clear && done.lives > 1 {
+        text.push_str(&format!(
+            "This host's key is {}; {} keys open the repository (pgrecall key list).\n",
+            settings.repository.key_file.display(),
+            done.lives
+        ));
+    }
+    for warning in warnings(settings, done, pgdata) {
+        text.push_str(&warning.tell(settings, colour));
+    }
     stdout::print(&text)
 }
 
 /// What has to be said loudly.
-fn warnings(settings: &Settings, done: &Done, pgdata: &Path, colour: Colour) -> String {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Warning {
+    NotEncrypted,
+    OnlyKey,
+    SameDisk,
+    NoS3Credentials,
+}
+
+fn warnings(settings: &Settings, done: &Done, pgdata: &Path) -> Vec<Warning> {
     let repository = &settings.repository;
-    let mut text = String::new();
+    let mut warnings = Vec::new();
     if repository.encryption == Encryption::Clear {
-        text.push_str(&colour.paint(
-            Paint::Bad,
-            "NOT ENCRYPTED. Whoever can read the store can read the whole database, passwords in it \
-             included, and\ncan change a backup unseen.\n",
-        ));
+        warnings.push(Warning::NotEncrypted);
     } else if done.lives <= 1 {
-        text.push_str(&colour.paint(Paint::Warning, &advice::about_the_key(&repository.key_file)));
-    } else {
-        text.push_str(&format!(
-            "This host's key is {}; {} keys open the repository (pgrecall key list).\n",
-            repository.key_file.display(),
-            done.lives
-        ));
+        warnings.push(Warning::OnlyKey);
     }
     let url = repository.url.as_deref().unwrap_or_default();
     let folder: Option<PathBuf> = place::folder(url);
     if folder.is_some_and(|folder| place::on_one_disk(&folder, pgdata)) {
-        let warning = "\nThe repository lies on the same disk as the data directory: when that disk dies, both are gone.\n";
-        text.push_str(&colour.paint(Paint::Warning, warning));
+        warnings.push(Warning::SameDisk);
     }
     if url.starts_with("s3:") && repository.s3.access_key_id.is_none() {
-        text.push_str(
-            "\nS3 credentials are not in the configuration. PostgreSQL calls the archive_command with \
-             its own environment:\nmake sure that its user finds them there (~/.aws/credentials, or \
-             an instance role).\n",
-        );
+        warnings.push(Warning::NoS3Credentials);
     }
-    text
+    warnings
+}
+
+impl Warning {
+    fn tell(self, settings: &Settings, colour: Colour) -> String {
+        match self {
+            Self::NotEncrypted => colour.paint(
+                Paint::Bad,
+                "NOT ENCRYPTED. Whoever can read the store can read the whole database, passwords \
+                 in it included, and\ncan change a backup unseen.\n",
+            ),
+            Self::OnlyKey => colour
+                .paint(Paint::Warning, &advice::about_the_key(&settings.repository.key_file)),
+            Self::SameDisk => colour.paint(
+                Paint::Warning,
+                "\nThe repository lies on the same disk as the data directory: when that disk dies, \
+                 both are gone.\n",
+            ),
+            Self::NoS3Credentials => {
+                "\nS3 credentials are not in the configuration. PostgreSQL calls the archive_command \
+                 with its own environment:\nmake sure that its user finds them there \
+                 (~/.aws/credentials, or an instance role).\n"
+                    .into()
+            }
+        }
+    }
 }
 
 fn program() -> Outcome<PathBuf> {
