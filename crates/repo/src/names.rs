@@ -221,15 +221,7 @@ pub fn all_intents(domain: &Name) -> Prefix {
 /// The cluster and backup of an intent by its name; nothing for its `.start`.
 #[must_use]
 pub fn intent_of(domain: &Name, name: &Key) -> Option<(ClusterRef, BackupId)> {
-    let rest = name.strip_prefix(&all_intents(domain))?;
-    let mut parts = rest.split('/');
-    let (cluster, lineage, id) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() {
-        return None;
-    }
-    let cluster = cluster.parse().ok()?;
-    let at = ClusterRef { domain: domain.clone(), cluster, lineage: lineage.to_owned() };
-    Some((at, id.parse().ok()?))
+    backup_below(domain, &all_intents(domain), name)
 }
 
 /// `domains/<domain>/index/<id>`.
@@ -277,7 +269,12 @@ pub fn manifests(domain: &Name) -> Prefix {
 /// The cluster and backup of a manifest by its name.
 #[must_use]
 pub fn manifest_of(domain: &Name, name: &Key) -> Option<(ClusterRef, BackupId)> {
-    let rest = name.strip_prefix(&manifests(domain))?;
+    backup_below(domain, &manifests(domain), name)
+}
+
+/// Reads `<cluster>/<system-id>/<backup-id>` below a folder of the domain.
+fn backup_below(domain: &Name, folder: &Prefix, name: &Key) -> Option<(ClusterRef, BackupId)> {
+    let rest = name.strip_prefix(folder)?;
     let mut parts = rest.split('/');
     let (cluster, lineage, id) = (parts.next()?, parts.next()?, parts.next()?);
     if parts.next().is_some() {
