@@ -1,14 +1,17 @@
 //! Making a repository, opening one, and the keys that open it.
 
+mod key_log;
+mod unlock;
+
 use std::sync::Arc;
 
 use pgrecall_store::{Put, Store};
 
 use crate::error::{FormatError, RepoError};
-use crate::format::document::{DomainKeysDocument, KeyLog, LivingKey};
+use crate::format::document::DomainKeysDocument;
 use crate::format::header::Kind;
 use crate::format::root::{ROOT_BYTES_MAX, Root, RootSuite};
-use crate::format::wrap::{WRAP_BYTES_MAX, Wrap, WrapMethod};
+use crate::format::wrap::WRAP_BYTES_MAX;
 use crate::id::{KeyId, RepositoryId};
 use crate::keys::{Keys, RepositoryKey, Rotation, Unlock, first_domain_keys, next_domain_keys};
 use crate::names::{self, Name};
@@ -132,7 +135,7 @@ impl Repository {
         let (key, opened_by) = match root.suite {
             RootSuite::None => (RepositoryKey::clear(root.id), None),
             RootSuite::Aes256Gcm => {
-                let (key, id) = unlock(&store, &options, &root, &root_bytes).await?;
+                let (key, id) = unlock::open(&store, &options, &root, &root_bytes).await?;
                 (key, Some(id))
             }
         };
@@ -164,7 +167,7 @@ impl Repository {
         let (key, opened_by) = match options.suite {
             RootSuite::None => (RepositoryKey::clear(id), None),
             RootSuite::Aes256Gcm => {
-                let key_id = key_id_of(&options.unlock, &options.random);
+                let key_id = key_log::key_id_of(&options.unlock, &options.random);
                 (RepositoryKey::random(&options.random), Some(key_id))
             }
         };
@@ -287,188 +290,6 @@ impl Repository {
         }
     }
 
-    /// The keys that open the repository, with the number of the log entry that says so.
-    ///
-    /// # Errors
-    /// When the log cannot be read.
-    pub async fn key_log(&self) -> Result<(u64, KeyLog), RepoError> {
-        let log = names::key_log();
-        if let Some(newest) = self.sealed.newest(Kind::KeyLog, &log).await? {
-            return Ok(newest);
-        }
-        // `init` may have died between the root and the log: the root names the one key that was.
-        let living = match self.root.first_key {
-            Some(id) => vec![self.living(&self.wrap(id).await?)],
-            None => vec![],
-        };
-        let first = KeyLog { living, change: "the repository was made".into() };
-        self.sealed.put(Kind::KeyLog, &log.entry(0), &first).await?;
-        let newest = self.sealed.newest(Kind::KeyLog, &log).await?;
-        newest.ok_or_else(|| RepoError::NoRepository { url: self.store.url() })
-    }
-
-    /// Adds a key: its wrap first, then the log's next entry.
-    ///
-    /// # Errors
-    /// When the repository is in the clear, the log has ever named the key, another host changed
-    /// the keys at the same time, or the store fails.
-    pub async fn add_key(&self, unlock: &Unlock, note: &KeyNote) -> Result<KeyId, RepoError> {
-        let id = key_id_of(unlock, &self.options.random);
-        self.require_new(id).await?;
-        let wrap = self.put_wrap(id, unlock, note).await?;
-        let living = self.living(&wrap);
-        let change = format!("added {id} ({})", note.label);
-        self.change_keys(change, async |log| {
-            self.require_new(id).await?;
-            log.living.push(living.clone());
-            Ok(())
-        })
-        .await?;
-        Ok(id)
-    }
-
-    /// A key that was removed never comes back: the delete of its wrap may still be on its way.
-    async fn require_new(&self, id: KeyId) -> Result<(), RepoError> {
-        let log = names::key_log();
-        for object in self.sealed.list(log.prefix()).await? {
-            if log.number(&object.key).is_none() {
-                continue;
-            }
-            let entry: KeyLog = self.sealed.get(Kind::KeyLog, &object.key).await?;
-            if entry.living.iter().any(|key| key.id == id) {
-                return Err(RepoError::Invalid {
-                    what: format!("key {id}"),
-                    reason: "the repository knows it, or knew it once: make a new one".into(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes a key, while another one has been opened and tested: the one that `proof` opens.
-    ///
-    /// # Errors
-    /// When the key is unknown, or is the only one that is known to work.
-    pub async fn remove_key(&self, id: KeyId, proof: &Unlock) -> Result<(), RepoError> {
-        let tested = self.test_key(proof).await?;
-        let invalid = |reason: String| RepoError::Invalid { what: format!("key {id}"), reason };
-        if tested == id {
-            let reason = "it is the key that this very command opened the repository with: use \
-                          another one to remove it, so that one is known to work"
-                .to_owned();
-            return Err(invalid(reason));
-        }
-        self.change_keys(format!("removed {id}"), async |log| {
-            if !log.living.iter().any(|key| key.id == tested) {
-                return Err(invalid(format!("the key {tested} was removed at this moment")));
-            }
-            let before = log.living.len();
-            log.living.retain(|key| key.id != id);
-            if log.living.len() == before {
-                return Err(invalid("the repository has no such key".into()));
-            }
-            Ok(())
-        })
-        .await?;
-        // The wrap opens nothing any more by our own rule; without it, by nobody's.
-        Ok(self.store.delete(&names::wrap(id)).await?)
-    }
-
-    async fn test_key(&self, unlock: &Unlock) -> Result<KeyId, RepoError> {
-        let mut options = self.options.clone();
-        options.unlock = unlock.clone();
-        options.cache = None;
-        let (key, id) = self::unlock(&self.store, &options, &self.root, &self.root_bytes).await?;
-        if key != self.key {
-            return Err(wrong_key(&self.store, unlock, "it opens another repository key"));
-        }
-        Ok(id)
-    }
-
-    async fn change_keys(
-        &self,
-        change: String,
-        edit: impl AsyncFn(&mut KeyLog) -> Result<(), RepoError>,
-    ) -> Result<(), RepoError> {
-        for _ in 0..16 {
-            let (number, mut log) = self.key_log().await?;
-            edit(&mut log).await?;
-            log.change.clone_from(&change);
-            let entry = names::key_log().entry(number + 1);
-            if self.sealed.put(Kind::KeyLog, &entry, &log).await? == Stored::Mine {
-                return Ok(());
-            }
-        }
-        Err(RepoError::Invalid {
-            what: "the key log".into(),
-            reason: "other hosts keep changing it; try again".into(),
-        })
-    }
-
-    async fn put_wrap(
-        &self,
-        id: KeyId,
-        unlock: &Unlock,
-        note: &KeyNote,
-    ) -> Result<Wrap, RepoError> {
-        let method = match unlock {
-            Unlock::KeyFile(_) => WrapMethod::KeyFile,
-            Unlock::Passphrase(_) => WrapMethod::PASSPHRASE,
-            Unlock::Nothing => {
-                return Err(RepoError::Invalid {
-                    what: "the repository".into(),
-                    reason: "an encrypted one needs a key file or a passphrase".into(),
-                });
-            }
-        };
-        let outline = Wrap::outline(id, note.label.clone(), note.now.clone(), method);
-        let wrap = self.key.wrap(unlock, outline, &self.root_bytes, &self.options.random)?;
-        let name = names::wrap(id);
-        match self.store.put_if_absent(&name, wrap.encode().into()).await {
-            Put::Created => Ok(wrap),
-            // The wrap has a random salt, so it cannot be compared; opening it is the proof.
-            Put::Exists => {
-                match RepositoryKey::unwrap(&self.wrap(id).await?, unlock, &self.root_bytes)? {
-                    Some(key) if key == self.key => self.wrap(id).await,
-                    _ => Err(RepoError::Invalid {
-                        what: format!("key {id}"),
-                        reason: "the store holds another wrap under its id".into(),
-                    }),
-                }
-            }
-            Put::Unknown(source) => Err(RepoError::Unknown { object: name.to_string(), source }),
-        }
-    }
-
-    async fn wrap(&self, id: KeyId) -> Result<Wrap, RepoError> {
-        let name = names::wrap(id);
-        let bytes = self.store.get(&name, WRAP_BYTES_MAX).await?;
-        Wrap::decode(&bytes).map_err(|error| RepoError::format(&name, error))
-    }
-
-    fn living(&self, wrap: &Wrap) -> LivingKey {
-        LivingKey {
-            id: wrap.id,
-            label: wrap.label.clone(),
-            method: wrap.method.name().into(),
-            added: wrap.added.clone(),
-        }
-    }
-
-    async fn require_living(&self) -> Result<(), RepoError> {
-        // With a cache, the caller has chosen speed: a removed key is noticed by every other
-        // command, and what it may still do is push.
-        let Some(id) = self.opened_by.filter(|_| self.options.cache.is_none()) else {
-            return Ok(());
-        };
-        let (number, log) = self.key_log().await?;
-        if log.living.iter().any(|key| key.id == id) {
-            return Ok(());
-        }
-        let reason = format!("the key log's entry {number} does not name it: it was removed");
-        Err(wrong_key(&self.store, &self.options.unlock, &reason))
-    }
-
     fn with_epochs(
         &self,
         name: &Name,
@@ -536,108 +357,4 @@ async fn existing_root(store: &Arc<dyn Store>) -> Result<Option<Root>, RepoError
         Err(error) if error.kind() == pgrecall_store::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-fn key_id_of(unlock: &Unlock, random: &SharedRandom) -> KeyId {
-    match unlock {
-        Unlock::KeyFile(file) => file.id,
-        Unlock::Passphrase(_) | Unlock::Nothing => KeyId::random(random),
-    }
-}
-
-/// Passphrase wraps that are tried before giving up: each costs 64 MiB and a good part of a second.
-const PASSPHRASE_TRIES_MAX: usize = 16;
-
-async fn unlock(
-    store: &Arc<dyn Store>,
-    options: &OpenOptions,
-    root: &Root,
-    root_bytes: &[u8],
-) -> Result<(RepositoryKey, KeyId), RepoError> {
-    match &options.unlock {
-        Unlock::KeyFile(file) => {
-            let wrap = key_file_wrap(store, options, root, file.id).await?;
-            match RepositoryKey::unwrap(&wrap, &options.unlock, root_bytes)? {
-                Some(key) => Ok((key, file.id)),
-                None => {
-                    let reason = format!(
-                        "it does not open {}: one of these two and {} is not what it was",
-                        names::wrap(file.id),
-                        names::root()
-                    );
-                    Err(wrong_key(store, &options.unlock, &reason))
-                }
-            }
-        }
-        Unlock::Passphrase(_) => passphrase_key(store, options, root_bytes).await,
-        Unlock::Nothing => {
-            let reason = "the repository is encrypted, and neither a key file nor a passphrase \
-                          is configured";
-            Err(wrong_key(store, &options.unlock, reason))
-        }
-    }
-}
-
-async fn key_file_wrap(
-    store: &Arc<dyn Store>,
-    options: &OpenOptions,
-    root: &Root,
-    id: KeyId,
-) -> Result<Wrap, RepoError> {
-    let name = names::wrap(id);
-    let cached = options.cache.as_ref().and_then(|cache| cache.get(root.id, name.as_str()));
-    if let Some(wrap) = cached.and_then(|bytes| Wrap::decode(&bytes).ok()) {
-        return Ok(wrap);
-    }
-    let bytes = match store.get(&name, WRAP_BYTES_MAX).await {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == pgrecall_store::ErrorKind::NotFound => {
-            let reason = "the repository does not know this key (was it removed, or is it another \
-                          repository's?)";
-            return Err(wrong_key(store, &options.unlock, reason));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if let Some(cache) = &options.cache {
-        cache.put(root.id, name.as_str(), &bytes);
-    }
-    Wrap::decode(&bytes).map_err(|error| RepoError::format(&name, error))
-}
-
-async fn passphrase_key(
-    store: &Arc<dyn Store>,
-    options: &OpenOptions,
-    root_bytes: &[u8],
-) -> Result<(RepositoryKey, KeyId), RepoError> {
-    use futures::TryStreamExt;
-    let listed: Vec<_> = store.list(&names::wraps()).try_collect().await?;
-    let mut tried = 0;
-    for object in listed {
-        let Ok(id) = object.key.file_name().parse::<KeyId>() else { continue };
-        let bytes = store.get(&names::wrap(id), WRAP_BYTES_MAX).await?;
-        let Ok(wrap) = Wrap::decode(&bytes) else { continue };
-        let counts = wrap.id == id && matches!(wrap.method, WrapMethod::Passphrase { .. });
-        if !counts || tried >= PASSPHRASE_TRIES_MAX {
-            continue;
-        }
-        tried += 1;
-        if let Some(key) = RepositoryKey::unwrap(&wrap, &options.unlock, root_bytes)? {
-            return Ok((key, id));
-        }
-    }
-    let reason = format!(
-        "{tried} keys of the repository are passphrases, and it is none of them, unless {}, which \
-         they are bound to, was changed",
-        names::root()
-    );
-    Err(wrong_key(store, &options.unlock, &reason))
-}
-
-fn wrong_key(store: &Arc<dyn Store>, unlock: &Unlock, reason: &str) -> RepoError {
-    let key = match unlock {
-        Unlock::KeyFile(file) => format!("the key file (key {})", file.id),
-        Unlock::Passphrase(_) => "the passphrase".into(),
-        Unlock::Nothing => "no key".into(),
-    };
-    RepoError::WrongKey { key, url: store.url(), reason: reason.into() }
 }

@@ -1,0 +1,206 @@
+//! The keys that open a repository: added, removed, and told by the log that counts.
+
+use pgrecall_store::Put;
+
+use super::unlock::{open, wrong_key};
+use super::{KeyNote, Repository};
+use crate::error::RepoError;
+use crate::format::document::{KeyLog, LivingKey};
+use crate::format::header::Kind;
+use crate::format::wrap::{WRAP_BYTES_MAX, Wrap, WrapMethod};
+use crate::id::KeyId;
+use crate::keys::{RepositoryKey, Unlock};
+use crate::names;
+use crate::random::SharedRandom;
+use crate::sealed_store::Stored;
+
+impl Repository {
+    /// The keys that open the repository, with the number of the log entry that says so.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub async fn key_log(&self) -> Result<(u64, KeyLog), RepoError> {
+        let log = names::key_log();
+        if let Some(newest) = self.sealed.newest(Kind::KeyLog, &log).await? {
+            return Ok(newest);
+        }
+        // `init` may have died between the root and the log: the root names the one key that was.
+        let living = match self.root.first_key {
+            Some(id) => vec![self.living(&self.wrap(id).await?)],
+            None => vec![],
+        };
+        let first = KeyLog { living, change: "the repository was made".into() };
+        self.sealed.put(Kind::KeyLog, &log.entry(0), &first).await?;
+        let newest = self.sealed.newest(Kind::KeyLog, &log).await?;
+        newest.ok_or_else(|| RepoError::NoRepository { url: self.store.url() })
+    }
+
+    /// Adds a key: its wrap first, then the log's next entry.
+    ///
+    /// # Errors
+    /// When the repository is in the clear, the log has ever named the key, another host changed
+    /// the keys at the same time, or the store fails.
+    pub async fn add_key(&self, unlock: &Unlock, note: &KeyNote) -> Result<KeyId, RepoError> {
+        let id = key_id_of(unlock, &self.options.random);
+        self.require_new(id).await?;
+        let wrap = self.put_wrap(id, unlock, note).await?;
+        let living = self.living(&wrap);
+        let change = format!("added {id} ({})", note.label);
+        self.change_keys(change, async |log| {
+            self.require_new(id).await?;
+            log.living.push(living.clone());
+            Ok(())
+        })
+        .await?;
+        Ok(id)
+    }
+
+    /// A key that was removed never comes back: the delete of its wrap may still be on its way.
+    async fn require_new(&self, id: KeyId) -> Result<(), RepoError> {
+        let log = names::key_log();
+        for object in self.sealed.list(log.prefix()).await? {
+            if log.number(&object.key).is_none() {
+                continue;
+            }
+            let entry: KeyLog = self.sealed.get(Kind::KeyLog, &object.key).await?;
+            if entry.living.iter().any(|key| key.id == id) {
+                return Err(RepoError::Invalid {
+                    what: format!("key {id}"),
+                    reason: "the repository knows it, or knew it once: make a new one".into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a key, while another one has been opened and tested: the one that `proof` opens.
+    ///
+    /// # Errors
+    /// When the key is unknown, or is the only one that is known to work.
+    pub async fn remove_key(&self, id: KeyId, proof: &Unlock) -> Result<(), RepoError> {
+        let tested = self.test_key(proof).await?;
+        let invalid = |reason: String| RepoError::Invalid { what: format!("key {id}"), reason };
+        if tested == id {
+            let reason = "it is the key that this very command opened the repository with: use \
+                          another one to remove it, so that one is known to work"
+                .to_owned();
+            return Err(invalid(reason));
+        }
+        self.change_keys(format!("removed {id}"), async |log| {
+            if !log.living.iter().any(|key| key.id == tested) {
+                return Err(invalid(format!("the key {tested} was removed at this moment")));
+            }
+            let before = log.living.len();
+            log.living.retain(|key| key.id != id);
+            if log.living.len() == before {
+                return Err(invalid("the repository has no such key".into()));
+            }
+            Ok(())
+        })
+        .await?;
+        // The wrap opens nothing any more by our own rule; without it, by nobody's.
+        Ok(self.store.delete(&names::wrap(id)).await?)
+    }
+
+    async fn test_key(&self, unlock: &Unlock) -> Result<KeyId, RepoError> {
+        let mut options = self.options.clone();
+        options.unlock = unlock.clone();
+        options.cache = None;
+        let (key, id) = open(&self.store, &options, &self.root, &self.root_bytes).await?;
+        if key != self.key {
+            return Err(wrong_key(&self.store, unlock, "it opens another repository key"));
+        }
+        Ok(id)
+    }
+
+    async fn change_keys(
+        &self,
+        change: String,
+        edit: impl AsyncFn(&mut KeyLog) -> Result<(), RepoError>,
+    ) -> Result<(), RepoError> {
+        for _ in 0..16 {
+            let (number, mut log) = self.key_log().await?;
+            edit(&mut log).await?;
+            log.change.clone_from(&change);
+            let entry = names::key_log().entry(number + 1);
+            if self.sealed.put(Kind::KeyLog, &entry, &log).await? == Stored::Mine {
+                return Ok(());
+            }
+        }
+        Err(RepoError::Invalid {
+            what: "the key log".into(),
+            reason: "other hosts keep changing it; try again".into(),
+        })
+    }
+
+    pub(super) async fn put_wrap(
+        &self,
+        id: KeyId,
+        unlock: &Unlock,
+        note: &KeyNote,
+    ) -> Result<Wrap, RepoError> {
+        let method = match unlock {
+            Unlock::KeyFile(_) => WrapMethod::KeyFile,
+            Unlock::Passphrase(_) => WrapMethod::PASSPHRASE,
+            Unlock::Nothing => {
+                return Err(RepoError::Invalid {
+                    what: "the repository".into(),
+                    reason: "an encrypted one needs a key file or a passphrase".into(),
+                });
+            }
+        };
+        let outline = Wrap::outline(id, note.label.clone(), note.now.clone(), method);
+        let wrap = self.key.wrap(unlock, outline, &self.root_bytes, &self.options.random)?;
+        let name = names::wrap(id);
+        match self.store.put_if_absent(&name, wrap.encode().into()).await {
+            Put::Created => Ok(wrap),
+            // The wrap has a random salt, so it cannot be compared; opening it is the proof.
+            Put::Exists => {
+                match RepositoryKey::unwrap(&self.wrap(id).await?, unlock, &self.root_bytes)? {
+                    Some(key) if key == self.key => self.wrap(id).await,
+                    _ => Err(RepoError::Invalid {
+                        what: format!("key {id}"),
+                        reason: "the store holds another wrap under its id".into(),
+                    }),
+                }
+            }
+            Put::Unknown(source) => Err(RepoError::Unknown { object: name.to_string(), source }),
+        }
+    }
+
+    async fn wrap(&self, id: KeyId) -> Result<Wrap, RepoError> {
+        let name = names::wrap(id);
+        let bytes = self.store.get(&name, WRAP_BYTES_MAX).await?;
+        Wrap::decode(&bytes).map_err(|error| RepoError::format(&name, error))
+    }
+
+    pub(super) fn living(&self, wrap: &Wrap) -> LivingKey {
+        LivingKey {
+            id: wrap.id,
+            label: wrap.label.clone(),
+            method: wrap.method.name().into(),
+            added: wrap.added.clone(),
+        }
+    }
+
+    pub(super) async fn require_living(&self) -> Result<(), RepoError> {
+        // With a cache, the caller has chosen speed: a removed key is noticed by every other
+        // command, and what it may still do is push.
+        let Some(id) = self.opened_by.filter(|_| self.options.cache.is_none()) else {
+            return Ok(());
+        };
+        let (number, log) = self.key_log().await?;
+        if log.living.iter().any(|key| key.id == id) {
+            return Ok(());
+        }
+        let reason = format!("the key log's entry {number} does not name it: it was removed");
+        Err(wrong_key(&self.store, &self.options.unlock, &reason))
+    }
+}
+
+pub(super) fn key_id_of(unlock: &Unlock, random: &SharedRandom) -> KeyId {
+    match unlock {
+        Unlock::KeyFile(file) => file.id,
+        Unlock::Passphrase(_) | Unlock::Nothing => KeyId::random(random),
+    }
+}
