@@ -18,16 +18,14 @@ use pgrecall_engine::retention::rules::{KeepRules, Reason};
 use pgrecall_engine::retention::wal::WalCut;
 use pgrecall_pgformat::TimelineId;
 use pgrecall_pgformat::control::{ControlFile, DataChecksums};
-use pgrecall_repo::backup::{BackupNote, BackupSession};
+use pgrecall_repo::backup::BackupSession;
 use pgrecall_repo::format::document::{Manifest, TableChunk};
-use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::id::{BackupId, ChunkId};
-use pgrecall_repo::keys::{KeyFile, Unlock};
 use pgrecall_repo::names;
-use pgrecall_repo::random::SharedRandom;
-use pgrecall_repo::repository::{Created, KeyNote, OpenOptions, Repository};
+use pgrecall_repo::repository::Repository;
 use pgrecall_repo::sealed_store::SealedStore;
-use pgrecall_store::{Key, MemoryStore, Put, Store};
+use pgrecall_store::{Key, Put, Store};
+use pgrecall_testkit::repositories::{self, InMemory};
 use pgrecall_testkit::stores::{Calls, FailNth, Hooked, Lasting};
 
 /// The clock stands still at the end of November.
@@ -52,21 +50,9 @@ struct Bench {
 impl Bench {
     /// A cluster with segments 1 to 20 of a mebibyte each.
     async fn new() -> Self {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let random = SharedRandom::system();
-        let options = OpenOptions {
-            id: None,
-            suite: RootSuite::Aes256Gcm,
-            fingerprint: None,
-            unlock: Unlock::KeyFile(KeyFile::random(&random)),
-            random,
-            cache: None,
-        };
-        let note = KeyNote { label: "db1".into(), now: "2026-11-22T00:00:00Z".into() };
-        let made = Repository::create(store.clone(), options, &note).await.unwrap();
-        let Created::New(repository) = made else { panic!("the store is empty") };
+        let InMemory { store, repository, .. } = InMemory::create().await;
         let cluster = register(&repository, 7).await;
-        let bench = Self { store, repository: *repository, cluster };
+        let bench = Self { store, repository, cluster };
         for number in 1..=20 {
             bench.put(&segment(number)).await;
         }
@@ -168,13 +154,7 @@ fn manifest(cluster: &ClusterStore, session: &BackupSession, number: u64, ended:
 }
 
 async fn begin(cluster: &ClusterStore) -> BackupSession {
-    let note = BackupNote {
-        host: "db1".into(),
-        process: 1,
-        incarnation: String::new(),
-        began: "2026-11-22T00:00:00Z".into(),
-    };
-    BackupSession::begin(cluster.sealed.clone(), cluster.at.clone(), &note).await.unwrap()
+    repositories::begin(&cluster.sealed, &cluster.at).await
 }
 
 /// Backups in segments 3, 8, 12 and 16, the first in October.

@@ -6,35 +6,30 @@ use std::sync::Arc;
 
 use pgrecall_engine::archive::trailer::{self, Trailer};
 use pgrecall_engine::cancel::Cancel;
-use pgrecall_engine::catalog;
 use pgrecall_engine::clock::Clock;
 use pgrecall_engine::cluster::{ClusterFacts, ClusterStore};
 use pgrecall_engine::progress::Progress;
 use pgrecall_engine::verify::finding::{Severity, VerifyReport};
 use pgrecall_engine::verify::{Depth, VerifyOptions, verify};
-use pgrecall_engine::wal_place;
+use pgrecall_engine::{catalog, wal_place};
 use pgrecall_pgformat::control::ControlFile;
 use pgrecall_pgformat::segment::ArchiveNameKind;
 use pgrecall_pgformat::segment_digest::digest_segment;
 use pgrecall_pgformat::segment_summary::{HeadExtent, SegmentHead, SegmentSummary};
 use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, TimelineId};
-use pgrecall_repo::archive;
-use pgrecall_repo::backup::{BackupNote, BackupSession, Claim};
+use pgrecall_repo::backup::Claim;
 use pgrecall_repo::codec::Level;
 use pgrecall_repo::format::document::{Manifest, TableChunk};
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::format::map::{Extent, FileMap, HashChunk, HashSource, MapChunk, Source};
-use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::format::table::{self, Entry, EntryKind, Piece, PieceMap, RelativePath};
 use pgrecall_repo::id::{BackupId, ChunkId};
 use pgrecall_repo::index::{self, Purpose};
-use pgrecall_repo::keys::{KeyFile, Unlock};
-use pgrecall_repo::names;
 use pgrecall_repo::object::{self, Payload};
 use pgrecall_repo::pack::PackBuilder;
-use pgrecall_repo::random::SharedRandom;
-use pgrecall_repo::repository::{Created, KeyNote, OpenOptions, Repository};
-use pgrecall_store::{Key, MemoryStore, Put, Store};
+use pgrecall_repo::{archive, names};
+use pgrecall_store::{Key, Put, Store};
+use pgrecall_testkit::repositories::{InMemory, begin, begin_as};
 
 const SEGMENT: &str = "000000010000000000000008";
 const PAGE: usize = 8192;
@@ -52,21 +47,7 @@ fn fixture(name: &str) -> Vec<u8> {
 
 /// A repository in memory with a cluster, its segment and one backup.
 async fn made() -> Made {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-    let random = SharedRandom::system();
-    let options = OpenOptions {
-        id: None,
-        suite: RootSuite::Aes256Gcm,
-        fingerprint: None,
-        unlock: Unlock::KeyFile(KeyFile::random(&random)),
-        random,
-        cache: None,
-    };
-    let note = KeyNote { label: "db1".into(), now: "2026-11-22T00:00:00Z".into() };
-    let Created::New(repository) = Repository::create(store.clone(), options, &note).await.unwrap()
-    else {
-        panic!("the store is empty");
-    };
+    let InMemory { store, repository, .. } = InMemory::create().await;
     let control = ControlFile::decode(&fixture("pg_control")).unwrap();
     let (domain, name) = ("main".parse().unwrap(), "main".parse().unwrap());
     let facts = ClusterFacts::of(&control);
@@ -141,14 +122,7 @@ fn relation() -> Vec<u8> {
 }
 
 async fn push_backup(cluster: &ClusterStore) -> BackupId {
-    let note = BackupNote {
-        host: "db1".into(),
-        process: 1,
-        incarnation: String::new(),
-        began: "2026-11-22T00:00:00Z".into(),
-    };
-    let session =
-        BackupSession::begin(cluster.sealed.clone(), cluster.at.clone(), &note).await.unwrap();
+    let session = begin(&cluster.sealed, &cluster.at).await;
     let keys = cluster.sealed.keys().clone();
     let builder = |kind| PackBuilder::new(&cluster.sealed, cluster.domain(), kind).unwrap();
     let (mut data, mut meta) = (builder(Kind::DataPack), builder(Kind::MetaPack));
@@ -330,14 +304,7 @@ async fn a_rotten_chunk_is_found_by_reading_noted_and_stored_again() {
     assert_eq!(noted.len(), 1);
     // From now on looking is enough, and the next backup has to store it again.
     assert_damaged(&check(&made, Depth::Structure).await, "every stored copy");
-    let note = BackupNote {
-        host: "db1".into(),
-        process: 1,
-        incarnation: String::new(),
-        began: "2026-11-22T00:00:00Z".into(),
-    };
-    let (sealed, at) = (made.cluster.sealed.clone(), made.cluster.at.clone());
-    let session = BackupSession::begin(sealed, at, &note).await.unwrap();
+    let session = begin(&made.cluster.sealed, &made.cluster.at).await;
     let bytes = relation();
     let keys = made.cluster.sealed.keys();
     let mut pack =
@@ -563,15 +530,7 @@ async fn a_history_that_rots_is_damage() {
 #[tokio::test]
 async fn the_catalog_tells_backups_reach_wal_and_what_is_under_way() {
     let made = made().await;
-    let process = 4_000_000;
-    let note = BackupNote {
-        host: "db1".into(),
-        process,
-        incarnation: String::new(),
-        began: "2026-11-22T00:00:00Z".into(),
-    };
-    let (sealed, at) = (made.cluster.sealed.clone(), made.cluster.at.clone());
-    BackupSession::begin(sealed, at, &note).await.unwrap();
+    begin_as(&made.cluster.sealed, &made.cluster.at, 4_000_000).await;
     let read = catalog::read(&made.cluster, &Clock::system(), "db1").await.unwrap();
     let row = &read.backups[0];
     assert!(row.wal_complete && row.id == made.backup && row.bytes == 64 * PAGE as u64);

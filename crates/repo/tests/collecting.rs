@@ -2,29 +2,24 @@
 //! whatever is under way and wherever a collector dies.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
-use pgrecall_repo::backup::{BackupNote, BackupSession, Claim};
+use pgrecall_repo::backup::{BackupSession, Claim};
 use pgrecall_repo::codec::Level;
 use pgrecall_repo::expired::{ExpiredLog, remove_manifests};
 use pgrecall_repo::format::document::{Expired, Manifest, TableChunk};
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::format::map::{Extent, FileMap, HashSource, MapChunk, Source};
-use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::format::table::{self, Entry, EntryKind, Piece, PieceMap, RelativePath};
 use pgrecall_repo::gc::{
     Swept, live_chunks, merge_index, pack_uses, remove_remains, retire, rewrite, rounds, sweep,
 };
 use pgrecall_repo::id::{BackupId, ChunkId, PackId};
 use pgrecall_repo::index::{self, Index, Purpose};
-use pgrecall_repo::keys::{KeyFile, Unlock};
 use pgrecall_repo::names::{self, ClusterRef};
 use pgrecall_repo::pack::PackBuilder;
-use pgrecall_repo::random::SharedRandom;
-use pgrecall_repo::repository::{Created, KeyNote, OpenOptions, Repository};
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_repo::{RepoError, chunks, manifests};
-use pgrecall_store::{MemoryStore, Store};
+use pgrecall_testkit::repositories::{self, InMemory};
 use pgrecall_testkit::stores::{Calls, FailNth, Lasting};
 
 fn at() -> ClusterRef {
@@ -36,31 +31,12 @@ fn at() -> ClusterRef {
 }
 
 async fn domain() -> SealedStore {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-    let random = SharedRandom::system();
-    let options = OpenOptions {
-        id: None,
-        suite: RootSuite::Aes256Gcm,
-        fingerprint: None,
-        unlock: Unlock::KeyFile(KeyFile::random(&random)),
-        random,
-        cache: None,
-    };
-    let note = KeyNote { label: "db1".into(), now: "now".into() };
-    let Created::New(repository) = Repository::create(store, options, &note).await.unwrap() else {
-        panic!("the store is empty");
-    };
+    let InMemory { repository, .. } = InMemory::create().await;
     repository.domain(&at().domain).await.unwrap()
 }
 
 async fn begin(sealed: &SealedStore) -> BackupSession {
-    let note = BackupNote {
-        host: "db1".into(),
-        process: 1,
-        incarnation: String::new(),
-        began: "now".into(),
-    };
-    BackupSession::begin(sealed.clone(), at(), &note).await.unwrap()
+    repositories::begin(sealed, &at()).await
 }
 
 fn plain(number: u32) -> Vec<u8> {

@@ -1,10 +1,11 @@
 //! What tests stand on: real servers, a workload that remembers what was acknowledged, checks of
-//! a whole cluster, and stores that misbehave on purpose. Never published, never in the binary.
+//! a whole cluster, and repositories in memory, and stores that misbehave on purpose. Never published, never in the binary.
 
 pub mod cluster_check;
 pub mod commit_log;
 pub mod conformance;
 pub mod postgres;
+pub mod repositories;
 pub mod scripted_s3;
 pub mod seaweedfs;
 pub mod stores;

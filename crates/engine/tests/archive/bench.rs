@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgrecall_engine::EngineError;
 use pgrecall_engine::archive::access::{Access, DomainIs};
 use pgrecall_engine::archive::cache::HostCache;
 use pgrecall_engine::archive::data_directory::DataDirectory;
@@ -14,14 +13,12 @@ use pgrecall_engine::archive::patience::Patience;
 use pgrecall_engine::archive::push::{self, PushOutcome, PushRequest};
 use pgrecall_engine::clock::Clock;
 use pgrecall_engine::cluster::ClusterFacts;
-use pgrecall_engine::wal_place;
+use pgrecall_engine::{EngineError, wal_place};
 use pgrecall_pgformat::{ArchiveName, Major, SegmentSize};
 use pgrecall_repo::codec::Level;
-use pgrecall_repo::format::root::RootSuite;
-use pgrecall_repo::keys::{KeyFile, Unlock};
-use pgrecall_repo::random::SharedRandom;
-use pgrecall_repo::repository::{Created, KeyNote, OpenOptions, Repository};
-use pgrecall_store::{Key, MemoryStore, Store};
+use pgrecall_repo::repository::OpenOptions;
+use pgrecall_store::{Key, Store};
+use pgrecall_testkit::repositories::InMemory;
 
 pub(crate) const SYSTEM: u64 = 7_123_456_789_012_345_678;
 pub(crate) const FIRST: &str = "000000010000000000000001";
@@ -64,19 +61,7 @@ pub(crate) fn segment(system: u64, number: u64, seed: u8) -> Vec<u8> {
 
 impl Bench {
     pub(crate) async fn new() -> Self {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let unlock = Unlock::KeyFile(KeyFile::random(&SharedRandom::system()));
-        let mut options = OpenOptions {
-            id: None,
-            suite: RootSuite::Aes256Gcm,
-            fingerprint: None,
-            unlock,
-            random: SharedRandom::system(),
-            cache: None,
-        };
-        let note = KeyNote { label: "db1".into(), now: "2026-11-22T00:00:00Z".into() };
-        let made = Repository::create(store.clone(), options.clone(), &note).await.unwrap();
-        let Created::New(repository) = made else { panic!("an empty store") };
+        let InMemory { store, mut options, repository } = InMemory::create().await;
         options.id = Some(repository.root().id);
         options.fingerprint = Some(repository.fingerprint());
         Self { store, options, folder: tempfile::tempdir().unwrap() }
