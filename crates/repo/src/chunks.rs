@@ -226,7 +226,7 @@ pub async fn locate_all(
     wanted: &HashSet<ChunkId>,
 ) -> Result<Vec<(ChunkId, Location)>, RepoError> {
     let located = index.locate(sealed, wanted).await?;
-    match wanted.iter().find(|chunk| !located.contains_key(chunk)) {
+    match wanted.iter().filter(|chunk| !located.contains_key(chunk)).min() {
         None => Ok(located.into_iter().collect()),
         Some(chunk) => {
             let (chunk, domain) = (chunk.to_string(), domain.to_string());

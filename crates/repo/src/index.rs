@@ -295,7 +295,8 @@ impl Index {
     /// Reads the directories of packs that no index object names: what is left of an index object
     /// that was lost, or of a backup that died.
     async fn read_unindexed(&self, sealed: &SealedStore, rows: &Rows) -> Result<Rows, RepoError> {
-        let unnamed = self.packs.iter().filter(|(id, _)| !rows.names(id));
+        let mut unnamed: Vec<_> = self.packs.iter().filter(|(id, _)| !rows.names(id)).collect();
+        unnamed.sort_unstable_by_key(|(id, _)| **id);
         let mut directories = futures::stream::iter(unnamed)
             .map(|(id, (kind, _))| async move {
                 (

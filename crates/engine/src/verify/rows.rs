@@ -1,6 +1,6 @@
 //! Where every chunk of a domain is, in some 28 bytes a chunk, and which of them backups refer to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
@@ -75,7 +75,7 @@ impl Rows {
     ) -> Result<Self, EngineError> {
         let noted = index::read_damage(sealed, domain, Purpose::Read).await?;
         let mut rows = Self { noted, ..Self::default() };
-        let mut gone: HashMap<PackId, (IndexPack, u64)> = HashMap::new();
+        let mut gone: BTreeMap<PackId, (IndexPack, u64)> = BTreeMap::new();
         // Packs of listed manifests were there before these; those that come later are of backups
         // that are not looked at.
         let listed = index::list_packs(sealed, domain).await?;
@@ -107,7 +107,7 @@ impl Rows {
         &mut self,
         listed: &HashMap<PackId, u64>,
         object: &IndexObject,
-        gone: &mut HashMap<PackId, (IndexPack, u64)>,
+        gone: &mut BTreeMap<PackId, (IndexPack, u64)>,
     ) {
         for entry in &object.entries {
             let number = usize::try_from(entry.pack).unwrap_or(usize::MAX);
@@ -258,7 +258,7 @@ impl Rows {
 async fn report_gone(
     sealed: &SealedStore,
     domain: &Name,
-    gone: HashMap<PackId, (IndexPack, u64)>,
+    gone: BTreeMap<PackId, (IndexPack, u64)>,
     report: &mut VerifyReport,
 ) -> Result<(), EngineError> {
     if gone.is_empty() {

@@ -1,7 +1,7 @@
 //! Sweeping a round (S): once every backup on its list has ended, packs that no valid backup needs
 //! are deleted, and the others are no longer retired.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::backup::end_dead;
 use crate::error::RepoError;
@@ -146,7 +146,7 @@ async fn dead_packs(
     // S3, S4, S5, in this order.
     let marked = index::read_markers(sealed, domain).await?;
     let damaged = index::read_damage(sealed, domain, Purpose::Refer).await?;
-    let ours: HashSet<PackId> = retired.packs.iter().copied().collect();
+    let ours: BTreeSet<PackId> = retired.packs.iter().copied().collect();
     let needed = needed_of(sealed, domain, &ours, live).await?;
     let wanted: HashSet<Short> = needed.values().flatten().copied().collect();
     let mut copies: HashMap<Short, HashSet<(PackId, u64)>> = HashMap::new();
@@ -175,7 +175,7 @@ async fn dead_packs(
 async fn needed_of(
     sealed: &SealedStore,
     domain: &Name,
-    ours: &HashSet<PackId>,
+    ours: &BTreeSet<PackId>,
     live: &Live,
 ) -> Result<HashMap<PackId, HashSet<Short>>, RepoError> {
     let mut needed: HashMap<PackId, HashSet<Short>> = HashMap::new();
