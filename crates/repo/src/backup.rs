@@ -30,6 +30,7 @@ use crate::sealed_store::{SealedStore, Stored};
 
 use claims::Claims;
 pub use damage::report_damage;
+pub(crate) use ended::remove_lone_starts;
 pub use ended::{LiveIntent, end_dead, live_intents};
 
 /// Confirmed packs without an index object before one is put.

@@ -297,6 +297,13 @@ pub fn start(at: &ClusterRef, id: BackupId) -> Key {
     key(format!("domains/{}/intents/{}/{}/{id}.start", at.domain, at.cluster, at.lineage))
 }
 
+/// The cluster and backup of a `.start` by its name.
+#[must_use]
+pub fn start_of(domain: &Name, name: &Key) -> Option<(ClusterRef, BackupId)> {
+    let intent = Key::parse(name.as_str().strip_suffix(".start")?).ok()?;
+    intent_of(domain, &intent)
+}
+
 /// `domains/<domain>/intents/<cluster>/<system-id>/`.
 #[must_use]
 pub fn intents(at: &ClusterRef) -> Prefix {
@@ -398,6 +405,8 @@ mod tests {
         };
         let id = BackupId::from_bytes([6; 16]);
         assert_eq!(intent_of(&domain, &start(&at, id)), None);
+        assert_eq!(start_of(&domain, &start(&at, id)), Some((at.clone(), id)));
+        assert_eq!(start_of(&domain, &intent(&at, id)), None);
         assert_eq!(intent_of(&domain, &intent(&at, id)), Some((at, id)));
     }
 

@@ -261,6 +261,22 @@ async fn nothing_is_collected_by_what_does_not_read() {
 }
 
 #[tokio::test]
+async fn what_says_where_a_backup_starts_goes_after_its_intent() {
+    let sealed = domain().await;
+    let (ended, under_way) = (begin(&sealed).await, begin(&sealed).await);
+    for session in [&ended, &under_way] {
+        session.put_start("00000001".into(), "0/2000028".into()).await.unwrap();
+    }
+    // Whoever ended it has died between its two deletions.
+    sealed.store().delete(&names::intent(&at(), ended.id())).await.unwrap();
+    remove_remains(&sealed, &at().domain).await.unwrap();
+    let left = sealed.list(&names::all_intents(&at().domain)).await.unwrap();
+    let left: Vec<_> = left.into_iter().map(|object| object.key).collect();
+    let id = under_way.id();
+    assert_eq!(left, [names::intent(&at(), id), names::start(&at(), id)]);
+}
+
+#[tokio::test]
 async fn a_collector_that_dies_anywhere_is_followed_by_the_next() {
     let mut died = 0;
     for nth in 1.. {

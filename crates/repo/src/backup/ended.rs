@@ -5,7 +5,7 @@ use crate::format::document::{Intent, Start, Tombstone};
 use crate::format::header::Kind;
 use crate::id::BackupId;
 use crate::index::warn_unreadable;
-use crate::names::{self, ClusterRef};
+use crate::names::{self, ClusterRef, Name};
 use crate::sealed_store::{SealedStore, Stored};
 
 /// An intent that is in the store.
@@ -84,6 +84,30 @@ pub async fn end_dead(
         return Ok(false);
     }
     Ok(sealed.header(&name).await?.kind == Kind::Manifest)
+}
+
+/// Deletes what says where backups start whose intents are gone: it goes after the intent, and
+/// whoever was to delete it has died in between, or it has come late.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn remove_lone_starts(
+    sealed: &SealedStore,
+    domain: &Name,
+) -> Result<(), RepoError> {
+    for object in sealed.list(&names::all_intents(domain)).await? {
+        let Some((at, id)) = names::start_of(domain, &object.key) else { continue };
+        // An intent is there before its start is: gone now, it is gone for ever, while a listing
+        // may have come by before both were there.
+        match sealed.store().head(&names::intent(&at, id)).await {
+            Ok(_) => {}
+            Err(error) if error.kind() == pgrecall_store::ErrorKind::NotFound => {
+                sealed.store().delete(&object.key).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Deletes an intent that a manifest or a tombstone has ended, or a backup that never sent its

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::backup::end_dead;
+use crate::backup::{end_dead, remove_lone_starts};
 use crate::error::RepoError;
 use crate::format::document::{DamagedChunk, RetireVerdict, Retired};
 use crate::format::header::Kind;
@@ -78,7 +78,7 @@ pub async fn sweep(
     }
 }
 
-/// Lists and verdicts whose marker is gone (S12).
+/// Lists and verdicts whose marker is gone (S12), and what says where backups start that are gone.
 ///
 /// # Errors
 /// When the store fails.
@@ -88,7 +88,7 @@ pub async fn remove_remains(sealed: &SealedStore, domain: &Name) -> Result<(), R
             remove_parts(sealed, domain, round.id).await?;
         }
     }
-    Ok(())
+    remove_lone_starts(sealed, domain).await
 }
 
 async fn read_verdict(
