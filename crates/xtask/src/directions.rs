@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::tidy::Offence;
 
 /// What a workspace crate may depend on among its siblings.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("pgrecall-pgformat", &[]),
     ("pgrecall-store", &[]),
     ("pgrecall-repo", &["pgrecall-store"]),
@@ -38,6 +38,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
         ],
     ),
     ("pgrecall-model", &[]),
+    ("pgrecall-sim", &["pgrecall-engine", "pgrecall-pgformat", "pgrecall-repo", "pgrecall-store"]),
     ("pgrecall-xtask", &[]),
 ];
 

@@ -1,0 +1,139 @@
+//! Readers: a verification, and a restore as far as chunks go.
+
+use std::collections::{BTreeMap, HashSet};
+
+use pgrecall_engine::cancel::Cancel;
+use pgrecall_engine::progress::Progress;
+use pgrecall_engine::verify::{Depth, VerifyOptions};
+use pgrecall_repo::RepoError;
+use pgrecall_repo::chunks;
+use pgrecall_repo::format::document::Manifest;
+use pgrecall_repo::format::map::{FileMap, Source};
+use pgrecall_repo::format::table::{Entry, PieceMap};
+use pgrecall_repo::id::ChunkId;
+use pgrecall_repo::index::{Index, Purpose};
+use pgrecall_repo::manifests;
+use pgrecall_repo::names::Name;
+use pgrecall_repo::sealed_store::SealedStore;
+
+use super::{Context, Ended, chain};
+
+/// Times that a restore opens the index: packs move while it reads.
+const TRIES: u32 = 4;
+
+/// Verifies all that is stored.
+///
+/// # Errors
+/// When the store fails.
+pub async fn verify(context: &mut Context) -> Ended {
+    let options = VerifyOptions {
+        depth: if context.chance.happens(300) { Depth::ReadData } else { Depth::Structure },
+        backup: None,
+        clock: context.clock.clone(),
+        host: format!("host of {}", context.process),
+        progress: Progress::silent(),
+        cancel: Cancel::new(),
+    };
+    let report = pgrecall_engine::verify::verify(&context.cluster, &options)
+        .await
+        .map_err(|error| chain(&error))?;
+    for finding in &report.findings {
+        context.tell(&format!("finds in {}: {}", finding.object, finding.what));
+    }
+    Ok(format!("{} findings, {:?}", report.findings.len(), report.checked))
+}
+
+/// Restores one backup into memory.
+///
+/// # Errors
+/// When it cannot be had; where it is valid all the same, the oracle is told.
+pub async fn restore(context: &mut Context) -> Ended {
+    let (sealed, domain) = (context.cluster.sealed.clone(), context.cluster.domain().clone());
+    let listed = manifests::list(&sealed, &domain).await.map_err(|error| chain(&error))?;
+    if listed.valid.is_empty() {
+        return Ok("there is no backup".into());
+    }
+    let chosen = &listed.valid[context.chance.place(listed.valid.len())];
+    let id = chosen.manifest.backup;
+    let mut tries = 0;
+    let files = loop {
+        tries += 1;
+        match files_of(&sealed, &domain, &chosen.manifest).await {
+            Ok(files) => break files,
+            // Packs move: the index is opened again.
+            Err(error) if tries < TRIES => context.tell(&format!("again: {}", chain(&error))),
+            Err(error) => return Err(format!("backup {id}: {}", chain(&error))),
+        }
+    };
+    let mut world = context.world.lock();
+    let truth = world.oracle.valid().get(&id).map(|truth| truth.files.clone());
+    if truth.is_some_and(|truth| truth != files) {
+        world.oracle.violated("S1", format!("backup {id} restores to other bytes"));
+    }
+    Ok(format!("backup {id}: {} files", files.len()))
+}
+
+/// The files of a backup, read from its chunks.
+///
+/// # Errors
+/// When one cannot be read.
+pub async fn files_of(
+    sealed: &SealedStore,
+    domain: &Name,
+    manifest: &Manifest,
+) -> Result<BTreeMap<String, Vec<u8>>, RepoError> {
+    let index = Index::open(sealed, domain, Purpose::Read).await?;
+    let mut entries: Vec<Entry> = Vec::new();
+    manifests::each_table(sealed, domain, &index, manifest, |part| {
+        entries.extend(part);
+        Ok::<(), RepoError>(())
+    })
+    .await?;
+    let mut files = BTreeMap::new();
+    for entry in &entries {
+        let mut bytes = Vec::new();
+        for piece in entry.pieces() {
+            let encoded = match &piece.map {
+                PieceMap::Inline(encoded) => encoded.clone(),
+                PieceMap::Chunk { id, .. } => read_one(sealed, domain, &index, *id).await?,
+                PieceMap::Zeros => continue,
+            };
+            // A map that does not read is no map, and the bytes are not the right ones.
+            let map = FileMap::decode(&encoded).unwrap_or_default();
+            read_map(sealed, domain, &index, &map, &mut bytes).await?;
+        }
+        files.insert(entry.path.to_string(), bytes);
+    }
+    Ok(files)
+}
+
+async fn read_one(
+    sealed: &SealedStore,
+    domain: &Name,
+    index: &Index,
+    id: ChunkId,
+) -> Result<Vec<u8>, RepoError> {
+    let mut read = chunks::read_many(sealed, domain, index, &HashSet::from([id])).await?;
+    Ok(read.remove(&id).unwrap_or_default())
+}
+
+async fn read_map(
+    sealed: &SealedStore,
+    domain: &Name,
+    index: &Index,
+    map: &FileMap,
+    bytes: &mut Vec<u8>,
+) -> Result<(), RepoError> {
+    let wanted: HashSet<ChunkId> = map.chunks.iter().map(|chunk| chunk.id).collect();
+    let read = chunks::read_many(sealed, domain, index, &wanted).await?;
+    for extent in &map.extents {
+        let Source::Chunk { chunk, offset } = extent.source else { continue };
+        let chunk = usize::try_from(chunk).ok().and_then(|place| map.chunks.get(place));
+        let plain = chunk.and_then(|chunk| read.get(&chunk.id));
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let len = usize::try_from(extent.len).unwrap_or(usize::MAX);
+        let part = plain.and_then(|plain| plain.get(offset..offset.saturating_add(len)));
+        bytes.extend_from_slice(part.unwrap_or_default());
+    }
+    Ok(())
+}

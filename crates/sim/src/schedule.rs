@@ -1,0 +1,230 @@
+//! What happens next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::chance::Chance;
+use crate::request::{Fate, ProcessId, Request};
+use crate::world::{Medium, World};
+
+/// How the next request is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheduler {
+    /// Any request that waits, each as likely as any other.
+    Random,
+    /// Every process, and every late request, has a priority, and the highest goes on until it
+    /// falls to the bottom at one of a few places: what takes few but certain changes of turn is
+    /// found soon (Burckhardt et al., A randomized scheduler with probabilistic guarantees of
+    /// finding bugs, 2010).
+    Priority {
+        /// How often a priority falls.
+        changes: u32,
+        /// Within so many requests that can change something: each of them ends a step.
+        within: u64,
+    },
+}
+
+/// How rough a run is: in a thousand.
+#[derive(Debug, Clone, Copy)]
+pub struct Weather {
+    answer_lost: u64,
+    late: u64,
+    refused: u64,
+    doubled: u64,
+    /// A process dies.
+    pub crash: u64,
+    /// A process stands still for long.
+    pub pause: u64,
+    /// A part of names whose requests fail more often than others.
+    focus: Option<&'static str>,
+}
+
+/// What weather may fall on: what it takes for a fault in one certain place to be likely.
+const FOCUSES: [&str; 6] = ["/intents/", "/retired/", "/backups/", "/packs/", "/expired/", "wal/"];
+
+impl Weather {
+    /// Calm, fresh or rough.
+    #[must_use]
+    pub fn draw(chance: &mut Chance, medium: Medium) -> Self {
+        let rough = match chance.below(4) {
+            0 => 0,
+            1 => 5,
+            2 => 20,
+            _ => 60,
+        };
+        let mut part = |most: u64| if rough == 0 { 0 } else { chance.below(rough * most / 10 + 1) };
+        let mut weather = Self {
+            answer_lost: part(8),
+            late: part(6),
+            refused: part(12),
+            doubled: part(6),
+            crash: part(3),
+            pause: part(4),
+            focus: None,
+        };
+        if chance.happens(500) {
+            weather.focus = Some(FOCUSES[chance.place(FOCUSES.len())]);
+        }
+        if medium == Medium::Directory {
+            let calm = Self { answer_lost: 0, late: 0, refused: 0, doubled: 0, ..weather };
+            weather = Self { focus: None, ..calm };
+        }
+        weather
+    }
+
+    /// What becomes of a request.
+    pub fn fate(&self, chance: &mut Chance, request: &Request) -> Fate {
+        if matches!(request, Request::Sync(_)) {
+            return Fate::Done;
+        }
+        let in_focus = self.focus.is_some_and(|part| request.changes() && request.names(part));
+        let rough = Self { answer_lost: 100, late: 150, refused: 50, doubled: 100, ..*self };
+        let weather = if in_focus { rough } else { *self };
+        let mut left = chance.below(1000);
+        let mut is = |part: u64| {
+            let hit = left < part;
+            left = left.saturating_sub(part);
+            hit
+        };
+        if is(weather.refused) {
+            Fate::Refused
+        } else if is(weather.answer_lost) && request.changes() {
+            Fate::AnswerLost
+        } else if is(weather.late) && request.changes() {
+            Fate::Late
+        } else if is(weather.doubled) && request.may_double() {
+            Fate::Doubled
+        } else {
+            Fate::Done
+        }
+    }
+}
+
+/// What can happen to requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// A waiting one, by its place.
+    Parked(usize),
+    /// A late one arrives.
+    Late(usize),
+    /// A late one is lost.
+    Lost(usize),
+    /// Nobody can go on.
+    Nobody,
+}
+
+/// Chooses whose turn it is.
+#[derive(Debug)]
+pub struct Turns {
+    scheduler: Scheduler,
+    processes: BTreeMap<ProcessId, u64>,
+    lates: BTreeMap<u64, u64>,
+    /// Changes before which the priority of whoever has the turn falls.
+    falls: BTreeSet<u64>,
+    bottom: u64,
+    /// Processes that stand still, until an event.
+    pauses: BTreeMap<ProcessId, u64>,
+    events: u64,
+    changes: u64,
+}
+
+/// Priorities start above those that fall.
+const FALLEN_MAX: u64 = 1 << 20;
+
+impl Turns {
+    /// The turns of a run.
+    #[must_use]
+    pub fn new(scheduler: Scheduler, chance: &mut Chance) -> Self {
+        let falls = match scheduler {
+            Scheduler::Random => BTreeSet::new(),
+            Scheduler::Priority { changes, within } => {
+                (0..changes).map(|_| 1 + chance.below(within)).collect()
+            }
+        };
+        Self {
+            scheduler,
+            processes: BTreeMap::new(),
+            lates: BTreeMap::new(),
+            falls,
+            bottom: FALLEN_MAX,
+            pauses: BTreeMap::new(),
+            events: 0,
+            changes: 0,
+        }
+    }
+
+    /// A process stands still for so many events.
+    pub fn pause(&mut self, process: ProcessId, events: u64) {
+        self.pauses.insert(process, self.events + events);
+    }
+
+    /// Everybody goes on.
+    pub fn wake(&mut self) {
+        self.pauses.clear();
+    }
+
+    /// Whose turn it is.
+    pub fn next(&mut self, world: &mut World, chance: &mut Chance) -> Turn {
+        self.events += 1;
+        let events = self.events;
+        self.pauses.retain(|_, until| *until > events);
+        match self.scheduler {
+            Scheduler::Random => self.any(world, chance),
+            Scheduler::Priority { .. } => self.highest(world, chance),
+        }
+    }
+
+    fn any(&self, world: &mut World, chance: &mut Chance) -> Turn {
+        let late = world.late().len();
+        if late > 0 && chance.happens(25) {
+            let place = chance.place(late);
+            return if chance.happens(700) { Turn::Late(place) } else { Turn::Lost(place) };
+        }
+        let awake = |(_, process): &(usize, ProcessId)| !self.pauses.contains_key(process);
+        let parked = world.parked().iter().map(|parked| parked.process).enumerate();
+        let awake: Vec<usize> = parked.filter(awake).map(|(place, _)| place).collect();
+        match awake.len() {
+            0 => Turn::Nobody,
+            len => Turn::Parked(awake[chance.place(len)]),
+        }
+    }
+
+    fn highest(&mut self, world: &mut World, chance: &mut Chance) -> Turn {
+        let mut best: Option<(u64, Turn)> = None;
+        let mut offer = |priority: u64, turn: Turn| {
+            if best.is_none_or(|(highest, _)| priority > highest) {
+                best = Some((priority, turn));
+            }
+        };
+        for (place, late) in world.late().iter().enumerate() {
+            let draw = || FALLEN_MAX + 1 + chance.below(1 << 30);
+            offer(*self.lates.entry(late.number).or_insert_with(draw), Turn::Late(place));
+        }
+        let parked: Vec<ProcessId> = world.parked().iter().map(|parked| parked.process).collect();
+        for (place, process) in parked.iter().enumerate() {
+            let draw = || FALLEN_MAX + 1 + chance.below(1 << 30);
+            offer(*self.processes.entry(*process).or_insert_with(draw), Turn::Parked(place));
+        }
+        let Some((_, turn)) = best else { return Turn::Nobody };
+        let changes = match turn {
+            Turn::Parked(place) => world.parked().get(place).is_some_and(|p| p.request.changes()),
+            _ => true,
+        };
+        self.changes += u64::from(changes);
+        if !changes || !self.falls.remove(&self.changes) {
+            return turn;
+        }
+        // Whoever would have gone on stands back behind all others.
+        self.bottom -= 1;
+        match turn {
+            Turn::Parked(place) => {
+                self.processes.insert(parked[place], self.bottom);
+            }
+            Turn::Late(place) => {
+                let number = world.late().get(place).map_or(0, |late| late.number);
+                self.lates.insert(number, self.bottom);
+            }
+            Turn::Lost(_) | Turn::Nobody => {}
+        }
+        self.highest(world, chance)
+    }
+}

@@ -1,0 +1,94 @@
+//! What is run, and on what.
+
+use std::io::Write as _;
+
+use pgrecall_sim::actors::Command;
+use pgrecall_sim::database::WalFolder;
+use pgrecall_sim::planted::Plant;
+use pgrecall_sim::run::{Outcome, Settings, run};
+use pgrecall_sim::schedule::Scheduler;
+use pgrecall_sim::world::{Medium, Telling};
+
+/// Everything that the product does, some of it more often.
+fn everything() -> Vec<Command> {
+    use Command::{
+        Archive, Backup, ChangeKeys, Collect, Expire, Restore, Rotate, StandbyBackup, Verify,
+    };
+    let often = [Backup, Collect, Expire].repeat(4);
+    let seldom = [StandbyBackup, Restore, Verify, ChangeKeys, Rotate, Archive, StandbyBackup];
+    often.into_iter().chain(seldom).collect()
+}
+
+/// A run of everything, in any order.
+pub(crate) fn random(seed: u64) -> Settings {
+    Settings {
+        seed,
+        plant: None,
+        scheduler: Scheduler::Random,
+        medium: Medium::Remote,
+        commands: everything(),
+        budget: 14,
+        at_once: 4,
+        telling: Telling::Digest,
+    }
+}
+
+/// A few commands at once over some history, by priorities.
+pub(crate) fn priority(seed: u64) -> Settings {
+    use Command::{Backup, Collect, Expire};
+    Settings {
+        scheduler: Scheduler::Priority { changes: 4, within: 40 },
+        commands: vec![Backup, Backup, Collect, Collect, Collect, Expire],
+        budget: 5,
+        at_once: 5,
+        ..random(seed)
+    }
+}
+
+/// The same with a bug, and with the commands that it concerns.
+pub(crate) fn with(plant: Plant, settings: Settings) -> Settings {
+    use Command::{Archive, Backup, ChangeKeys, Collect, Expire, StandbyBackup};
+    let commands = match plant {
+        Plant::KeyLogLost => vec![ChangeKeys],
+        Plant::ExistsNotSynced => vec![Archive, Backup],
+        Plant::StopInsteadOfStart | Plant::WalNotAwaited => vec![Backup, Archive, Expire],
+        Plant::IntentsIgnored | Plant::FloorIgnored => vec![StandbyBackup, Expire, Expire],
+        Plant::IndependentExpiries | Plant::WinnerDeletes => vec![Backup, Expire, Expire],
+        _ => vec![Backup, Backup, Collect, Collect, Collect, Expire],
+    };
+    let medium = match plant {
+        Plant::ExistsNotSynced => Medium::Directory,
+        _ => Medium::Remote,
+    };
+    Settings { plant: Some(plant), commands, medium, ..settings }
+}
+
+/// Runs on this thread, with a clock that stands still while anybody can go on.
+pub(crate) fn simulate(settings: &Settings, wal: &WalFolder) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, run(settings, wal))
+}
+
+/// Runs it and prints every event.
+pub(crate) fn replay(settings: &Settings, wal: &WalFolder) -> Outcome {
+    let settings = Settings { telling: Telling::Full, ..settings.clone() };
+    let outcome = simulate(&settings, wal);
+    for line in &outcome.told {
+        print(line);
+    }
+    outcome
+}
+
+pub(crate) fn print(line: &str) {
+    writeln!(std::io::stdout().lock(), "{line}").unwrap();
+}
+
+/// A number from the environment.
+pub(crate) fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
