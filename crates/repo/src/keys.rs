@@ -161,6 +161,12 @@ impl Keys {
         self.ids.chunk_id(plain)
     }
 
+    /// [`IdKeys::chunk_ids`] of new chunks.
+    #[must_use]
+    pub fn chunk_ids(&self, plains: &[&[u8]]) -> Vec<ChunkId> {
+        self.ids.chunk_ids(plains)
+    }
+
     /// As [`digest`](Self::digest), for plaintext that comes in parts.
     #[must_use]
     pub fn digester(&self) -> Digester {

@@ -13,6 +13,7 @@
 
 pub mod archive;
 pub mod backup;
+mod chunk_mac;
 pub mod chunks;
 pub mod codec;
 pub mod error;
@@ -29,5 +30,6 @@ pub mod pack;
 pub mod random;
 pub mod repository;
 pub mod sealed_store;
+mod sha256_lanes;
 
 pub use error::{ErrorKind, FormatError, RepoError};

@@ -114,7 +114,8 @@ pub async fn control_entry(
         let copier = copier.clone();
         blocking(move || {
             let mut pack = None;
-            let id = copier.store_data(&mut pack, Content::Region, &bytes)?;
+            let id = copier.session.sealed().keys().chunk_id(&bytes);
+            copier.store_data(&mut pack, Content::Region, (id, &bytes))?;
             pack.map_or(Ok(()), |pack| copier.send(pack))?;
             Ok(id)
         })

@@ -232,11 +232,10 @@ impl Copier {
         &self,
         slot: &mut Option<PackBuilder>,
         content: Content,
-        plain: &[u8],
-    ) -> Result<ChunkId, EngineError> {
-        let id = self.session.sealed().keys().chunk_id(plain);
+        (id, plain): (ChunkId, &[u8]),
+    ) -> Result<(), EngineError> {
         if self.session.claim(&id) == Claim::Known {
-            return Ok(id);
+            return Ok(());
         }
         self.counters.new.fetch_add(plain.len() as u64, Ordering::Relaxed);
         let level = match content {
@@ -246,7 +245,7 @@ impl Copier {
         if let Some(full) = self.add(slot, Kind::DataPack, level, (id, plain))? {
             self.send(full)?;
         }
-        Ok(id)
+        Ok(())
     }
 
     /// Adds a chunk to the pack in the slot; gives the pack back when it is full.

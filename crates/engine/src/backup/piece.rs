@@ -23,8 +23,8 @@ pub enum Content {
     Patch,
 }
 
-/// Stores a chunk unless it is there, and gives its id.
-pub type StoreChunk<'a> = dyn FnMut(Content, &[u8]) -> Result<ChunkId, EngineError> + 'a;
+/// Stores a chunk with its name, unless it is there.
+pub type StoreChunk<'a> = dyn FnMut(Content, (ChunkId, &[u8])) -> Result<(), EngineError> + 'a;
 
 /// What stays the same for all regions of a piece.
 pub struct PieceOptions<'a> {
@@ -72,6 +72,22 @@ struct Patch {
     number: Option<u32>,
 }
 
+/// What becomes of a region.
+enum Fate {
+    /// It has no byte but zeros.
+    Zeros,
+    /// It is stored as a chunk, with the hashes of its pages.
+    Whole(Vec<u64>),
+    /// Its pages go where they belong, by their hashes and what they were before.
+    Pages(Vec<(u64, Option<OldPage>)>),
+}
+
+impl Fate {
+    fn whole(region: &[u8], hashes: Vec<u64>) -> Self {
+        if is_zero(region) { Self::Zeros } else { Self::Whole(hashes) }
+    }
+}
+
 /// A piece being copied.
 pub struct PieceCopy<'a> {
     options: PieceOptions<'a>,
@@ -113,13 +129,30 @@ impl<'a> PieceCopy<'a> {
         part: &mut [u8],
         store: &mut StoreChunk<'_>,
     ) -> Result<(), EngineError> {
+        let size = self.options.chunk_bytes.max(1);
         let mut at = offset;
-        for region in part.chunks_mut(self.options.chunk_bytes.max(1)) {
-            match self.options.context {
-                None => self.store_whole(region, Vec::new(), store)?,
-                Some(context) => self.add_region(&context, file, start, at, region, store)?,
-            }
+        let mut fates = Vec::with_capacity(part.len().div_ceil(size));
+        for region in part.chunks_mut(size) {
+            fates.push(match self.options.context {
+                None => Fate::whole(region, Vec::new()),
+                Some(context) => self.judge(&context, file, start, at, region)?,
+            });
             at += region.len() as u64;
+        }
+        let whole = part.chunks(size).zip(&fates);
+        let whole = whole.filter(|(_, fate)| matches!(fate, Fate::Whole(_)));
+        let whole: Vec<&[u8]> = whole.map(|(region, _)| region).collect();
+        // All names at once, which takes less time than one after the other.
+        let mut ids = self.options.keys.chunk_ids(&whole).into_iter();
+        for (region, fate) in part.chunks(size).zip(fates) {
+            match fate {
+                Fate::Zeros => self.map.zeros(region.len() as u64),
+                Fate::Whole(hashes) => {
+                    let id = ids.next().unwrap_or_else(|| self.options.keys.chunk_id(region));
+                    self.put_whole((id, region), hashes, store)?;
+                }
+                Fate::Pages(pages) => self.put_pages(region, pages, store)?,
+            }
         }
         Ok(())
     }
@@ -141,16 +174,15 @@ impl<'a> PieceCopy<'a> {
         Ok((map, self.bad))
     }
 
-    /// A region of a relation: carried over, patched or whole.
-    fn add_region(
+    /// What becomes of a region of a relation.
+    fn judge(
         &mut self,
         context: &PageContext,
         file: &dyn SourceFile,
         start: u64,
         offset: u64,
         region: &mut [u8],
-        store: &mut StoreChunk<'_>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Fate, EngineError> {
         let keys = self.options.keys;
         let first = offset / context.page_size as u64;
         let count = region.len().div_ceil(context.page_size);
@@ -185,9 +217,33 @@ impl<'a> PieceCopy<'a> {
         let changed = found.iter().filter(|old| old.is_none()).count();
         self.unchanged &= changed == 0;
         if self.old.is_none() || changed * 2 > count {
-            return self.store_whole(region, hashes, store);
+            return Ok(Fate::whole(region, hashes));
         }
-        for ((page, hash), old) in region.chunks(context.page_size).zip(hashes).zip(found) {
+        Ok(Fate::Pages(hashes.into_iter().zip(found).collect()))
+    }
+
+    /// Stores a region as a chunk.
+    fn put_whole(
+        &mut self,
+        (id, region): (ChunkId, &[u8]),
+        hashes: Vec<u64>,
+        store: &mut StoreChunk<'_>,
+    ) -> Result<(), EngineError> {
+        store(Content::Region, (id, region))?;
+        let len = u32::try_from(region.len()).unwrap_or(u32::MAX);
+        let number = self.map.fresh_chunk(id, len, hashes);
+        self.map.part(number, 0, len.into());
+        Ok(())
+    }
+
+    fn put_pages(
+        &mut self,
+        region: &[u8],
+        pages: Vec<(u64, Option<OldPage>)>,
+        store: &mut StoreChunk<'_>,
+    ) -> Result<(), EngineError> {
+        let size = self.options.context.map_or(1, |context| context.page_size);
+        for (page, (hash, old)) in region.chunks(size).zip(pages) {
             self.add_page(page, hash, old, store)?;
         }
         Ok(())
@@ -236,23 +292,6 @@ impl<'a> PieceCopy<'a> {
         }
     }
 
-    fn store_whole(
-        &mut self,
-        region: &[u8],
-        hashes: Vec<u64>,
-        store: &mut StoreChunk<'_>,
-    ) -> Result<(), EngineError> {
-        if is_zero(region) {
-            self.map.zeros(region.len() as u64);
-            return Ok(());
-        }
-        let id = store(Content::Region, region)?;
-        let len = u32::try_from(region.len()).unwrap_or(u32::MAX);
-        let number = self.map.fresh_chunk(id, len, hashes);
-        self.map.part(number, 0, len.into());
-        Ok(())
-    }
-
     /// Points an unchanged page where it was, and gathers a changed one.
     fn add_page(
         &mut self,
@@ -290,7 +329,8 @@ impl<'a> PieceCopy<'a> {
 
     fn flush_patch(&mut self, store: &mut StoreChunk<'_>) -> Result<(), EngineError> {
         let Some(number) = self.patch.number.take() else { return Ok(()) };
-        let id = store(Content::Patch, &self.patch.bytes)?;
+        let id = self.options.keys.chunk_id(&self.patch.bytes);
+        store(Content::Patch, (id, &self.patch.bytes))?;
         let len = u32::try_from(self.patch.bytes.len()).unwrap_or(u32::MAX);
         self.map.settle(number, id, len, std::mem::take(&mut self.patch.hashes));
         self.patch.bytes.clear();

@@ -87,7 +87,7 @@ impl<'a> Worker<'a> {
         let mut done = 0;
         let mut buffer = std::mem::take(&mut self.buffer);
         let pack = &mut self.pack;
-        let mut store = |content, plain: &[u8]| copier.store_data(pack, content, plain);
+        let mut store = |content, chunk: (_, &[u8])| copier.store_data(pack, content, chunk);
         while done < PIECE_BYTES {
             let wanted = READ_BYTES.min(usize::try_from(PIECE_BYTES - done).unwrap_or(READ_BYTES));
             buffer.resize(wanted, 0);
