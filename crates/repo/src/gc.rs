@@ -2,6 +2,7 @@
 //! by a marker that every new backup obeys, and swept once all backups that may not have seen it
 //! have ended. Any host may go on where another has stopped, several at once, and be late by hours.
 
+mod copies;
 mod live;
 mod merge;
 mod retire;
@@ -10,8 +11,8 @@ mod sweep;
 mod usage;
 
 pub use live::{Live, live_chunks};
-pub use merge::{Merged, merge_index};
+pub use merge::{Merged, merge_index, worth_merging};
 pub use retire::{Round, retire, rounds};
 pub use rewrite::{Rewritten, rewrite};
 pub use sweep::{Swept, remove_remains, sweep};
-pub use usage::{PackUse, pack_uses};
+pub use usage::{IndexUse, PackUse, Usage, usage};

@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use pgrecall_store::Key;
+use pgrecall_store::{Key, Listed};
 use tokio::sync::OnceCell;
 
 use crate::error::RepoError;
@@ -112,7 +112,7 @@ pub async fn read_damage(
     while let Some((name, note)) = notes.next().await {
         match note {
             Ok(note) => damaged.extend(note.chunks),
-            Err(error) if purpose == Purpose::Read && error.is_damage() => {
+            Err(error) if purpose.takes_what_is_there() && error.is_damage() => {
                 warn_unreadable(&name, &error, "a note of damage cannot be read");
             }
             Err(error) => return Err(error),
@@ -134,6 +134,14 @@ pub enum Purpose {
     Refer,
     /// A restore takes what is there.
     Read,
+    /// The same, of metadata alone: a hundredth of the memory.
+    ReadMeta,
+}
+
+impl Purpose {
+    const fn takes_what_is_there(self) -> bool {
+        matches!(self, Self::Read | Self::ReadMeta)
+    }
 }
 
 /// The index of a domain as it was at one moment, read in the order of steps B2 to B4.
@@ -163,7 +171,7 @@ impl Index {
     ) -> Result<Self, RepoError> {
         let retired = match purpose {
             Purpose::Refer => read_markers(sealed, domain).await?,
-            Purpose::Read => HashSet::new(),
+            Purpose::Read | Purpose::ReadMeta => HashSet::new(),
         };
         let damaged = read_damage(sealed, domain, purpose).await?;
         let objects = list_objects(sealed, domain).await?;
@@ -185,6 +193,7 @@ impl Index {
         match self.purpose {
             Purpose::Refer => !self.retired.contains(&pack.id) && !self.is_doubtful(pack, chunk),
             Purpose::Read => self.packs.contains_key(&pack.id),
+            Purpose::ReadMeta => pack.kind == Kind::MetaPack && self.packs.contains_key(&pack.id),
         }
     }
 
@@ -268,7 +277,7 @@ impl Index {
     ) -> Result<Vec<Location>, RepoError> {
         let rows = self.rows.get_or_try_init(|| self.read_rows(sealed)).await?;
         let mut copies: Vec<Location> = rows.copies(chunk).collect();
-        if copies.is_empty() && self.purpose == Purpose::Read {
+        if copies.is_empty() && self.purpose.takes_what_is_there() {
             let unindexed = self.unindexed.get_or_try_init(|| self.read_unindexed(sealed, rows));
             copies = unindexed.await?.copies(chunk).collect();
         }
@@ -295,7 +304,10 @@ impl Index {
     /// Reads the directories of packs that no index object names: what is left of an index object
     /// that was lost, or of a backup that died.
     async fn read_unindexed(&self, sealed: &SealedStore, rows: &Rows) -> Result<Rows, RepoError> {
-        let mut unnamed: Vec<_> = self.packs.iter().filter(|(id, _)| !rows.names(id)).collect();
+        let all = self.purpose != Purpose::ReadMeta;
+        let asked = |kind: Kind| all || kind == Kind::MetaPack;
+        let unnamed = self.packs.iter().filter(|(id, (kind, _))| asked(*kind) && !rows.names(id));
+        let mut unnamed: Vec<_> = unnamed.collect();
         unnamed.sort_unstable_by_key(|(id, _)| **id);
         let mut directories = futures::stream::iter(unnamed)
             .map(|(id, (kind, _))| async move {
@@ -348,19 +360,19 @@ pub async fn read_markers(
     Ok(packs)
 }
 
-/// Hands out every entry of every index object; one that cannot be read is passed over, since it
-/// only hides what it names. If an object vanishes, all are listed and handed out again.
+/// Hands out every index object; one that cannot be read is passed over, since it only hides what
+/// it names. If an object vanishes, all are listed and handed out again.
 ///
 /// # Errors
 /// When the store fails.
-pub async fn each_entry(
+pub async fn each_object(
     sealed: &SealedStore,
     domain: &Name,
-    mut each: impl FnMut(&Arc<IndexPack>, &IndexEntry),
+    mut each: impl FnMut(&Listed, &IndexObject),
 ) -> Result<(), RepoError> {
     for _ in 0..LISTINGS_MAX {
-        let objects = list_objects(sealed, domain).await?;
-        match each_entry_of(sealed, &objects, &mut each).await {
+        let objects = sealed.list(&names::indexes(domain)).await?;
+        match each_object_of(sealed, &objects, &mut each).await {
             Err(error) if error.is_not_found() => {}
             read => return read,
         }
@@ -371,25 +383,38 @@ pub async fn each_entry(
     })
 }
 
-async fn each_entry_of(
+/// Hands out every entry of every index object, as [`each_object`] does.
+///
+/// # Errors
+/// When the store fails.
+pub async fn each_entry(
     sealed: &SealedStore,
-    objects: &[Key],
-    each: &mut impl FnMut(&Arc<IndexPack>, &IndexEntry),
+    domain: &Name,
+    mut each: impl FnMut(&Arc<IndexPack>, &IndexEntry),
+) -> Result<(), RepoError> {
+    each_object(sealed, domain, |_, object| {
+        for entry in &object.entries {
+            if let Some(pack) = object.pack(entry) {
+                each(pack, entry);
+            }
+        }
+    })
+    .await
+}
+
+async fn each_object_of(
+    sealed: &SealedStore,
+    objects: &[Listed],
+    each: &mut impl FnMut(&Listed, &IndexObject),
 ) -> Result<(), RepoError> {
     let mut read = futures::stream::iter(objects)
-        .map(|name| async move { (name, read_object(sealed, name).await) })
+        .map(|listed| async move { (listed, read_object(sealed, &listed.key).await) })
         .buffered(READS_AT_ONCE);
-    while let Some((name, object)) = read.next().await {
+    while let Some((listed, object)) = read.next().await {
         match object {
-            Ok(object) => {
-                for entry in &object.entries {
-                    if let Some(pack) = object.pack(entry) {
-                        each(pack, entry);
-                    }
-                }
-            }
+            Ok(object) => each(listed, &object),
             Err(error) if error.is_damage() && !error.is_not_found() => {
-                warn_unreadable(name, &error, "an index object cannot be read");
+                warn_unreadable(&listed.key, &error, "an index object cannot be read");
             }
             Err(error) => return Err(error),
         }

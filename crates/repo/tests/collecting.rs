@@ -11,7 +11,8 @@ use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::format::map::{Extent, FileMap, HashSource, MapChunk, Source};
 use pgrecall_repo::format::table::{self, Entry, EntryKind, Piece, PieceMap, RelativePath};
 use pgrecall_repo::gc::{
-    Swept, live_chunks, merge_index, pack_uses, remove_remains, retire, rewrite, rounds, sweep,
+    IndexUse, Live, Swept, live_chunks, merge_index, remove_remains, retire, rewrite, rounds,
+    sweep, usage,
 };
 use pgrecall_repo::id::{BackupId, ChunkId, PackId};
 use pgrecall_repo::index::{self, Index, Purpose};
@@ -20,7 +21,7 @@ use pgrecall_repo::pack::PackBuilder;
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_repo::{RepoError, chunks, manifests};
 use pgrecall_testkit::repositories::{self, InMemory};
-use pgrecall_testkit::stores::{Calls, FailNth, Lasting};
+use pgrecall_testkit::stores::{Calls, FailNth, Lasting, Meanwhile};
 
 fn at() -> ClusterRef {
     ClusterRef {
@@ -110,7 +111,7 @@ async fn expire(sealed: &SealedStore, id: BackupId) {
 /// Retires packs that nothing is needed of.
 async fn retire_dead(sealed: &SealedStore) -> Result<Vec<PackId>, RepoError> {
     let live = live_chunks(sealed, &at().domain).await?;
-    let uses = pack_uses(sealed, &at().domain, &live).await?;
+    let uses = usage(sealed, &at().domain, &live).await?.packs;
     let dead: Vec<PackId> = uses.iter().filter(|u| u.live_chunks == 0).map(|u| u.id).collect();
     if !dead.is_empty() {
         retire(sealed, &at().domain, dead.clone()).await?;
@@ -119,20 +120,35 @@ async fn retire_dead(sealed: &SealedStore) -> Result<Vec<PackId>, RepoError> {
 }
 
 async fn sweep_all(sealed: &SealedStore, dead: bool) -> Result<Vec<Swept>, RepoError> {
-    let mut swept = Vec::new();
-    for round in rounds(sealed, &at().domain).await? {
-        swept.push(sweep(sealed, &at().domain, round.id, async |_, _| Ok(dead)).await?);
-    }
+    let ids: Vec<_> = rounds(sealed, &at().domain).await?.iter().map(|round| round.id).collect();
+    let live = Live::default();
+    let swept = sweep(sealed, &at().domain, &ids, live, async |_, _| Ok(dead)).await?.0;
     remove_remains(sealed, &at().domain).await?;
-    Ok(swept)
+    Ok(swept.into_iter().map(|(_, swept)| swept).collect())
+}
+
+/// How many packs went and were spared, round by round.
+fn ended(swept: &[Swept]) -> Vec<(u64, u64)> {
+    let ended = |swept: &Swept| match swept {
+        Swept::Done { deleted, spared, .. } => (*deleted, *spared),
+        Swept::Waiting(_) => panic!("{swept:?}"),
+    };
+    swept.iter().map(ended).collect()
+}
+
+/// Merges the whole index.
+async fn merge_all(sealed: &SealedStore) -> Result<(), RepoError> {
+    let live = live_chunks(sealed, &at().domain).await?;
+    let index = usage(sealed, &at().domain, &live).await?.index;
+    merge_index(sealed, &at().domain, &index.iter().collect::<Vec<&IndexUse>>()).await?;
+    Ok(())
 }
 
 async fn collect(sealed: &SealedStore) -> Result<(), RepoError> {
     sweep_all(sealed, false).await?;
     retire_dead(sealed).await?;
     sweep_all(sealed, false).await?;
-    merge_index(sealed, &at().domain).await?;
-    Ok(())
+    merge_all(sealed).await
 }
 
 /// Every valid backup can be read whole; gives how many packs there are.
@@ -167,7 +183,7 @@ async fn what_an_expired_backup_alone_had_goes() {
     // The table of the old one is gone; its data are half in use.
     assert_eq!(check(&sealed).await, 3);
     let live = live_chunks(&sealed, &at().domain).await.unwrap();
-    let uses = pack_uses(&sealed, &at().domain, &live).await.unwrap();
+    let uses = usage(&sealed, &at().domain, &live).await.unwrap().packs;
     let half = uses.iter().find(|used| used.live_chunks == 5).expect("the old data");
     let packs = HashSet::from([half.id]);
     let level = Level::default();
@@ -175,8 +191,8 @@ async fn what_an_expired_backup_alone_had_goes() {
     assert_eq!((copied.chunks, copied.packs), (5, 1));
     retire(&sealed, &at().domain, vec![half.id]).await.unwrap();
     let swept = sweep_all(&sealed, false).await.unwrap();
-    assert_eq!(swept, [Swept::Done { deleted: 1, spared: 0 }]);
-    merge_index(&sealed, &at().domain).await.unwrap();
+    assert_eq!(ended(&swept), [(1, 0)]);
+    merge_all(&sealed).await.unwrap();
     assert_eq!(check(&sealed).await, 3);
     assert!(rounds(&sealed, &at().domain).await.unwrap().is_empty());
     assert!(retire_dead(&sealed).await.unwrap().is_empty(), "nothing is left to collect");
@@ -190,7 +206,8 @@ async fn a_backup_that_saw_no_marker_is_waited_for_and_spares_what_it_needs() {
     expire(&sealed, old).await;
     assert_eq!(retire_dead(&sealed).await.unwrap().len(), 2);
     let swept = sweep_all(&sealed, false).await.unwrap();
-    assert!(matches!(&swept[..], [Swept::Waiting(ids)] if *ids == [before.id()]), "{swept:?}");
+    let waits = |ids: &[(ClusterRef, BackupId)]| *ids == [(at(), before.id())];
+    assert!(matches!(&swept[..], [Swept::Waiting(ids)] if waits(ids)), "{swept:?}");
     // One that begins now stores again what is retired.
     let after = begin(&sealed).await;
     let id = sealed.keys().chunk_id(&plain(3));
@@ -200,7 +217,7 @@ async fn a_backup_that_saw_no_marker_is_waited_for_and_spares_what_it_needs() {
     let ids = put(&before, Kind::DataPack, &plains).await;
     finish(&before, &ids).await.unwrap();
     let swept = sweep_all(&sealed, false).await.unwrap();
-    assert_eq!(swept, [Swept::Done { deleted: 1, spared: 1 }], "the old table alone");
+    assert_eq!(ended(&swept), [(1, 1)], "the old table alone");
     check(&sealed).await;
 }
 
@@ -212,7 +229,7 @@ async fn a_backup_that_is_taken_for_dead_cannot_commit_any_more() {
     expire(&sealed, old).await;
     retire_dead(&sealed).await.unwrap();
     let swept = sweep_all(&sealed, true).await.unwrap();
-    assert_eq!(swept, [Swept::Done { deleted: 2, spared: 0 }]);
+    assert_eq!(ended(&swept), [(2, 0)]);
     let plains: Vec<_> = (0..10).map(plain).collect();
     let ids = put(&slow, Kind::DataPack, &plains).await;
     assert!(finish(&slow, &ids).await.is_err(), "its packs are gone, and it is fenced");
@@ -301,4 +318,67 @@ async fn a_collector_that_dies_anywhere_is_followed_by_the_next() {
         assert!(rounds(&sealed, &at().domain).await.unwrap().is_empty(), "call {nth}");
     }
     assert!(died > 30, "{died}");
+}
+
+#[tokio::test]
+async fn what_is_bad_is_noted_by_a_rewrite_and_stays_where_it_is() {
+    let sealed = domain().await;
+    backup(&sealed, 0..10).await;
+    let live = live_chunks(&sealed, &at().domain).await.unwrap();
+    let packs = usage(&sealed, &at().domain, &live).await.unwrap().packs;
+    let data = packs.iter().find(|used| used.kind == Kind::DataPack).unwrap();
+    let name = names::pack(&at().domain, Kind::DataPack, data.id);
+    let mut bytes = sealed.store().get(&name, 1 << 30).await.unwrap().to_vec();
+    bytes[200] ^= 1;
+    sealed.store().delete(&name).await.unwrap();
+    let _ = sealed.store().put_if_absent(&name, bytes.into()).await;
+    let chosen = HashSet::from([data.id]);
+    let copied = rewrite(&sealed, &at().domain, &chosen, &live, Level::default()).await.unwrap();
+    assert_eq!((copied.chunks, &copied.bad), (9, &chosen));
+    let packs = usage(&sealed, &at().domain, &live).await.unwrap().packs;
+    let old = packs.iter().find(|used| used.id == data.id).unwrap();
+    assert_eq!(old.damaged_chunks, 1);
+    assert!(old.live_chunks >= 1, "the only copy of the bad one, whatever the others are");
+    // Retired all the same, it is spared: nobody has a copy of the bad chunk.
+    retire(&sealed, &at().domain, vec![data.id]).await.unwrap();
+    assert_eq!(ended(&sweep_all(&sealed, false).await.unwrap()), [(0, 1)]);
+}
+
+#[tokio::test]
+async fn liveness_that_is_asked_for_again_knows_what_has_come_since() {
+    let sealed = domain().await;
+    backup(&sealed, 0..10).await;
+    let live = live_chunks(&sealed, &at().domain).await.unwrap();
+    let before = live.len();
+    backup(&sealed, 5..20).await;
+    let live = live.and_newer(&sealed, &at().domain).await.unwrap();
+    let fresh = live_chunks(&sealed, &at().domain).await.unwrap();
+    assert_eq!((live.len(), live.backups), (fresh.len(), fresh.backups));
+    assert_eq!(live.len(), before + 11, "ten more, and a table");
+    for number in 0..20 {
+        assert!(live.has(&sealed.keys().chunk_id(&plain(number))), "{number}");
+    }
+}
+
+#[tokio::test]
+async fn two_collectors_at_once_end_every_round() {
+    for nth in 1.. {
+        let sealed = domain().await;
+        let old = backup(&sealed, 0..10).await;
+        backup(&sealed, 12..20).await;
+        expire(&sealed, old).await;
+        retire_dead(&sealed).await.unwrap();
+        // The second one runs to its end before some call of the first.
+        let second = sealed.clone();
+        let store = Meanwhile::over(sealed.store().clone(), nth, async move || {
+            collect(&second).await.unwrap();
+        });
+        let (keys, random) = (sealed.keys().clone(), sealed.random().clone());
+        collect(&SealedStore::new(store.clone(), keys, random)).await.unwrap();
+        assert_eq!(check(&sealed).await, 2, "call {nth}");
+        assert!(sealed.list(&names::retired(&at().domain)).await.unwrap().is_empty(), "{nth}");
+        if !store.hook().has_happened() {
+            return assert!(nth > 30, "{nth}");
+        }
+    }
 }

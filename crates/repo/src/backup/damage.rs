@@ -25,10 +25,20 @@ pub async fn report_damage(
     chunks: Vec<DamagedChunk>,
     found: String,
 ) -> Result<(), RepoError> {
+    note_damage(sealed, &at.domain, chunks, found).await
+}
+
+/// The same by a domain.
+pub(crate) async fn note_damage(
+    sealed: &SealedStore,
+    domain: &Name,
+    chunks: Vec<DamagedChunk>,
+    found: String,
+) -> Result<(), RepoError> {
     if chunks.is_empty() {
         return Ok(());
     }
-    let name = names::damaged(&at.domain, DamageId::random(sealed.random()));
+    let name = names::damaged(domain, DamageId::random(sealed.random()));
     sealed.put(Kind::Damage, &name, &Damage { chunks, found }).await?;
     Ok(())
 }

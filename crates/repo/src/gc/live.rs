@@ -1,25 +1,32 @@
 //! The chunks that valid backups refer to.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use crate::chunks;
 use crate::error::{FormatError, RepoError};
+use crate::format::document::Manifest;
 use crate::format::map::FileMap;
 use crate::format::table::{Entry, PieceMap};
-use crate::id::ChunkId;
+use crate::id::{BackupId, ChunkId};
 use crate::index::{Index, Purpose, Short, short};
-use crate::manifests;
+use crate::manifests::{self, TableReader};
 use crate::names::Name;
 use crate::sealed_store::SealedStore;
 
-/// Map chunks read at once.
-const MAPS_AT_ONCE: usize = 256;
+/// Map and table chunks read at once: bounds memory.
+const CHUNKS_AT_ONCE: usize = 256;
 
-/// The chunks that are referred to, in 16 bytes each.
+/// Chunks that are kept apart before they are sorted in.
+const RECENT_MAX: usize = 1 << 20;
+
+/// The chunks that are referred to, in 16 bytes each, sorted: each has a position.
 #[derive(Debug, Default)]
 pub struct Live {
-    chunks: HashSet<Short>,
-    /// How many backups refer to them.
+    sorted: Vec<Short>,
+    recent: HashSet<Short>,
+    /// Manifests never change: each is read once, however often liveness is asked for.
+    read: HashSet<BackupId>,
+    /// How many backups there were when liveness was last asked for.
     pub backups: u64,
 }
 
@@ -27,23 +34,41 @@ impl Live {
     /// Whether a backup refers to this chunk.
     #[must_use]
     pub fn has(&self, chunk: &ChunkId) -> bool {
-        self.chunks.contains(&short(chunk))
+        self.position(&short(chunk)).is_some()
+    }
+
+    /// The place of a chunk among all that are live.
+    pub(super) fn position(&self, chunk: &Short) -> Option<usize> {
+        self.sorted.binary_search(chunk).ok()
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.chunks.len()
+        self.sorted.len()
     }
 
     /// True when nothing is referred to.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
+        self.sorted.is_empty()
     }
 
+    /// True when it is new.
     fn add(&mut self, chunk: &ChunkId) -> bool {
-        self.chunks.insert(short(chunk))
+        let chunk = short(chunk);
+        if self.position(&chunk).is_some() || !self.recent.insert(chunk) {
+            return false;
+        }
+        if self.recent.len() > RECENT_MAX.max(self.sorted.len() / 4) {
+            self.settle();
+        }
+        true
+    }
+
+    fn settle(&mut self) {
+        self.sorted.extend(self.recent.drain());
+        self.sorted.sort_unstable();
     }
 
     fn add_map(&mut self, map: &FileMap) {
@@ -54,6 +79,98 @@ impl Live {
             self.add(&chunk.id);
         }
     }
+
+    /// With what backups refer to that have come since. What those referred to that have gone
+    /// stays in: who counts on it keeps too much, never too little.
+    ///
+    /// # Errors
+    /// As [`live_chunks`]. What was read so far is gone with it: half of it is worth nothing.
+    pub async fn and_newer(
+        mut self,
+        sealed: &SealedStore,
+        domain: &Name,
+    ) -> Result<Self, RepoError> {
+        let backups = manifests::list(sealed, domain).await?;
+        if let Some(error) = backups.log_error {
+            return Err(error);
+        }
+        if let Some(unreadable) = backups.unreadable.into_iter().next() {
+            return Err(unreadable.error);
+        }
+        self.backups = backups.valid.len() as u64;
+        let new = backups.valid.iter().filter(|b| !self.read.contains(&b.manifest.backup));
+        let new: Vec<&Manifest> = new.map(|backup| &backup.manifest).collect();
+        if new.is_empty() {
+            return Ok(self);
+        }
+        let index = Index::open(sealed, domain, Purpose::ReadMeta).await?;
+        for manifest in new {
+            self.add_backup((sealed, domain, &index), manifest).await?;
+            self.read.insert(manifest.backup);
+        }
+        self.settle();
+        Ok(self)
+    }
+
+    /// Tables and maps that another backup has too are read once.
+    async fn add_backup(
+        &mut self,
+        at: (&SealedStore, &Name, &Index),
+        manifest: &Manifest,
+    ) -> Result<(), RepoError> {
+        let (sealed, domain, index) = at;
+        let new = manifest.tables.iter().filter(|table| self.add(&table.id));
+        let tables: Vec<_> = new.collect();
+        for part in tables.chunks(CHUNKS_AT_ONCE / 4) {
+            let wanted = part.iter().map(|table| table.id).collect();
+            let read = chunks::read_many(sealed, domain, index, &wanted).await?;
+            let mut maps: BTreeSet<ChunkId> = BTreeSet::new();
+            for table in part {
+                let plain = read.get(&table.id).map(Vec::as_slice).unwrap_or_default();
+                for entry in TableReader::default().decode(table, plain)? {
+                    self.add_entry(&entry, &mut maps)?;
+                }
+            }
+            self.add_maps(at, maps.into_iter().collect()).await?;
+        }
+        Ok(())
+    }
+
+    async fn add_maps(
+        &mut self,
+        (sealed, domain, index): (&SealedStore, &Name, &Index),
+        maps: Vec<ChunkId>,
+    ) -> Result<(), RepoError> {
+        for part in maps.chunks(CHUNKS_AT_ONCE) {
+            let wanted: HashSet<ChunkId> = part.iter().copied().collect();
+            for (id, plain) in chunks::read_many(sealed, domain, index, &wanted).await? {
+                let map = FileMap::decode(&plain).map_err(|error| bad_map(&id, error))?;
+                self.add_map(&map);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what an entry refers to; maps in chunks of their own are still to be read.
+    fn add_entry(&mut self, entry: &Entry, maps: &mut BTreeSet<ChunkId>) -> Result<(), RepoError> {
+        for piece in entry.pieces() {
+            match &piece.map {
+                PieceMap::Zeros => {}
+                PieceMap::Inline(bytes) => {
+                    let map = FileMap::decode(bytes).map_err(|error| {
+                        RepoError::format(format!("the map of {}", entry.path), error)
+                    })?;
+                    self.add_map(&map);
+                }
+                PieceMap::Chunk { id, .. } => {
+                    if self.add(id) {
+                        maps.insert(*id);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Reads every valid backup of a domain (S2). What cannot be read is an error: who deletes must
@@ -62,62 +179,7 @@ impl Live {
 /// # Errors
 /// When a manifest, the log of expired backups, a file table or a map cannot be read.
 pub async fn live_chunks(sealed: &SealedStore, domain: &Name) -> Result<Live, RepoError> {
-    let backups = manifests::list(sealed, domain).await?;
-    if let Some(error) = backups.log_error {
-        return Err(error);
-    }
-    if let Some(unreadable) = backups.unreadable.into_iter().next() {
-        return Err(unreadable.error);
-    }
-    let index = Index::open(sealed, domain, Purpose::Read).await?;
-    let mut live = Live { backups: backups.valid.len() as u64, ..Live::default() };
-    let mut maps: HashSet<Short> = HashSet::new();
-    for backup in &backups.valid {
-        for table in &backup.manifest.tables {
-            live.add(&table.id);
-        }
-        let mut wanted: HashSet<ChunkId> = HashSet::new();
-        manifests::each_table(sealed, domain, &index, &backup.manifest, |entries| {
-            entries.iter().try_for_each(|entry| add_entry(entry, &mut live, &mut maps, &mut wanted))
-        })
-        .await?;
-        let wanted: Vec<ChunkId> = wanted.into_iter().collect();
-        for part in wanted.chunks(MAPS_AT_ONCE) {
-            let part: HashSet<ChunkId> = part.iter().copied().collect();
-            for (id, plain) in chunks::read_many(sealed, domain, &index, &part).await? {
-                let map = FileMap::decode(&plain).map_err(|error| bad_map(&id, error))?;
-                live.add_map(&map);
-            }
-        }
-    }
-    Ok(live)
-}
-
-/// Adds what an entry refers to; maps in chunks of their own are wanted once.
-fn add_entry(
-    entry: &Entry,
-    live: &mut Live,
-    maps: &mut HashSet<Short>,
-    wanted: &mut HashSet<ChunkId>,
-) -> Result<(), RepoError> {
-    for piece in entry.pieces() {
-        match &piece.map {
-            PieceMap::Zeros => {}
-            PieceMap::Inline(bytes) => {
-                let map = FileMap::decode(bytes).map_err(|error| {
-                    RepoError::format(format!("the map of {}", entry.path), error)
-                })?;
-                live.add_map(&map);
-            }
-            PieceMap::Chunk { id, .. } => {
-                live.add(id);
-                if maps.insert(short(id)) {
-                    wanted.insert(*id);
-                }
-            }
-        }
-    }
-    Ok(())
+    Live::default().and_newer(sealed, domain).await
 }
 
 fn bad_map(id: &ChunkId, error: FormatError) -> RepoError {

@@ -10,8 +10,10 @@ use crate::error::RepoError;
 use crate::format::index::{IndexEntry, IndexPack};
 use crate::id::PackId;
 use crate::index::{self, IndexObject};
-use crate::names::{self, Name};
+use crate::names::Name;
 use crate::sealed_store::SealedStore;
+
+use super::usage::IndexUse;
 
 /// Entries of a merged object at most, about: 64 MB.
 const ENTRIES_MAX: usize = 1 << 20;
@@ -19,8 +21,11 @@ const ENTRIES_MAX: usize = 1 << 20;
 /// Bytes of objects that are merged at once: bounds memory.
 const MERGED_BYTES_MAX: u64 = 256 << 20;
 
-/// Objects that are few enough to be left alone, if they name nothing that is gone.
-const OBJECTS_FEW: usize = 8;
+/// Objects of less are small: many of them are one request each, for everybody.
+const SMALL_BYTES: u64 = 16 << 20;
+
+/// Small objects that are few enough to be left alone.
+const SMALL_FEW: usize = 8;
 
 /// What a merge did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,13 +38,47 @@ pub struct Merged {
     pub stale: u64,
 }
 
-/// Merges the smaller index objects of a domain, if it pays.
+/// The index objects that it pays to merge: small ones if there are many, and those of which a
+/// quarter speaks of packs that are gone.
+#[must_use]
+pub fn worth_merging(index: &[IndexUse]) -> Vec<&IndexUse> {
+    let small = |object: &IndexUse| object.size < SMALL_BYTES;
+    let many = index.iter().filter(|object| small(object)).count() > SMALL_FEW;
+    let stale = |object: &IndexUse| object.stale > 0 && object.stale * 4 >= object.entries;
+    index.iter().filter(|object| stale(object) || (many && small(object))).collect()
+}
+
+/// Merges these index objects, so many at once as fit into memory.
 ///
 /// # Errors
 /// When the store fails; stale and double entries harm nobody.
-pub async fn merge_index(sealed: &SealedStore, domain: &Name) -> Result<Merged, RepoError> {
+pub async fn merge_index(
+    sealed: &SealedStore,
+    domain: &Name,
+    objects: &[&IndexUse],
+) -> Result<Merged, RepoError> {
+    let mut merged = Merged::default();
+    let mut rest = objects;
+    while !rest.is_empty() {
+        let mut bytes = 0_u64;
+        let fits = rest.iter().take_while(|object| {
+            bytes = bytes.saturating_add(object.size);
+            bytes <= MERGED_BYTES_MAX
+        });
+        let (part, later) = rest.split_at(fits.count().max(1));
+        let names: Vec<&Key> = part.iter().map(|object| &object.name).collect();
+        let done = merge(sealed, domain, &names).await?;
+        merged.before += done.before;
+        merged.after += done.after;
+        merged.stale += done.stale;
+        rest = later;
+    }
+    Ok(merged)
+}
+
+async fn merge(sealed: &SealedStore, domain: &Name, names: &[&Key]) -> Result<Merged, RepoError> {
     // M1: read, and remember the names of what was read.
-    let objects = read_smaller(sealed, domain).await?;
+    let objects = read(sealed, names).await?;
     // M2: packs are listed after.
     let listed = index::list_packs(sealed, domain).await?;
     let is_there = |pack: &IndexPack| listed.contains_key(&pack.id);
@@ -48,10 +87,6 @@ pub async fn merge_index(sealed: &SealedStore, domain: &Name) -> Result<Merged, 
         object.entries.iter().filter(gone)
     });
     let stale = stale.count() as u64;
-    let names_gone = objects.iter().any(|(_, object)| object.packs.iter().any(|p| !is_there(p)));
-    if objects.len() <= OBJECTS_FEW && !names_gone {
-        return Ok(Merged::default());
-    }
     // M3: entries whose packs are listed, retired ones included.
     let mut after = 0;
     for (packs, entries) in layers(&objects, is_there) {
@@ -64,25 +99,15 @@ pub async fn merge_index(sealed: &SealedStore, domain: &Name) -> Result<Merged, 
     Ok(Merged { before: objects.len() as u64, after, stale })
 }
 
-async fn read_smaller(
-    sealed: &SealedStore,
-    domain: &Name,
-) -> Result<Vec<(Key, IndexObject)>, RepoError> {
-    let mut listed = sealed.list(&names::indexes(domain)).await?;
-    listed.sort_by_key(|object| object.size);
-    let mut objects = Vec::new();
-    let mut bytes = 0_u64;
-    for object in listed {
-        bytes = bytes.saturating_add(object.size);
-        if bytes > MERGED_BYTES_MAX && !objects.is_empty() {
-            break;
-        }
-        match index::read_object(sealed, &object.key).await {
-            Ok(read) => objects.push((object.key, read)),
+async fn read(sealed: &SealedStore, names: &[&Key]) -> Result<Vec<(Key, IndexObject)>, RepoError> {
+    let mut objects = Vec::with_capacity(names.len());
+    for name in names {
+        match index::read_object(sealed, name).await {
+            Ok(read) => objects.push(((*name).clone(), read)),
             // Another merge was faster.
             Err(error) if error.is_not_found() => {}
             Err(error) if error.is_damage() => {
-                index::warn_unreadable(&object.key, &error, "an index object cannot be read");
+                index::warn_unreadable(name, &error, "an index object cannot be read");
             }
             Err(error) => return Err(error),
         }

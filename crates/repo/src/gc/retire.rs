@@ -122,7 +122,8 @@ pub(super) async fn complete_list(
     Ok(())
 }
 
-/// The backups on a round's list whose intents are still there.
+/// The backups on a round's list whose intents are still there; nothing when another has ended the
+/// round, and its list with it.
 ///
 /// # Errors
 /// When the list cannot be read or the intents not be looked for.
@@ -130,13 +131,20 @@ pub(super) async fn waiting_for(
     sealed: &SealedStore,
     domain: &Name,
     id: RoundId,
-) -> Result<Vec<(ClusterRef, BackupId)>, RepoError> {
+) -> Result<Option<Vec<(ClusterRef, BackupId)>>, RepoError> {
     let name = names::round(domain, id, RoundPart::Intents);
     let list: RetiredIntents = match sealed.get(Kind::RetiredIntents, &name).await {
         Err(error) if error.is_not_found() => {
             // R4: whoever retired them died before he had listed; never "no intents".
-            complete_list(sealed, domain, id).await?;
-            sealed.get(Kind::RetiredIntents, &name).await?
+            let completed = match complete_list(sealed, domain, id).await {
+                Ok(()) => sealed.get(Kind::RetiredIntents, &name).await,
+                Err(error) => Err(error),
+            };
+            match completed {
+                // It goes after the marker.
+                Err(error) if error.is_not_found() => return Ok(None),
+                completed => completed?,
+            }
         }
         read => read?,
     };
@@ -148,5 +156,5 @@ pub(super) async fn waiting_for(
             waiting.push(intent);
         }
     }
-    Ok(waiting)
+    Ok(Some(waiting))
 }

@@ -2,12 +2,16 @@
 
 use std::collections::HashSet;
 
+use futures::StreamExt as _;
+
+use crate::backup::note_damage;
 use crate::chunks::{self, Buffers, Opener};
 use crate::codec::Level;
 use crate::error::RepoError;
+use crate::format::document::DamagedChunk;
 use crate::format::header::Kind;
 use crate::id::{ChunkId, PackId};
-use crate::index::{self, Index, Location, Purpose};
+use crate::index::{self, Location};
 use crate::names::Name;
 use crate::object::Proof;
 use crate::pack::{ConfirmedPack, PackBuilder};
@@ -19,7 +23,7 @@ use super::live::Live;
 const PACKS_OF_AN_INDEX: usize = 64;
 
 /// What was copied.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rewritten {
     /// Chunks.
     pub chunks: u64,
@@ -27,14 +31,19 @@ pub struct Rewritten {
     pub packs: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Packs in which a live chunk is bad, noted by now: they are not to be retired.
+    pub bad: HashSet<PackId>,
 }
+
+/// Reads under way at once, of 8 MiB at most.
+const READS_AT_ONCE: usize = 4;
 
 /// Copies the live chunks of some packs into new ones, each confirmed and indexed when this
 /// returns. Every chunk is opened, and compared with its id. Only then may the old packs be
 /// retired; the sweep counts the copies itself.
 ///
 /// # Errors
-/// When a chunk does not read, or the store fails: what was copied serves the next try.
+/// When the store fails: what was copied serves the next try.
 pub async fn rewrite(
     sealed: &SealedStore,
     domain: &Name,
@@ -50,30 +59,61 @@ pub async fn rewrite(
         confirmed: Vec::new(),
         done: Rewritten::default(),
     };
-    let index = Index::open(sealed, domain, Purpose::Read).await?;
-    let mut wanted: Vec<(ChunkId, Location)> = Vec::new();
-    let mut seen = HashSet::new();
-    index
-        .each(sealed, |pack, entry| {
-            if packs.contains(&pack.id) && live.has(&entry.chunk) && seen.insert(entry.chunk) {
-                wanted.push((entry.chunk, Location::of(pack, entry)));
-            }
+    let wanted = live_of(sealed, domain, packs, live).await?;
+    let mut reads = futures::stream::iter(chunks::plan_reads(domain, wanted))
+        .map(|read| async move {
+            let bytes = chunks::fetch(sealed, &read).await;
+            (read, bytes)
         })
-        .await?;
-    for read in chunks::plan_reads(domain, wanted) {
-        let bytes = chunks::fetch(sealed, &read).await?;
+        .buffered(READS_AT_ONCE);
+    let mut damaged = Vec::new();
+    while let Some((read, bytes)) = reads.next().await {
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            // Another collector was faster, or it ends early.
+            Err(error) if error.is_damage() || error.is_not_found() => {
+                rewriter.done.bad.insert(read.pack.id);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let opener = Opener::new(sealed, &read, &bytes);
         let mut buffers = Buffers::default();
         let mut opened = Vec::with_capacity(read.chunks.len());
         for (chunk, location) in &read.chunks {
-            let plain = opener.open((chunk, location), Proof::Hash, &mut buffers)?;
-            opened.push((*chunk, plain.to_vec()));
+            match opener.open((chunk, location), Proof::Hash, &mut buffers) {
+                Ok(plain) => opened.push((*chunk, plain.to_vec())),
+                Err(error) => {
+                    tracing::error!(%chunk, pack = %read.pack.id, %error, "a chunk is bad");
+                    damaged.push(DamagedChunk { pack: read.pack.id, chunk: *chunk });
+                    rewriter.done.bad.insert(read.pack.id);
+                }
+            }
         }
+        drop(opener);
         for (chunk, plain) in opened {
             rewriter.add(read.pack.kind, chunk, &plain).await?;
         }
     }
+    note_damage(sealed, domain, damaged, "read by a collection".into()).await?;
     rewriter.finish().await
+}
+
+async fn live_of(
+    sealed: &SealedStore,
+    domain: &Name,
+    packs: &HashSet<PackId>,
+    live: &Live,
+) -> Result<Vec<(ChunkId, Location)>, RepoError> {
+    let mut wanted: Vec<(ChunkId, Location)> = Vec::new();
+    let mut seen = HashSet::new();
+    index::each_entry(sealed, domain, |pack, entry| {
+        if packs.contains(&pack.id) && live.has(&entry.chunk) && seen.insert(entry.chunk) {
+            wanted.push((entry.chunk, Location::of(pack, entry)));
+        }
+    })
+    .await?;
+    Ok(wanted)
 }
 
 struct Rewriter<'a> {

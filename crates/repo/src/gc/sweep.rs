@@ -1,81 +1,179 @@
-//! Sweeping a round (S): once every backup on its list has ended, packs that no valid backup needs
-//! are deleted, and the others are no longer retired.
+//! Sweeping rounds (S): once every backup on a round's list has ended, packs that no valid backup
+//! needs are deleted, and the others are no longer retired.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
+
+use futures::StreamExt as _;
 
 use crate::backup::{end_dead, remove_lone_starts};
 use crate::error::RepoError;
-use crate::format::document::{DamagedChunk, RetireVerdict, Retired};
+use crate::format::document::{RetireVerdict, Retired};
 use crate::format::header::Kind;
-use crate::id::{BackupId, ChunkId, PackId, RoundId};
-use crate::index::{self, Purpose, Short, short};
+use crate::id::{BackupId, PackId, RoundId};
+use crate::index;
 use crate::names::{self, ClusterRef, Name, RoundPart};
 use crate::sealed_store::SealedStore;
 
-use super::live::{Live, live_chunks};
+use super::copies::dead_packs;
+use super::live::Live;
 use super::retire::{rounds, waiting_for};
+
+/// Deletes under way at once.
+const DELETES_AT_ONCE: usize = 32;
 
 /// How a sweep ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Swept {
     /// Backups that may refer to the packs are under way; the round waits.
-    Waiting(Vec<BackupId>),
+    Waiting(Vec<(ClusterRef, BackupId)>),
     /// The round is over.
     Done {
         /// Packs that are gone.
         deleted: u64,
+        /// Their bytes.
+        bytes: u64,
         /// Packs that are needed, and stay.
         spared: u64,
     },
 }
 
-/// Sweeps one round, or goes on with what another has begun. `is_dead` says of a backup under way
-/// whether it is taken for dead: it is ended then, and could not commit any more.
+impl Swept {
+    /// Another has ended the round.
+    const OVER: Self = Self::Done { deleted: 0, bytes: 0, spared: 0 };
+}
+
+/// Sweeps rounds, or goes on with what another has begun, and gives what is live besides, to be
+/// used again. `is_dead` says of a backup under way whether it is taken for dead: it is ended
+/// then, and could not commit any more.
 ///
 /// # Errors
-/// When something that has to be known cannot be read (U), or the store fails: the round stays as
-/// it is, and anybody can go on with it.
+/// When something that has to be known cannot be read (U), or the store fails: the rounds stay as
+/// they are, and anybody can go on with them.
 pub async fn sweep(
     sealed: &SealedStore,
     domain: &Name,
-    id: RoundId,
+    ids: &[RoundId],
+    mut live: Live,
     mut is_dead: impl AsyncFnMut(&ClusterRef, BackupId) -> Result<bool, RepoError>,
-) -> Result<Swept, RepoError> {
-    let marker_name = names::round(domain, id, RoundPart::Marker);
-    let retired = match sealed.get::<Retired>(Kind::Retired, &marker_name).await {
-        Ok(retired) => Some(retired),
-        Err(error) if error.is_not_found() => None,
-        Err(error) => return Err(error),
-    };
-    let verdict = match read_verdict(sealed, domain, id).await? {
-        Some(verdict) => verdict,
-        None => {
-            let Some(retired) = &retired else {
-                remove_parts(sealed, domain, id).await?;
-                return Ok(Swept::Done { deleted: 0, spared: 0 });
-            };
-            let waiting = settle_waiting(sealed, domain, id, &mut is_dead).await?;
-            if !waiting.is_empty() {
-                return Ok(Swept::Waiting(waiting));
+) -> Result<(Vec<(RoundId, Swept)>, Live), RepoError> {
+    let mut swept = Vec::with_capacity(ids.len());
+    let mut decided: Vec<(RoundId, RetireVerdict)> = Vec::new();
+    let mut undecided: Vec<(RoundId, Retired)> = Vec::new();
+    for id in ids {
+        match look(sealed, domain, *id, &mut is_dead).await? {
+            Stage::Over => {
+                remove_parts(sealed, domain, *id).await?;
+                swept.push((*id, Swept::OVER));
             }
-            decide(sealed, domain, id, retired).await?
+            Stage::Waiting(backups) => swept.push((*id, Swept::Waiting(backups))),
+            Stage::Decided(verdict) => decided.push((*id, verdict)),
+            Stage::Ended(retired) => undecided.push((*id, retired)),
         }
-    };
-    // S7: the marker, looked at after the verdict: a verdict over a round that is over is nobody's.
-    match sealed.get::<Retired>(Kind::Retired, &marker_name).await {
-        Ok(retired) => {
-            let deleted = delete_packs(sealed, domain, &verdict.packs).await?;
-            sealed.store().delete(&marker_name).await?;
-            remove_parts(sealed, domain, id).await?;
-            let spared = retired.packs.len().saturating_sub(verdict.packs.len()) as u64;
-            Ok(Swept::Done { deleted, spared })
+    }
+    if !undecided.is_empty() {
+        // S2, now that all on their lists have ended.
+        live = live.and_newer(sealed, domain).await?;
+        let retired = undecided.iter().map(|(_, retired)| retired);
+        let dead = dead_packs(sealed, domain, retired, &live).await?;
+        for (id, retired) in undecided {
+            let packs = retired.packs.into_iter().filter(|pack| dead.contains(pack)).collect();
+            decided.push((id, put_verdict(sealed, domain, id, packs).await?));
         }
-        Err(error) if error.is_not_found() => {
-            remove_parts(sealed, domain, id).await?;
-            Ok(Swept::Done { deleted: 0, spared: 0 })
+    }
+    for (id, verdict) in decided {
+        swept.push((id, carry_out(sealed, domain, id, &verdict).await?));
+    }
+    Ok((swept, live))
+}
+
+/// Where a round is.
+enum Stage {
+    /// Its marker is gone.
+    Over,
+    /// S1: backups on its list are under way.
+    Waiting(Vec<(ClusterRef, BackupId)>),
+    /// S1: none is.
+    Ended(Retired),
+    /// S0.
+    Decided(RetireVerdict),
+}
+
+async fn look(
+    sealed: &SealedStore,
+    domain: &Name,
+    id: RoundId,
+    is_dead: &mut impl AsyncFnMut(&ClusterRef, BackupId) -> Result<bool, RepoError>,
+) -> Result<Stage, RepoError> {
+    let Some(retired) = read_marker(sealed, domain, id).await? else { return Ok(Stage::Over) };
+    let name = names::round(domain, id, RoundPart::Verdict);
+    match sealed.get(Kind::RetireVerdict, &name).await {
+        Ok(verdict) => return Ok(Stage::Decided(verdict)),
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error),
+    }
+    let Some(waiting) = waiting_for(sealed, domain, id).await? else { return Ok(Stage::Over) };
+    for (at, backup) in waiting {
+        if is_dead(&at, backup).await? {
+            // The tombstone first, the intent after it.
+            end_dead(sealed, &at, backup, "taken for dead by a collection".into()).await?;
         }
+    }
+    Ok(match waiting_for(sealed, domain, id).await? {
+        None => Stage::Over,
+        Some(left) if left.is_empty() => Stage::Ended(retired),
+        Some(left) => Stage::Waiting(left),
+    })
+}
+
+async fn read_marker(
+    sealed: &SealedStore,
+    domain: &Name,
+    id: RoundId,
+) -> Result<Option<Retired>, RepoError> {
+    let name = names::round(domain, id, RoundPart::Marker);
+    match sealed.get(Kind::Retired, &name).await {
+        Ok(retired) => Ok(Some(retired)),
+        Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// S6: the first verdict that is stored holds. One that is gone before it was read was another
+/// collector's, who has ended the round with it: then nothing goes by this one.
+async fn put_verdict(
+    sealed: &SealedStore,
+    domain: &Name,
+    id: RoundId,
+    packs: Vec<PackId>,
+) -> Result<RetireVerdict, RepoError> {
+    let name = names::round(domain, id, RoundPart::Verdict);
+    let stored = match sealed.put(Kind::RetireVerdict, &name, &RetireVerdict { packs }).await {
+        Ok(_) => sealed.get(Kind::RetireVerdict, &name).await,
+        Err(error) => Err(error),
+    };
+    match stored {
+        Err(error) if error.is_not_found() => Ok(RetireVerdict { packs: Vec::new() }),
+        stored => stored,
+    }
+}
+
+/// S7 to S11.
+async fn carry_out(
+    sealed: &SealedStore,
+    domain: &Name,
+    id: RoundId,
+    verdict: &RetireVerdict,
+) -> Result<Swept, RepoError> {
+    // The marker, looked at after the verdict: a verdict over a round that is over is nobody's.
+    let Some(retired) = read_marker(sealed, domain, id).await? else {
+        remove_parts(sealed, domain, id).await?;
+        return Ok(Swept::OVER);
+    };
+    let (deleted, bytes) = delete_packs(sealed, domain, &verdict.packs).await?;
+    sealed.store().delete(&names::round(domain, id, RoundPart::Marker)).await?;
+    remove_parts(sealed, domain, id).await?;
+    let spared = retired.packs.len().saturating_sub(verdict.packs.len()) as u64;
+    Ok(Swept::Done { deleted, bytes, spared })
 }
 
 /// Lists and verdicts whose marker is gone (S12), and what says where backups start that are gone.
@@ -91,151 +189,35 @@ pub async fn remove_remains(sealed: &SealedStore, domain: &Name) -> Result<(), R
     remove_lone_starts(sealed, domain).await
 }
 
-async fn read_verdict(
-    sealed: &SealedStore,
-    domain: &Name,
-    id: RoundId,
-) -> Result<Option<RetireVerdict>, RepoError> {
-    let name = names::round(domain, id, RoundPart::Verdict);
-    match sealed.get(Kind::RetireVerdict, &name).await {
-        Ok(verdict) => Ok(Some(verdict)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// S1: backups on the list that are taken for dead are ended; those that are left are given.
-async fn settle_waiting(
-    sealed: &SealedStore,
-    domain: &Name,
-    id: RoundId,
-    is_dead: &mut impl AsyncFnMut(&ClusterRef, BackupId) -> Result<bool, RepoError>,
-) -> Result<Vec<BackupId>, RepoError> {
-    for (at, backup) in waiting_for(sealed, domain, id).await? {
-        if is_dead(&at, backup).await? {
-            // The tombstone first, the intent after it.
-            end_dead(sealed, &at, backup, "taken for dead by a collection".into()).await?;
-        }
-    }
-    let left = waiting_for(sealed, domain, id).await?;
-    Ok(left.into_iter().map(|(_, backup)| backup).collect())
-}
-
-/// S2 to S6: what of the round nobody needs; the first verdict that is stored holds.
-async fn decide(
-    sealed: &SealedStore,
-    domain: &Name,
-    id: RoundId,
-    retired: &Retired,
-) -> Result<RetireVerdict, RepoError> {
-    let live = live_chunks(sealed, domain).await?;
-    let packs = dead_packs(sealed, domain, retired, &live).await?;
-    let name = names::round(domain, id, RoundPart::Verdict);
-    sealed.put(Kind::RetireVerdict, &name, &RetireVerdict { packs }).await?;
-    sealed.get(Kind::RetireVerdict, &name).await
-}
-
-/// The packs of a round each of whose live chunks has a copy elsewhere: in a pack that is listed,
-/// indexed, in no marker, and not known to be damaged there.
-async fn dead_packs(
-    sealed: &SealedStore,
-    domain: &Name,
-    retired: &Retired,
-    live: &Live,
-) -> Result<Vec<PackId>, RepoError> {
-    // S3, S4, S5, in this order.
-    let marked = index::read_markers(sealed, domain).await?;
-    let damaged = index::read_damage(sealed, domain, Purpose::Refer).await?;
-    let ours: BTreeSet<PackId> = retired.packs.iter().copied().collect();
-    let needed = needed_of(sealed, domain, &ours, live).await?;
-    let wanted: HashSet<Short> = needed.values().flatten().copied().collect();
-    let mut copies: HashMap<Short, HashSet<(PackId, u64)>> = HashMap::new();
-    index::each_entry(sealed, domain, |pack, entry| {
-        let chunk = short(&entry.chunk);
-        let counts = wanted.contains(&chunk)
-            && !marked.contains(&pack.id)
-            && !damaged.contains(&DamagedChunk { pack: pack.id, chunk: entry.chunk });
-        if counts {
-            copies.entry(chunk).or_default().insert((pack.id, pack.size));
-        }
-    })
-    .await?;
-    let listed = index::list_packs(sealed, domain).await?;
-    let is_there = |(pack, size): &(PackId, u64)| listed.get(pack) == Some(size);
-    let covered =
-        |chunk: &Short| copies.get(chunk).is_some_and(|copies| copies.iter().any(is_there));
-    let dead = needed.into_iter().filter(|(_, chunks)| chunks.iter().all(covered));
-    let mut dead: Vec<PackId> = dead.map(|(pack, _)| pack).collect();
-    dead.sort_unstable();
-    Ok(dead)
-}
-
-/// The live chunks in each pack of the round, by its own directory: an index object may hold a part
-/// of a pack only. One whose directory does not read is spared, and stays for a repair.
-async fn needed_of(
-    sealed: &SealedStore,
-    domain: &Name,
-    ours: &BTreeSet<PackId>,
-    live: &Live,
-) -> Result<HashMap<PackId, HashSet<Short>>, RepoError> {
-    let mut needed: HashMap<PackId, HashSet<Short>> = HashMap::new();
-    for pack in ours {
-        if let Some(chunks) = directory_of(sealed, domain, *pack).await? {
-            let chunks = chunks.iter().filter(|chunk| live.has(chunk)).map(short).collect();
-            needed.insert(*pack, chunks);
-        }
-    }
-    Ok(needed)
-}
-
-/// What a pack says of itself; nothing when it is gone, or when that
-/// cannot be read: it is spared then, and stays for a repair.
-async fn directory_of(
-    sealed: &SealedStore,
-    domain: &Name,
-    pack: PackId,
-) -> Result<Option<Vec<ChunkId>>, RepoError> {
-    for kind in [Kind::DataPack, Kind::MetaPack] {
-        match index::read_directory(sealed, domain, kind, pack).await {
-            Ok(pack) => return Ok(Some(pack.entries.iter().map(|entry| entry.chunk).collect())),
-            Err(error) if error.is_not_found() => {}
-            Err(error) if error.is_damage() => {
-                let name = names::pack(domain, kind, pack);
-                index::warn_unreadable(
-                    &name,
-                    &error,
-                    "the directory of a pack cannot be read: \
-                    the pack stays",
-                );
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(None)
-}
-
-/// S8: deletes until none is left.
+/// S8: deletes until none is left. Gives how many there were, and their bytes.
 async fn delete_packs(
     sealed: &SealedStore,
     domain: &Name,
     packs: &[PackId],
-) -> Result<u64, RepoError> {
+) -> Result<(u64, u64), RepoError> {
     let doomed: HashSet<&PackId> = packs.iter().collect();
-    let mut deleted = 0;
-    loop {
-        let mut found = 0;
-        for object in sealed.list(&names::packs(domain)).await? {
-            if names::pack_of(domain, &object.key).is_some_and(|(_, id)| doomed.contains(&id)) {
-                sealed.store().delete(&object.key).await?;
-                found += 1;
+    let mut gone: HashMap<PackId, u64> = HashMap::new();
+    while !doomed.is_empty() {
+        let mut found = Vec::new();
+        for (id, (kind, size)) in index::list_packs_by_kind(sealed, domain).await? {
+            if doomed.contains(&id) {
+                gone.insert(id, size);
+                found.push(names::pack(domain, kind, id));
             }
         }
-        if found == 0 {
-            return Ok(deleted);
+        if found.is_empty() {
+            break;
         }
-        deleted = deleted.max(found);
+        // In the same order each time, so that a run can be replayed.
+        found.sort_unstable();
+        let mut deletes = futures::stream::iter(&found)
+            .map(|name| sealed.store().delete(name))
+            .buffer_unordered(DELETES_AT_ONCE);
+        while let Some(deleted) = deletes.next().await {
+            deleted?;
+        }
     }
+    Ok((gone.len() as u64, gone.values().sum()))
 }
 
 /// S10, S11: the list, then the verdict.

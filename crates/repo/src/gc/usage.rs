@@ -2,12 +2,18 @@
 //! the sweep looks again.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use pgrecall_store::Key;
 
 use crate::error::RepoError;
+use crate::format::document::DamagedChunk;
 use crate::format::header::Kind;
+use crate::format::index::{IndexEntry, IndexPack};
 use crate::id::PackId;
-use crate::index::{self, Purpose, Short, short};
+use crate::index::{self, IndexObject, Purpose, short};
 use crate::names::Name;
+use crate::pack::frame_len;
 use crate::sealed_store::SealedStore;
 
 use super::live::Live;
@@ -25,49 +31,167 @@ pub struct PackUse {
     pub live_chunks: u64,
     /// Bytes of their frames.
     pub live_bytes: u64,
+    /// Chunks in it that were found bad.
+    pub damaged_chunks: u64,
     /// Whether an index object names it: of one that none names the backup may be under way.
     pub indexed: bool,
 }
 
-/// What is used of every pack that is listed and not retired.
+/// An index object, and how much of it speaks of packs that are gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexUse {
+    /// Its name.
+    pub name: Key,
+    /// Its bytes.
+    pub size: u64,
+    /// Its entries.
+    pub entries: u64,
+    /// Those of packs that are not listed.
+    pub stale: u64,
+}
+
+/// What is used of a domain.
+#[derive(Debug, Clone, Default)]
+pub struct Usage {
+    /// Every pack that is listed and not retired, in the order of ids.
+    pub packs: Vec<PackUse>,
+    /// Every index object that reads.
+    pub index: Vec<IndexUse>,
+}
+
+/// Where a live chunk is to stay: the number of a pack, and the bytes of its frame there.
+#[derive(Debug, Clone, Copy)]
+struct Home {
+    pack: u32,
+    bytes: u32,
+}
+
+/// No pack has that number.
+const NOWHERE: Home = Home { pack: u32::MAX, bytes: 0 };
+
+/// What is used of every pack that is listed and not retired. Of several copies of a chunk the one
+/// in the pack of the lowest id is the one that stays; one that was found bad stays where there is
+/// no other.
 ///
 /// # Errors
 /// When a marker or a note of damage cannot be read, or the store fails.
-pub async fn pack_uses(
-    sealed: &SealedStore,
-    domain: &Name,
-    live: &Live,
-) -> Result<Vec<PackUse>, RepoError> {
+pub async fn usage(sealed: &SealedStore, domain: &Name, live: &Live) -> Result<Usage, RepoError> {
     let marked = index::read_markers(sealed, domain).await?;
     let damaged = index::read_damage(sealed, domain, Purpose::Refer).await?;
-    let listed = index::list_packs_by_kind(sealed, domain).await?;
-    let counts = |pack: PackId| !marked.contains(&pack) && listed.contains_key(&pack);
-    // Of several copies that in the pack of the lowest id is the one that stays.
-    let mut homes: HashMap<Short, (PackId, u64)> = HashMap::new();
-    let mut indexed: HashSet<PackId> = HashSet::new();
-    index::each_entry(sealed, domain, |pack, entry| {
-        indexed.insert(pack.id);
-        let note = crate::format::document::DamagedChunk { pack: pack.id, chunk: entry.chunk };
-        if live.has(&entry.chunk) && counts(pack.id) && !damaged.contains(&note) {
-            let here = (pack.id, crate::pack::frame_len(entry.sealed_len));
-            let home = homes.entry(short(&entry.chunk)).or_insert(here);
-            *home = (*home).min(here);
-        }
+    let mut count = Count {
+        packs: unmarked(sealed, domain, &marked).await?,
+        marked,
+        damaged,
+        live,
+        homes: vec![NOWHERE; live.len()],
+        bad_homes: HashMap::new(),
+        index: HashMap::new(),
+    };
+    index::each_object(sealed, domain, |listed, object| {
+        count.add(&listed.key, listed.size, object)
     })
     .await?;
-    let mut uses: HashMap<PackId, PackUse> = HashMap::new();
-    for (id, (kind, size)) in listed.iter().filter(|(id, _)| !marked.contains(id)) {
-        let (id, kind, size) = (*id, *kind, *size);
-        let indexed = indexed.contains(&id);
-        uses.insert(id, PackUse { id, kind, size, live_chunks: 0, live_bytes: 0, indexed });
+    Ok(count.finish())
+}
+
+struct Count<'a> {
+    packs: Vec<PackUse>,
+    marked: HashSet<PackId>,
+    damaged: HashSet<DamagedChunk>,
+    live: &'a Live,
+    homes: Vec<Home>,
+    /// Copies that were found bad, where no other is known: few.
+    bad_homes: HashMap<usize, Home>,
+    index: HashMap<Key, IndexUse>,
+}
+
+impl Count<'_> {
+    fn add(&mut self, name: &Key, size: u64, object: &IndexObject) {
+        // By number in the object: entries are in the order of chunks, so packs change all the time.
+        let place = |pack: &Arc<IndexPack>| {
+            let found = self.packs.binary_search_by_key(&pack.id, |used| used.id).ok();
+            found.filter(|at| self.packs.get(*at).is_some_and(|used| used.size == pack.size))
+        };
+        let places: Vec<Option<usize>> = object.packs.iter().map(place).collect();
+        for at in places.iter().flatten() {
+            if let Some(used) = self.packs.get_mut(*at) {
+                used.indexed = true;
+            }
+        }
+        let mut stale = 0;
+        for entry in &object.entries {
+            let Some(pack) = object.pack(entry) else { continue };
+            match usize::try_from(entry.pack).ok().and_then(|n| places.get(n).copied().flatten()) {
+                Some(at) => self.add_entry(at, pack.id, entry),
+                None if self.marked.contains(&pack.id) => {}
+                None => stale += 1,
+            }
+        }
+        let entries = object.entries.len() as u64;
+        self.index.insert(name.clone(), IndexUse { name: name.clone(), size, entries, stale });
     }
-    for (pack, bytes) in homes.into_values() {
-        if let Some(used) = uses.get_mut(&pack) {
-            used.live_chunks += 1;
-            used.live_bytes += bytes;
+
+    fn add_entry(&mut self, at: usize, pack: PackId, entry: &IndexEntry) {
+        let Some(position) = self.live.position(&short(&entry.chunk)) else { return };
+        let bytes = u32::try_from(frame_len(entry.sealed_len)).unwrap_or(u32::MAX);
+        let here = Home { pack: u32::try_from(at).unwrap_or(u32::MAX), bytes };
+        let note = DamagedChunk { pack, chunk: entry.chunk };
+        if !self.damaged.is_empty() && self.damaged.contains(&note) {
+            self.bad_homes.insert(position, here);
+        } else if let Some(home) = self.homes.get_mut(position)
+            && here.pack < home.pack
+        {
+            *home = here;
         }
     }
-    let mut uses: Vec<PackUse> = uses.into_values().collect();
+
+    fn finish(mut self) -> Usage {
+        for note in &self.damaged {
+            if let Ok(at) = self.packs.binary_search_by_key(&note.pack, |used| used.id)
+                && let Some(used) = self.packs.get_mut(at)
+            {
+                used.damaged_chunks += 1;
+            }
+        }
+        for (position, bad) in self.bad_homes {
+            if let Some(home) = self.homes.get_mut(position)
+                && home.pack == NOWHERE.pack
+            {
+                *home = bad;
+            }
+        }
+        for home in self.homes {
+            let at = usize::try_from(home.pack).unwrap_or(usize::MAX);
+            if let Some(used) = self.packs.get_mut(at) {
+                used.live_chunks += 1;
+                used.live_bytes += u64::from(home.bytes);
+            }
+        }
+        let mut index: Vec<IndexUse> = self.index.into_values().collect();
+        index.sort_by(|a, b| a.name.cmp(&b.name));
+        Usage { packs: self.packs, index }
+    }
+}
+
+/// Every pack that is listed and not retired, in the order of ids, not used yet.
+async fn unmarked(
+    sealed: &SealedStore,
+    domain: &Name,
+    marked: &HashSet<PackId>,
+) -> Result<Vec<PackUse>, RepoError> {
+    let listed = index::list_packs_by_kind(sealed, domain).await?;
+    let listed = listed.into_iter().filter(|(id, _)| !marked.contains(id));
+    let mut uses: Vec<PackUse> = listed
+        .map(|(id, (kind, size))| PackUse {
+            id,
+            kind,
+            size,
+            live_chunks: 0,
+            live_bytes: 0,
+            damaged_chunks: 0,
+            indexed: false,
+        })
+        .collect();
     uses.sort_unstable_by_key(|used| used.id);
     Ok(uses)
 }
