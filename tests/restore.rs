@@ -3,6 +3,8 @@
 
 #[path = "restore/chosen.rs"]
 mod chosen;
+#[path = "restore/collected.rs"]
+mod collected;
 #[path = "restore/expired.rs"]
 mod expired;
 #[path = "restore/fresh.rs"]

@@ -122,6 +122,30 @@ fn keys(printed: &mut Printed, site: &Site, cluster: &Cluster) {
     printed.run("pgrecall key rotate", on(site, cluster, &["key", "rotate", "--yes"]), &[0]);
 }
 
+/// Collections while a backup is under way, which waits for its WAL, and once it has died.
+fn collections(printed: &mut Printed, site: &Site, cluster: &Cluster) {
+    cluster.psql("ALTER SYSTEM SET archive_command = 'false'");
+    cluster.reload();
+    let mut backup = on(site, cluster, &["backup", "--fast-checkpoint"]);
+    let mut backup = backup.stderr(Stdio::null()).spawn().expect("pgrecall runs");
+    let intents = site.repository().join("domains/main/intents");
+    let is_there = || {
+        let found = Command::new("find").arg(&intents).args(["-name", "*.start"]).output();
+        !found.expect("find runs").stdout.is_empty()
+    };
+    cluster.wait_until("the backup has said where it starts", is_there);
+    let gc = |words: &[&str]| on(site, cluster, &[&["gc"], words].concat());
+    let done = printed.run("pgrecall gc", gc(&[]), &[0]);
+    assert!(done["done"]["waiting_packs"].as_u64() > Some(0), "{done}");
+    printed.run("pgrecall gc", gc(&["--dry-run"]), &[0]);
+    backup.kill().expect("it was running");
+    backup.wait().expect("it has ended");
+    let planned = printed.run("pgrecall gc", gc(&["--dry-run"]), &[0]);
+    assert!(planned["under_way"][0]["dead"].is_string(), "{planned}");
+    let done = printed.run("pgrecall gc", gc(&[]), &[0]);
+    assert!(done["done"]["removed_packs"].as_u64() > Some(0), "{done}");
+}
+
 /// A repository with backups that do not read and one under way on another host: the golden one.
 fn golden(printed: &mut Printed) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -200,6 +224,7 @@ fn every_member_of_every_json_is_documented_and_the_other_way_round() {
     let dry = ["expire", "--keep-last", "1", "--dry-run"];
     printed.run(heading, on(&site, &standby, &dry), &[0]);
     printed.run(heading, on(&site, &standby, &["expire", "--keep-last", "2"]), &[0]);
+    collections(&mut printed, &site, &standby);
     keys(&mut printed, &site, &standby);
     golden(&mut printed);
     init(&mut printed, &site, &standby);

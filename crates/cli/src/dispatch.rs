@@ -61,6 +61,7 @@ pub(crate) fn run(cli: Cli, contract: &Cell<Contract>) -> Outcome<u8> {
         Command::Verify(args) => commands::verify::run(&settings, args),
         Command::Check(args) => commands::check::run(&settings, args),
         Command::Expire(args) => commands::expire::run(&settings, args).map(|()| 0),
+        Command::Gc(args) => commands::gc::run(&settings, args).map(|()| 0),
         Command::Completions(_) | Command::Man(_) => Ok(0),
     }
 }
@@ -75,6 +76,7 @@ fn for_the_owner(command: &Command) -> bool {
         | Command::Check(_)
         | Command::Backup(_)
         | Command::Expire(_)
+        | Command::Gc(_)
         | Command::Verify(_) => true,
         Command::Wal(WalCommand::Fetch(_))
         | Command::ArchiveGet(_)
@@ -95,6 +97,7 @@ fn needs(command: &Command) -> (Vec<Flag>, ClusterNeed) {
         Command::Backup(args) => (args.flags(), ClusterNeed::One),
         Command::Restore(args) => (args.flags(), ClusterNeed::One),
         Command::Expire(args) => (args.flags(), ClusterNeed::One),
+        Command::Gc(args) => (args.flags(), ClusterNeed::One),
         Command::Wal(WalCommand::Push(_) | WalCommand::Fetch(_) | WalCommand::Resolve(_))
         | Command::ArchivePush(_)
         | Command::ArchiveGet(_)
@@ -117,6 +120,7 @@ fn system_id(command: &Command) -> Option<u64> {
         Command::Restore(args) => args.lineage.system_id,
         Command::Verify(args) => args.lineage.system_id,
         Command::Expire(args) => args.lineage.system_id,
+        Command::Gc(args) => args.lineage.system_id,
         Command::Backup(args) => args.system_id,
         Command::Wal(_)
         | Command::ArchivePush(_)

@@ -1,5 +1,5 @@
-//! The operations: archive WAL, back up, plan, restore, verify. They print nothing, read no
-//! configuration and ask no clock but the one handed in.
+//! The operations: archive WAL, back up, plan, restore, verify, expire, collect. They print
+//! nothing, read no configuration and ask no clock but the one handed in.
 
 #![deny(missing_docs)]
 
@@ -9,6 +9,7 @@ pub mod cancel;
 pub mod catalog;
 pub mod clock;
 pub mod cluster;
+pub mod collection;
 pub mod details;
 pub mod error;
 pub mod progress;

@@ -12,7 +12,7 @@ mod usage;
 
 pub use live::{Live, live_chunks};
 pub use merge::{Merged, merge_index, worth_merging};
-pub use retire::{Round, retire, rounds};
+pub use retire::{Round, RoundLook, look_at, retire, rounds};
 pub use rewrite::{Rewritten, rewrite};
 pub use sweep::{Swept, remove_remains, sweep};
 pub use usage::{IndexUse, PackUse, Usage, usage};

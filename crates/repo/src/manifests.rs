@@ -42,6 +42,8 @@ pub struct Backups {
     pub valid: Vec<Backup>,
     /// Those that may.
     pub unreadable: Vec<Unreadable>,
+    /// Those that were ended, and never will.
+    pub tombstones: Vec<BackupId>,
     /// Why the log of expired backups could not be read, if so: some of the valid ones may have
     /// expired.
     pub log_error: Option<RepoError>,
@@ -72,7 +74,7 @@ pub async fn list(sealed: &SealedStore, domain: &Name) -> Result<Backups, RepoEr
     while let Some((at, id, manifest)) = read.next().await {
         match manifest {
             Ok(Some(manifest)) => backups.valid.push(Backup { at, manifest }),
-            Ok(None) => {}
+            Ok(None) => backups.tombstones.push(id),
             Err(error) if error.is_not_found() => {}
             Err(error) if error.is_damage() => {
                 backups.unreadable.push(Unreadable { at, id, error });

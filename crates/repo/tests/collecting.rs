@@ -3,110 +3,22 @@
 
 use std::collections::HashSet;
 
-use pgrecall_repo::backup::{BackupSession, Claim};
+use pgrecall_repo::RepoError;
+use pgrecall_repo::backup::Claim;
 use pgrecall_repo::codec::Level;
-use pgrecall_repo::expired::{ExpiredLog, remove_manifests};
-use pgrecall_repo::format::document::{Expired, Manifest, TableChunk};
 use pgrecall_repo::format::header::Kind;
-use pgrecall_repo::format::map::{Extent, FileMap, HashSource, MapChunk, Source};
-use pgrecall_repo::format::table::{self, Entry, EntryKind, Piece, PieceMap, RelativePath};
 use pgrecall_repo::gc::{
     IndexUse, Live, Swept, live_chunks, merge_index, remove_remains, retire, rewrite, rounds,
     sweep, usage,
 };
-use pgrecall_repo::id::{BackupId, ChunkId, PackId};
-use pgrecall_repo::index::{self, Index, Purpose};
+use pgrecall_repo::id::{BackupId, PackId};
+use pgrecall_repo::index;
 use pgrecall_repo::names::{self, ClusterRef};
-use pgrecall_repo::pack::PackBuilder;
 use pgrecall_repo::sealed_store::SealedStore;
-use pgrecall_repo::{RepoError, chunks, manifests};
-use pgrecall_testkit::repositories::{self, InMemory};
+use pgrecall_testkit::chunked_backups::{
+    at, backup, begin, check, domain, expire, finish, plain, put,
+};
 use pgrecall_testkit::stores::{Calls, FailNth, Lasting, Meanwhile};
-
-fn at() -> ClusterRef {
-    ClusterRef {
-        domain: "main".parse().unwrap(),
-        cluster: "main".parse().unwrap(),
-        lineage: "7".into(),
-    }
-}
-
-async fn domain() -> SealedStore {
-    let InMemory { repository, .. } = InMemory::create().await;
-    repository.domain(&at().domain).await.unwrap()
-}
-
-async fn begin(sealed: &SealedStore) -> BackupSession {
-    repositories::begin(sealed, &at()).await
-}
-
-fn plain(number: u32) -> Vec<u8> {
-    (0..3000_u32).map(|at| (at.wrapping_mul(number + 7) >> 3) as u8).collect()
-}
-
-/// Puts what is new of these chunks into one pack.
-async fn put(session: &BackupSession, kind: Kind, plains: &[Vec<u8>]) -> Vec<ChunkId> {
-    let mut pack = PackBuilder::new(session.sealed(), &at().domain, kind).unwrap();
-    let mut ids = Vec::new();
-    for plain in plains {
-        let id = session.sealed().keys().chunk_id(plain);
-        if session.claim(&id) == Claim::Store {
-            pack.add(id, plain, Level::default()).unwrap();
-        }
-        ids.push(id);
-    }
-    if !pack.is_empty() {
-        session.put_pack(pack.finish().unwrap()).await.unwrap();
-    }
-    ids
-}
-
-/// The rest of a backup of one file that has these chunks.
-async fn finish(session: &BackupSession, ids: &[ChunkId]) -> Result<BackupId, RepoError> {
-    let mut map = FileMap::default();
-    for (number, id) in (0..).zip(ids) {
-        map.chunks.push(MapChunk { id: *id, plain_len: 3000, hashes: HashSource::None });
-        let source = Source::Chunk { chunk: number, offset: 0 };
-        map.extents.push(Extent { len: 3000, source });
-    }
-    let pieces = vec![Piece { len: map.len(), map: PieceMap::Inline(map.encode()) }];
-    let entry = Entry {
-        path: RelativePath::new(b"file").unwrap(),
-        mode: 0o600,
-        uid: 0,
-        gid: 0,
-        mtime_us: 0,
-        kind: EntryKind::File(pieces),
-    };
-    let plain = table::encode(&[entry]);
-    let plain_len = u32::try_from(plain.len()).unwrap();
-    let id = put(session, Kind::MetaPack, &[plain]).await[0];
-    let manifest = Manifest {
-        backup: session.id(),
-        cluster: "main".into(),
-        lineage: at().lineage,
-        tables: vec![TableChunk { first: "file".into(), entries: 1, id, plain_len }],
-        entries: 1,
-        bytes: 0,
-        details: serde_json::json!({}),
-    };
-    session.commit(&manifest).await?;
-    Ok(session.id())
-}
-
-async fn backup(sealed: &SealedStore, numbers: std::ops::Range<u32>) -> BackupId {
-    let session = begin(sealed).await;
-    let plains: Vec<_> = numbers.map(plain).collect();
-    let ids = put(&session, Kind::DataPack, &plains).await;
-    finish(&session, &ids).await.unwrap()
-}
-
-async fn expire(sealed: &SealedStore, id: BackupId) {
-    let log = ExpiredLog::read(sealed, &at().domain).await.unwrap();
-    let more = Expired { backups: vec![id], ..Expired::default() };
-    log.append(sealed, &at().domain, more).await.unwrap();
-    remove_manifests(sealed, &at().domain).await.unwrap();
-}
 
 /// Retires packs that nothing is needed of.
 async fn retire_dead(sealed: &SealedStore) -> Result<Vec<PackId>, RepoError> {
@@ -149,27 +61,6 @@ async fn collect(sealed: &SealedStore) -> Result<(), RepoError> {
     retire_dead(sealed).await?;
     sweep_all(sealed, false).await?;
     merge_all(sealed).await
-}
-
-/// Every valid backup can be read whole; gives how many packs there are.
-async fn check(sealed: &SealedStore) -> usize {
-    let domain = &at().domain;
-    let index = Index::open(sealed, domain, Purpose::Read).await.unwrap();
-    for backup in manifests::list(sealed, domain).await.unwrap().valid {
-        let mut wanted = HashSet::new();
-        manifests::each_table(sealed, domain, &index, &backup.manifest, |entries| {
-            for piece in entries.iter().flat_map(Entry::pieces) {
-                let PieceMap::Inline(map) = &piece.map else { panic!("{piece:?}") };
-                wanted.extend(FileMap::decode(map).unwrap().chunks.iter().map(|chunk| chunk.id));
-            }
-            Ok::<(), RepoError>(())
-        })
-        .await
-        .unwrap();
-        let read = chunks::read_many(sealed, domain, &index, &wanted).await.unwrap();
-        assert_eq!(read.len(), wanted.len());
-    }
-    index::list_packs(sealed, domain).await.unwrap().len()
 }
 
 #[tokio::test]
@@ -275,22 +166,6 @@ async fn nothing_is_collected_by_what_does_not_read() {
     let packs = index::list_packs(&sealed, &at().domain).await.unwrap();
     assert!(sweep_all(&sealed, false).await.unwrap_err().is_damage());
     assert_eq!(index::list_packs(&sealed, &at().domain).await.unwrap(), packs);
-}
-
-#[tokio::test]
-async fn what_says_where_a_backup_starts_goes_after_its_intent() {
-    let sealed = domain().await;
-    let (ended, under_way) = (begin(&sealed).await, begin(&sealed).await);
-    for session in [&ended, &under_way] {
-        session.put_start("00000001".into(), "0/2000028".into()).await.unwrap();
-    }
-    // Whoever ended it has died between its two deletions.
-    sealed.store().delete(&names::intent(&at(), ended.id())).await.unwrap();
-    remove_remains(&sealed, &at().domain).await.unwrap();
-    let left = sealed.list(&names::all_intents(&at().domain)).await.unwrap();
-    let left: Vec<_> = left.into_iter().map(|object| object.key).collect();
-    let id = under_way.id();
-    assert_eq!(left, [names::intent(&at(), id), names::start(&at(), id)]);
 }
 
 #[tokio::test]

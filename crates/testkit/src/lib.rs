@@ -1,6 +1,7 @@
 //! What tests stand on: real servers, a workload that remembers what was acknowledged, checks of
 //! a whole cluster, and repositories in memory, and stores that misbehave on purpose. Never published, never in the binary.
 
+pub mod chunked_backups;
 pub mod cluster_check;
 pub mod commit_log;
 pub mod conformance;

@@ -11,7 +11,7 @@ use crate::config::resolve::Flag;
 /// restored stays whatever they say. A backup kept for its day, week, month or year keeps the WAL
 /// that makes it consistent; the others keep all WAL after them. What goes is printed first, with
 /// how far back one can go in time afterwards. What is stored of the files of expired backups is
-/// not freed yet.
+/// freed by `gc`.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod examples;
 pub(crate) mod expire;
+pub(crate) mod gc;
 pub(crate) mod key;
 pub(crate) mod recovery;
 pub(crate) mod wal;
@@ -106,6 +107,7 @@ pub(crate) enum Command {
     Restore(recovery::RestoreArgs),
     Verify(VerifyArgs),
     Expire(expire::ExpireArgs),
+    Gc(gc::GcArgs),
     /// The keys that open the repository: add, list, remove, rotate
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -383,7 +385,7 @@ mod tests {
         for sub in Cli::command().get_subcommands() {
             let flag = sub.get_arguments().find(|flag| flag.get_id() == "system_id");
             let is_shown = flag.is_some_and(|flag| !flag.is_hide_set());
-            let reads = ["backup", "expire", "list", "plan", "restore", "verify"];
+            let reads = ["backup", "expire", "gc", "list", "plan", "restore", "verify"];
             let reads = reads.contains(&sub.get_name());
             assert_eq!(is_shown, reads, "{}", sub.get_name());
         }

@@ -7,6 +7,7 @@ mod check_report;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod expire;
+pub(crate) mod gc;
 pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod list;

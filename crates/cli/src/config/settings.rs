@@ -67,6 +67,14 @@ pub(crate) struct Cluster {
     pub(crate) server: Server,
     pub(crate) primary: Option<Primary>,
     pub(crate) retention: Retention,
+    pub(crate) collection: Collection,
+}
+
+/// `[cluster.collection]`.
+pub(crate) struct Collection {
+    pub(crate) rewrite_below_percent: u64,
+    pub(crate) rewrite_bytes_max: u64,
+    pub(crate) dead_after: Duration,
 }
 
 /// `[cluster.retention]`.
@@ -297,6 +305,7 @@ fn cluster(values: &Values<'_>) -> Outcome<Cluster> {
         },
         primary,
         retention: retention(values)?,
+        collection: collection(values)?,
         name,
     })
 }
@@ -316,6 +325,15 @@ fn retention(values: &Values<'_>) -> Outcome<Retention> {
         keep_monthly: count("cluster.retention.keep_monthly"),
         keep_yearly: count("cluster.retention.keep_yearly"),
         time_zone: values.word("cluster.retention.time_zone")?,
+    })
+}
+
+fn collection(values: &Values<'_>) -> Outcome<Collection> {
+    Ok(Collection {
+        rewrite_below_percent: values
+            .required("cluster.collection.rewrite_below", Value::number)?,
+        rewrite_bytes_max: values.required("cluster.collection.rewrite_max", Value::number)?,
+        dead_after: values.duration("cluster.collection.dead_after")?,
     })
 }
 

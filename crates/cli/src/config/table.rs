@@ -394,6 +394,22 @@ pub(crate) static TABLE: &[Setting] = &[
         "Whose days, weeks, months and years count, such as `Europe/Berlin`.",
     )
     .default("UTC"),
+    cluster(
+        "collection.rewrite_below",
+        Kind::Integer(0, 100),
+        "`gc` copies packs of which at most so many percent are needed; 0 copies none.",
+    )
+    .default("50")
+    .flag("--rewrite-below"),
+    cluster("collection.rewrite_max", Kind::Size(0, 1 << 50), "`gc` copies so much in one run at most.")
+        .default("16GiB")
+        .flag("--rewrite-max"),
+    cluster(
+        "collection.dead_after",
+        Kind::Duration,
+        "`gc` ends a backup that it has seen under way for so long, by this host's own count.",
+    )
+    .default("30d"),
     backup("threads", THREADS, "How many threads hash, compress and encrypt.")
         .derived("the number of processors")
         .flag("--threads")

@@ -24,5 +24,5 @@ mod wal_proof;
 mod wal_wait;
 mod worker;
 
-pub use neighbours::{DeadEnd, end_dead};
+pub use neighbours::{DeadEnd, Host, end_dead};
 pub use run::{BackupReport, BackupRequest, run};

@@ -24,7 +24,8 @@ pub struct Host {
 
 impl Host {
     /// True when the intent's process ran on this host and is no more.
-    fn knows_dead(&self, live: &LiveIntent) -> bool {
+    #[must_use]
+    pub fn knows_dead(&self, live: &LiveIntent) -> bool {
         let intent = &live.intent;
         if intent.host != self.name {
             return false;

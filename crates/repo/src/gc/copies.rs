@@ -45,10 +45,9 @@ pub(super) async fn dead_packs<'a>(
             index::each_entry(sealed, domain, |pack, entry| {
                 let there = before.get(&pack.id).is_some_and(|(_, size)| *size == pack.size);
                 let note = DamagedChunk { pack: pack.id, chunk: entry.chunk };
-                if there && !marked.contains(&pack.id) && !damaged.contains(&note) {
-                    if let Some(position) = live.position(&short(&entry.chunk)) {
-                        copied.set(position);
-                    }
+                let counts = there && !marked.contains(&pack.id) && !damaged.contains(&note);
+                if counts && let Some(position) = live.position(&short(&entry.chunk)) {
+                    copied.set(position);
                 }
             })
             .await?;

@@ -28,6 +28,7 @@ pub struct Live {
     read: HashSet<BackupId>,
     /// How many backups there were when liveness was last asked for.
     pub backups: u64,
+    tombstones: Vec<BackupId>,
 }
 
 impl Live {
@@ -52,6 +53,12 @@ impl Live {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sorted.is_empty()
+    }
+
+    /// The backups under whose names tombstones stood when liveness was last asked for.
+    #[must_use]
+    pub fn tombstones(&self) -> &[BackupId] {
+        &self.tombstones
     }
 
     /// True when it is new.
@@ -98,6 +105,7 @@ impl Live {
             return Err(unreadable.error);
         }
         self.backups = backups.valid.len() as u64;
+        self.tombstones = backups.tombstones;
         let new = backups.valid.iter().filter(|b| !self.read.contains(&b.manifest.backup));
         let new: Vec<&Manifest> = new.map(|backup| &backup.manifest).collect();
         if new.is_empty() {

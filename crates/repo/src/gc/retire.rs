@@ -40,6 +40,38 @@ pub async fn rounds(sealed: &SealedStore, domain: &Name) -> Result<Vec<Round>, R
     Ok(rounds)
 }
 
+/// What a round is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoundLook {
+    /// Packs that its marker names.
+    pub packs: u64,
+    /// Backups on its list that are under way; none is known before there is a list.
+    pub waits_for: Vec<(ClusterRef, BackupId)>,
+}
+
+/// Looks at a round and changes nothing; nothing when its marker is gone.
+///
+/// # Errors
+/// When its marker or its list cannot be read, or the store fails.
+pub async fn look_at(
+    sealed: &SealedStore,
+    domain: &Name,
+    id: RoundId,
+) -> Result<Option<RoundLook>, RepoError> {
+    let marker = names::round(domain, id, RoundPart::Marker);
+    let retired: Retired = match sealed.get(Kind::Retired, &marker).await {
+        Err(error) if error.is_not_found() => return Ok(None),
+        read => read?,
+    };
+    let list = names::round(domain, id, RoundPart::Intents);
+    let waits_for = match sealed.get::<RetiredIntents>(Kind::RetiredIntents, &list).await {
+        Ok(list) => still_there(sealed, domain, &list).await?,
+        Err(error) if error.is_not_found() => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    Ok(Some(RoundLook { packs: retired.packs.len() as u64, waits_for }))
+}
+
 /// Retires packs (R1 to R3): whoever begins a backup from now on does without them.
 ///
 /// # Errors
@@ -148,6 +180,14 @@ pub(super) async fn waiting_for(
         }
         read => read?,
     };
+    still_there(sealed, domain, &list).await.map(Some)
+}
+
+async fn still_there(
+    sealed: &SealedStore,
+    domain: &Name,
+    list: &RetiredIntents,
+) -> Result<Vec<(ClusterRef, BackupId)>, RepoError> {
     let mut waiting = Vec::new();
     for object in sealed.list(&names::all_intents(domain)).await? {
         if list.intents.iter().any(|listed| listed == object.key.as_str())
@@ -156,5 +196,5 @@ pub(super) async fn waiting_for(
             waiting.push(intent);
         }
     }
-    Ok(Some(waiting))
+    Ok(waiting)
 }

@@ -27,6 +27,8 @@ pub struct PackUse {
     pub kind: Kind,
     /// Bytes of its object.
     pub size: u64,
+    /// Bytes of the frames of all its chunks, as far as the index names them.
+    pub frame_bytes: u64,
     /// Chunks that are needed from it.
     pub live_chunks: u64,
     /// Bytes of their frames.
@@ -107,7 +109,7 @@ struct Count<'a> {
 
 impl Count<'_> {
     fn add(&mut self, name: &Key, size: u64, object: &IndexObject) {
-        // By number in the object: entries are in the order of chunks, so packs change all the time.
+        // By number in the object: entries are in the order of chunks, so that packs take turns.
         let place = |pack: &Arc<IndexPack>| {
             let found = self.packs.binary_search_by_key(&pack.id, |used| used.id).ok();
             found.filter(|at| self.packs.get(*at).is_some_and(|used| used.size == pack.size))
@@ -132,8 +134,13 @@ impl Count<'_> {
     }
 
     fn add_entry(&mut self, at: usize, pack: PackId, entry: &IndexEntry) {
+        let bytes = frame_len(entry.sealed_len);
+        if let Some(used) = self.packs.get_mut(at) {
+            // Two objects may name it, where a merge was interrupted.
+            used.frame_bytes = (used.frame_bytes + bytes).min(used.size);
+        }
         let Some(position) = self.live.position(&short(&entry.chunk)) else { return };
-        let bytes = u32::try_from(frame_len(entry.sealed_len)).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let here = Home { pack: u32::try_from(at).unwrap_or(u32::MAX), bytes };
         let note = DamagedChunk { pack, chunk: entry.chunk };
         if !self.damaged.is_empty() && self.damaged.contains(&note) {
@@ -186,6 +193,7 @@ async fn unmarked(
             id,
             kind,
             size,
+            frame_bytes: 0,
             live_chunks: 0,
             live_bytes: 0,
             damaged_chunks: 0,
