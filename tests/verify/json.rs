@@ -122,6 +122,19 @@ fn keys(printed: &mut Printed, site: &Site, cluster: &Cluster) {
     printed.run("pgrecall key rotate", on(site, cluster, &["key", "rotate", "--yes"]), &[0]);
 }
 
+fn holds(printed: &mut Printed, site: &Site, cluster: &Cluster) {
+    let (reason, until) = (["--reason", "audit"], ["--until", "2126-01-01 00:00:00+00"]);
+    let add = |more: &[&str]| {
+        on(site, cluster, &[&["hold", "add", "latest"], &reason[..], more].concat())
+    };
+    printed.run("pgrecall hold add", add(&until), &[0]);
+    printed.run("pgrecall hold list", on(site, cluster, &["hold", "list"]), &[0]);
+    let held = printed.run("pgrecall hold add", add(&[]), &[0]);
+    printed.run("pgrecall hold list", on(site, cluster, &["hold", "list"]), &[0]);
+    let remove = ["hold", "remove", text(&held["backup"])];
+    printed.run("pgrecall hold remove", on(site, cluster, &remove), &[0]);
+}
+
 /// Collections while a backup is under way, which waits for its WAL, and once it has died.
 fn collections(printed: &mut Printed, site: &Site, cluster: &Cluster) {
     cluster.psql("ALTER SYSTEM SET archive_command = 'false'");
@@ -224,6 +237,7 @@ fn every_member_of_every_json_is_documented_and_the_other_way_round() {
     let dry = ["expire", "--keep-last", "1", "--dry-run"];
     printed.run(heading, on(&site, &standby, &dry), &[0]);
     printed.run(heading, on(&site, &standby, &["expire", "--keep-last", "2"]), &[0]);
+    holds(&mut printed, &site, &standby);
     collections(&mut printed, &site, &standby);
     keys(&mut printed, &site, &standby);
     golden(&mut printed);

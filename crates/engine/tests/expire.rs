@@ -12,21 +12,21 @@ use pgrecall_engine::cluster::{ClusterFacts, ClusterStore};
 use pgrecall_engine::error::{EngineError, ErrorKind};
 use pgrecall_engine::progress::Progress;
 use pgrecall_engine::retention::expire::{Done, carry_out};
-use pgrecall_engine::retention::floor;
 use pgrecall_engine::retention::plan::{ExpirePlan, ExpireRequest, plan};
 use pgrecall_engine::retention::rules::{KeepRules, Reason};
 use pgrecall_engine::retention::wal::WalCut;
+use pgrecall_engine::retention::{floor, hold};
 use pgrecall_pgformat::TimelineId;
 use pgrecall_pgformat::control::{ControlFile, DataChecksums};
 use pgrecall_repo::backup::BackupSession;
-use pgrecall_repo::format::document::{Manifest, TableChunk};
+use pgrecall_repo::format::document::{Hold, Manifest, TableChunk};
 use pgrecall_repo::id::{BackupId, ChunkId};
 use pgrecall_repo::names;
 use pgrecall_repo::repository::Repository;
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_store::{Key, Put, Store};
 use pgrecall_testkit::repositories::{self, InMemory};
-use pgrecall_testkit::stores::{Calls, FailNth, Hooked, Lasting};
+use pgrecall_testkit::stores::{Calls, FailNth, Hooked, Lasting, Meanwhile};
 
 /// The clock stands still at the end of November.
 struct Noon;
@@ -169,13 +169,7 @@ async fn four(bench: &Bench) -> [BackupId; 4] {
 }
 
 fn request(rules: KeepRules) -> ExpireRequest {
-    ExpireRequest {
-        rules,
-        zone: TimeZone::UTC,
-        held: Default::default(),
-        clock: Clock::new(Noon),
-        cancel: Cancel::new(),
-    }
+    ExpireRequest { rules, zone: TimeZone::UTC, clock: Clock::new(Noon), cancel: Cancel::new() }
 }
 
 fn two_and_two_months() -> ExpireRequest {
@@ -430,4 +424,71 @@ async fn an_expiry_that_dies_anywhere_is_finished_by_the_next() {
         assert_eq!(left, [3, 12, 13, 14, 15, 16, 17, 18, 19, 20], "call {nth}");
     }
     assert!(died > 15, "{died}");
+}
+
+fn held(backup: BackupId, until: Option<&str>) -> Hold {
+    let until = until.map(str::to_owned);
+    Hold { backup, reason: "audit".into(), until, by: "a test".into() }
+}
+
+#[tokio::test]
+async fn what_is_held_stays_until_the_hold_ends_or_is_removed() {
+    let bench = Bench::new().await;
+    let [october, gone, kept, newest] = four(&bench).await;
+    let last = || request(KeepRules { last: 1, ..KeepRules::default() });
+    let keeps = async || {
+        let plan = planned(&bench, last()).await;
+        plan.keeps.iter().map(|row| row.id).collect::<Vec<_>>()
+    };
+    hold::add(&bench.cluster, &held(october, None)).await.unwrap();
+    // Over for the newest backup, and not over.
+    hold::add(&bench.cluster, &held(gone, Some("2026-11-29T01:00:00Z"))).await.unwrap();
+    hold::add(&bench.cluster, &held(kept, Some("2026-11-29T03:00:00Z"))).await.unwrap();
+    assert_eq!(keeps().await, [october, kept, newest]);
+    run(&bench.cluster, &planned(&bench, last()).await).await.unwrap();
+    assert_eq!(bench.backups().await, [october, kept, newest]);
+    assert!(bench.segments().await.contains(&3), "it can be restored");
+    let holds = hold::holds(&bench.cluster).await.unwrap();
+    assert_eq!(holds.iter().map(|hold| hold.backup).collect::<Vec<_>>(), [october, kept]);
+    hold::remove(&bench.cluster, october).await.unwrap();
+    hold::remove(&bench.cluster, october).await.unwrap();
+    assert_eq!(keeps().await, [kept, newest]);
+    let late = hold::add(&bench.cluster, &held(gone, None)).await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::NotFound, "{late}");
+}
+
+#[tokio::test]
+async fn of_a_hold_and_an_expiry_at_once_one_comes_first() {
+    let (mut refused, mut missed) = (0, 0);
+    for nth in 1.. {
+        let bench = Bench::new().await;
+        let [october, ..] = four(&bench).await;
+        let other = bench.cluster.clone();
+        let (told, heard) = std::sync::mpsc::channel();
+        let store = Meanwhile::over(bench.store.clone(), nth, async move || {
+            let added = hold::add(&other, &held(october, None)).await;
+            told.send(added.map_err(|error| error.kind())).unwrap();
+        });
+        let sealed = &bench.cluster.sealed;
+        let sealed = SealedStore::new(store, sealed.keys().clone(), sealed.random().clone());
+        let cluster = ClusterStore { sealed, ..bench.cluster.clone() };
+        let last = request(KeepRules { last: 1, ..KeepRules::default() });
+        let expired = match plan(&cluster, &last).await {
+            Ok(plan) => run(&cluster, &plan).await.map(drop),
+            Err(error) => Err(error),
+        };
+        let there = bench.backups().await.contains(&october);
+        match heard.try_recv() {
+            Ok(Ok(())) => {
+                assert!(there, "call {nth}: it was said to be held");
+                refused += u32::from(expired.is_err());
+            }
+            Ok(Err(kind)) => {
+                assert_eq!((kind, there), (ErrorKind::NotFound, false), "call {nth}");
+                missed += 1;
+            }
+            Err(_) => break,
+        }
+    }
+    assert!(refused > 3 && missed > 3, "{refused} {missed}");
 }

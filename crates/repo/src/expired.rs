@@ -1,10 +1,11 @@
-//! The log of expired and ended backups, `expired/<n>`: its highest entry holds, and says all that
-//! those below it say. Who deletes a manifest goes by what the log says, never by his own plan.
+//! The log of expired, ended and held backups, `expired/<n>`: its highest entry holds, and names
+//! all the backups that those below it name. Who deletes a manifest goes by what the log says,
+//! never by his own plan.
 
 use std::collections::HashSet;
 
 use crate::error::RepoError;
-use crate::format::document::{Expired, ExpiredWal};
+use crate::format::document::{Expired, ExpiredWal, Hold};
 use crate::format::header::Kind;
 use crate::id::BackupId;
 use crate::names::{self, Name};
@@ -64,8 +65,92 @@ impl ExpiredLog {
         };
         entry.wal.retain(|old| !said(old));
         entry.wal.extend(more.wal);
-        sealed.put(Kind::Expired, &names::expired(domain).entry(next), &entry).await
+        entry.held.retain(|hold| !entry.backups.contains(&hold.backup));
+        self.put_next(sealed, domain, next, &entry).await
     }
+
+    async fn put_next(
+        &self,
+        sealed: &SealedStore,
+        domain: &Name,
+        next: u64,
+        entry: &Expired,
+    ) -> Result<Stored, RepoError> {
+        sealed.put(Kind::Expired, &names::expired(domain).entry(next), entry).await
+    }
+}
+
+/// Entries tried while others keep winning them.
+const TRIES_MAX: u32 = 16;
+
+/// What became of a hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// The log says so: nobody can expire the backup any more who has not read it.
+    Held,
+    /// The backup had expired before.
+    Expired,
+}
+
+/// Holds a backup, in place of an earlier hold of it. Holds stand in the log of expired backups
+/// itself: of a hold and an expiry at once one wins the next entry, and the other sees it.
+///
+/// # Errors
+/// When the store does not say what became of it, or others keep changing the log.
+pub async fn hold(sealed: &SealedStore, domain: &Name, hold: &Hold) -> Result<Held, RepoError> {
+    let is_held = |entry: &Expired| entry.held.contains(hold);
+    let put_it = |entry: &mut Expired| {
+        entry.held.retain(|old| old.backup != hold.backup);
+        entry.held.push(hold.clone());
+    };
+    let gone = |entry: &Expired| entry.backups.contains(&hold.backup);
+    match change(sealed, domain, is_held, gone, put_it).await? {
+        Change::Made => Ok(Held::Held),
+        Change::Moot => Ok(Held::Expired),
+    }
+}
+
+/// Takes the hold off a backup; nothing happens when there is none.
+///
+/// # Errors
+/// As [`hold`].
+pub async fn release(sealed: &SealedStore, domain: &Name, id: BackupId) -> Result<(), RepoError> {
+    let is_free = |entry: &Expired| entry.held.iter().all(|hold| hold.backup != id);
+    let take_it_off = |entry: &mut Expired| entry.held.retain(|hold| hold.backup != id);
+    change(sealed, domain, is_free, |_| false, take_it_off).await.map(|_| ())
+}
+
+enum Change {
+    Made,
+    Moot,
+}
+
+/// Puts entries until the highest one is as wished. Whoever has put one reads the highest again: a
+/// number that was freed may have been won by an entry that is out of date.
+async fn change(
+    sealed: &SealedStore,
+    domain: &Name,
+    is_made: impl Fn(&Expired) -> bool,
+    is_moot: impl Fn(&Expired) -> bool,
+    make: impl Fn(&mut Expired),
+) -> Result<Change, RepoError> {
+    for _ in 0..TRIES_MAX {
+        let log = ExpiredLog::read(sealed, domain).await?;
+        if is_moot(&log.entry) {
+            return Ok(Change::Moot);
+        }
+        if is_made(&log.entry) {
+            return Ok(Change::Made);
+        }
+        let next = log.number.map_or(0, |number| number + 1);
+        let mut entry = log.entry.clone();
+        make(&mut entry);
+        log.put_next(sealed, domain, next, &entry).await?;
+    }
+    Err(RepoError::Invalid {
+        what: "the log of expired backups".into(),
+        reason: "other hosts keep changing it; try again".into(),
+    })
 }
 
 /// Deletes the manifests that the highest entry names, whoever has put them there (E3).

@@ -4,6 +4,7 @@
 mod examples;
 pub(crate) mod expire;
 pub(crate) mod gc;
+pub(crate) mod hold;
 pub(crate) mod key;
 pub(crate) mod recovery;
 pub(crate) mod wal;
@@ -108,6 +109,9 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     Expire(expire::ExpireArgs),
     Gc(gc::GcArgs),
+    /// Backups that are kept whatever the rules say: add, list, remove
+    #[command(subcommand)]
+    Hold(hold::HoldCommand),
     /// The keys that open the repository: add, list, remove, rotate
     #[command(subcommand)]
     Key(key::KeyCommand),

@@ -162,7 +162,6 @@ fn request(retention: &Retention, cancel: &Cancel) -> Outcome<ExpireRequest> {
             yearly: retention.keep_yearly,
         },
         zone,
-        held: Default::default(),
         clock: Clock::system(),
         cancel: cancel.clone(),
     })

@@ -134,16 +134,23 @@ pub(crate) fn request(route: &RouteArgs, default: Target) -> Outcome<Request> {
 }
 
 fn time(text: &str) -> Outcome<Timestamp> {
+    Ok(Timestamp::from_unix_micros(moment_of(text)?.as_microsecond()))
+}
+
+/// A time as people write it; one without a zone is asked for on a terminal.
+///
+/// # Errors
+/// When it is none, or has no zone and nobody can be asked.
+pub(super) fn moment_of(text: &str) -> Outcome<jiff::Timestamp> {
     let parsed = moment::parse(text)?;
     let local = TimeZone::system();
-    let at = if prompt::is_possible() {
+    if prompt::is_possible() {
         let (stdin, mut stderr) = (std::io::stdin(), std::io::stderr());
         let mut input = BufReader::new(stdin);
-        moment::settle(parsed, &local, Some((&mut input, &mut stderr)))?
+        moment::settle(parsed, &local, Some((&mut input, &mut stderr)))
     } else {
-        moment::settle(parsed, &local, None)?
-    };
-    Ok(Timestamp::from_unix_micros(at.as_microsecond()))
+        moment::settle(parsed, &local, None)
+    }
 }
 
 /// For people.

@@ -26,8 +26,8 @@ pub struct Done {
 /// Carries a plan out. It can be ended at any moment and begun again.
 ///
 /// # Errors
-/// `Conflict` when another host has expired something since the plan was made: nothing was done,
-/// and a new plan may be another one. The store's failures.
+/// `Conflict` when another host has expired or held something since the plan was made: nothing was
+/// done, and a new plan may be another one. The store's failures.
 pub async fn carry_out(
     cluster: &ClusterStore,
     plan: &ExpirePlan,
@@ -38,6 +38,7 @@ pub async fn carry_out(
     let more = Expired {
         backups: plan.expires.iter().map(|row| row.id).collect(),
         wal: plan.floors.iter().flat_map(|floors| floors.to_log(cluster)).collect(),
+        ..Expired::default()
     };
     if !more.backups.is_empty() || !more.wal.is_empty() {
         progress.phase("writing down what expires", None);
@@ -45,7 +46,8 @@ pub async fn carry_out(
         // A number that was freed may be won by a plan that is out of date: the highest holds.
         let holds = ExpiredLog::read(sealed, domain).await?;
         if appended == Stored::Other || !holds.says(&more) {
-            let message = "another host has expired something since this plan was made";
+            let message =
+                "another host has changed the log of expired backups since this plan was made";
             return Err(EngineError::refused(ErrorKind::Conflict, message)
                 .hint("Make a new plan: run the command again."));
         }

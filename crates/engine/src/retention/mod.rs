@@ -2,6 +2,7 @@
 
 pub mod expire;
 pub mod floor;
+pub mod hold;
 pub mod plan;
 pub mod rules;
 pub mod wal;

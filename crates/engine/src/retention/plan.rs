@@ -1,7 +1,5 @@
 //! The plan of an expiry: made from listings and manifests, printed, and only then carried out.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use pgrecall_pgformat::{Lsn, TimelineId};
@@ -12,6 +10,7 @@ use pgrecall_repo::names;
 use pgrecall_store::{Listed, Prefix};
 
 use super::floor::{Floor, Floors};
+use super::hold;
 use super::rules::{self, Candidate, KeepRules, Reason};
 use super::wal::{self, KeptBackup, OldWal, UnderWay, WalAfter, WalCut};
 use crate::cancel::Cancel;
@@ -31,8 +30,6 @@ pub struct ExpireRequest {
     pub rules: KeepRules,
     /// Whose days, weeks, months and years count.
     pub zone: TimeZone,
-    /// Backups that people hold, and why.
-    pub held: BTreeMap<BackupId, String>,
     /// Tells the time.
     pub clock: Clock,
     /// Whether to stop.
@@ -127,12 +124,16 @@ pub async fn plan(
         .collect();
     let stored = StoredWal::read(cluster).await?;
     require_sound(&stored)?;
-    let (candidates, notes) = candidates(cluster, &known, &stored, request).await?;
+    let (mut candidates, notes) = candidates(cluster, &known, &stored, request).await?;
     // A clock that is far ahead would make everything old: time ends with the newest good backup.
     let good = candidates.iter().filter(|backup| backup.good);
     let newest = good.map(|backup| backup.place.moment).max();
     let now = request.clock.now();
     let now = newest.map_or(now, |newest| now.min(newest));
+    let mut held = hold::in_force(&log, now);
+    for candidate in &mut candidates {
+        candidate.held = held.remove(&candidate.id);
+    }
     let reasons = rules::judge(&candidates, &request.rules, now, &request.zone);
     let everything = rules::judge(&candidates, &all(), now, &request.zone);
     let mut plan = ExpirePlan {
@@ -232,7 +233,8 @@ async fn candidates(
             good: reach::is_consistent(&reach, details, stored) && !broken.contains_key(&id),
             damaged: !details.damage.is_empty(),
             leads_to_newest: newest.is_none_or(|newest| leads_to(backup, stored, newest)),
-            held: request.held.get(&id).cloned(),
+            // The log says, once it is clear what time it is.
+            held: None,
         });
     }
     Ok((candidates, notes.collect()))

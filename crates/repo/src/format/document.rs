@@ -289,14 +289,32 @@ impl Document for Resolution {
     const VERSION: u32 = 1;
 }
 
-/// Backups that were expired or ended, whose ids stay in it for ever, and WAL that was.
+/// Backups that were expired or ended, whose ids stay in it for ever, WAL that was, and backups
+/// that people hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expired {
-    /// Their ids.
+    /// The ids of those that are gone.
     pub backups: Vec<BackupId>,
     /// Up to where WAL was expired, one entry for each lineage.
     #[serde(default)]
     pub wal: Vec<ExpiredWal>,
+    /// Backups that may not expire.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<Hold>,
+}
+
+/// A backup that a person keeps from expiring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The backup.
+    pub backup: BackupId,
+    /// Why, in that person's words.
+    pub reason: String,
+    /// Until when, RFC 3339; without, until it is taken off.
+    #[serde(default)]
+    pub until: Option<String>,
+    /// Who put it there and when, for people.
+    pub by: String,
 }
 
 /// WAL of one lineage that may have expired.

@@ -1,7 +1,5 @@
 //! An expiry: the product's plan, and its carrying out.
 
-use std::collections::BTreeMap;
-
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use pgrecall_engine::cancel::Cancel;
@@ -28,7 +26,6 @@ pub async fn run(context: &mut Context) -> Ended {
     let request = ExpireRequest {
         rules,
         zone: TimeZone::UTC,
-        held: BTreeMap::new(),
         clock: context.clock.clone(),
         cancel: Cancel::new(),
     };
