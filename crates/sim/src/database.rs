@@ -81,8 +81,15 @@ impl State {
                 *slot = chance.below(CONTENTS);
             }
         }
-        let bytes = if chance.happens(300) { u64::from(size().bytes()) } else { 0x1000 };
+        let bytes = if chance.happens(100) { u64::from(size().bytes()) } else { 0x1000 };
         self.lsn = self.lsn.saturating_add(bytes);
+    }
+
+    /// Everything is again as it was at the first backup.
+    pub fn return_to_first(&mut self) {
+        if let Some(first) = self.earlier.first() {
+            self.files = first.clone();
+        }
     }
 
     /// The rest of the segment is filled up, as at the end of a backup.

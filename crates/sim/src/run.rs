@@ -10,6 +10,7 @@ use jiff::SignedDuration;
 use pgrecall_engine::clock::Clock;
 use pgrecall_engine::cluster::{ClusterStore, cluster_ref};
 use pgrecall_repo::format::root::RootSuite;
+use pgrecall_repo::gc::retire;
 use pgrecall_repo::keys::{KeyFile, Unlock};
 use pgrecall_repo::manifests;
 use pgrecall_repo::repository::{Created, KeyNote, OpenOptions, Repository};
@@ -42,12 +43,26 @@ pub struct Settings {
     pub medium: Medium,
     /// The commands that are run, each as often as it stands here.
     pub commands: Vec<Command>,
+    /// What was before.
+    pub history: History,
+    /// A part of names on whose requests most faults fall; nothing for what the seed says.
+    pub focus: Option<&'static str>,
     /// How many of them.
     pub budget: u32,
     /// How many at once.
     pub at_once: usize,
     /// Whether events are kept as text.
     pub telling: Telling,
+}
+
+/// What was before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum History {
+    /// Whatever the seed says.
+    Any,
+    /// Two backups, of which the first may have expired. A collection may have died, or has retired
+    /// packs, needed or not. The database wants again what it had at first.
+    Ripe,
 }
 
 /// What came of it.
@@ -108,7 +123,7 @@ impl<'a> Bench<'a> {
         let at = cluster_ref(&name(), &name(), database::facts().system_identifier);
         let oracle = Oracle::new(at.clone(), database::size());
         let world = Shared::new(oracle, settings.medium, settings.telling);
-        let weather = Weather::draw(&mut chance, settings.medium);
+        let weather = Weather::draw(&mut chance, settings.medium, settings.focus);
         let random = chance.branch().shared();
         let keyring = Keyring::default();
         let file = KeyFile::random(&random);
@@ -247,6 +262,53 @@ impl<'a> Bench<'a> {
 
     /// Some history, made by a product that has no bugs.
     async fn prepare(&mut self) {
+        match self.settings.history {
+            History::Any => self.prepare_any().await,
+            History::Ripe => self.prepare_ripe().await,
+        }
+        self.world.lock().tell("the history ends here");
+    }
+
+    async fn prepare_ripe(&mut self) {
+        self.backup_alone().await;
+        for _ in 0..6 {
+            self.write();
+        }
+        self.backup_alone().await;
+        if self.chance.happens(500) {
+            // Its rules are drawn, too.
+            for _ in 0..8 {
+                if self.world.lock().oracle.valid().len() > 1 {
+                    self.alone(Command::Expire).await;
+                }
+            }
+        }
+        match self.chance.below(3) {
+            0 => {}
+            1 => {
+                let dies = Waits::Dies(10 + self.chance.below(50));
+                self.until(Command::Collect, dies).await;
+            }
+            _ => self.retire_any().await,
+        }
+        self.database.lock().return_to_first();
+    }
+
+    /// Retires packs, needed or not: who retires has only a guess.
+    async fn retire_any(&mut self) {
+        let Some(context) = self.context(Command::Collect, Waits::No).await else { return };
+        let mut packs = self.world.lock().oracle.pack_ids();
+        let half = packs.len() / 2;
+        while packs.len() > half.max(1) {
+            packs.swap_remove(self.chance.place(packs.len()));
+        }
+        let (sealed, domain) = (&context.cluster.sealed, context.cluster.domain());
+        if let Err(error) = retire(sealed, domain, packs).await {
+            self.violated("L1", format!("a retirement that was left alone: {}", chain(&error)));
+        }
+    }
+
+    async fn prepare_any(&mut self) {
         for _ in 0..self.chance.below(4) {
             for _ in 0..self.chance.below(4) {
                 self.write();
@@ -266,7 +328,6 @@ impl<'a> Bench<'a> {
                 self.until(command, waits).await;
             }
         }
-        self.world.lock().tell("the history ends here");
     }
 
     /// A backup with the WAL that it needs.
@@ -356,7 +417,10 @@ impl<'a> Bench<'a> {
     async fn change_something(&mut self, turns: &mut Turns, begun: u32) -> u32 {
         let archiving = self.running.values().any(|(command, _)| *command == Command::Archive);
         let to_archive = self.database.lock().to_archive().is_some();
-        if to_archive && !archiving && self.chance.happens(200) {
+        if to_archive && self.settings.history == History::Ripe {
+            // Nobody waits for WAL: that would take turns that are no accident.
+            self.alone(Command::Archive).await;
+        } else if to_archive && !archiving && self.chance.happens(200) {
             self.begin(Command::Archive).await;
         }
         let priority = self.settings.scheduler != Scheduler::Random;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::chance::Chance;
-use crate::request::{Fate, ProcessId, Request};
+use crate::request::{Fate, ProcessId, Request, Sends};
 use crate::world::{Medium, World};
 
 /// How the next request is chosen.
@@ -44,7 +44,7 @@ const FOCUSES: [&str; 6] = ["/intents/", "/retired/", "/backups/", "/packs/", "/
 impl Weather {
     /// Calm, fresh or rough.
     #[must_use]
-    pub fn draw(chance: &mut Chance, medium: Medium) -> Self {
+    pub fn draw(chance: &mut Chance, medium: Medium, focus: Option<&'static str>) -> Self {
         let rough = match chance.below(4) {
             0 => 0,
             1 => 5,
@@ -61,7 +61,9 @@ impl Weather {
             pause: part(4),
             focus: None,
         };
-        if chance.happens(500) {
+        if focus.is_some() {
+            weather.focus = focus;
+        } else if chance.happens(500) {
             weather.focus = Some(FOCUSES[chance.place(FOCUSES.len())]);
         }
         if medium == Medium::Directory {
@@ -77,7 +79,7 @@ impl Weather {
             return Fate::Done;
         }
         let in_focus = self.focus.is_some_and(|part| request.changes() && request.names(part));
-        let rough = Self { answer_lost: 100, late: 150, refused: 50, doubled: 100, ..*self };
+        let rough = Self { answer_lost: 80, late: 350, refused: 50, doubled: 100, ..*self };
         let weather = if in_focus { rough } else { *self };
         let mut left = chance.below(1000);
         let mut is = |part: u64| {
@@ -121,6 +123,9 @@ pub struct Turns {
     /// Changes before which the priority of whoever has the turn falls.
     falls: BTreeSet<u64>,
     bottom: u64,
+    /// How often, in a thousand, a process stands still before it changes something: the moments
+    /// around changes are those that matter.
+    hold: u64,
     /// Processes that stand still, until an event.
     pauses: BTreeMap<ProcessId, u64>,
     events: u64,
@@ -140,8 +145,10 @@ impl Turns {
                 (0..changes).map(|_| 1 + chance.below(within)).collect()
             }
         };
+        let hold = [0, 40, 150][chance.place(3)];
         Self {
             scheduler,
+            hold,
             processes: BTreeMap::new(),
             lates: BTreeMap::new(),
             falls,
@@ -173,7 +180,7 @@ impl Turns {
         }
     }
 
-    fn any(&self, world: &mut World, chance: &mut Chance) -> Turn {
+    fn any(&mut self, world: &mut World, chance: &mut Chance) -> Turn {
         let late = world.late().len();
         if late > 0 && chance.happens(25) {
             let place = chance.place(late);
@@ -182,9 +189,17 @@ impl Turns {
         let awake = |(_, process): &(usize, ProcessId)| !self.pauses.contains_key(process);
         let parked = world.parked().iter().map(|parked| parked.process).enumerate();
         let awake: Vec<usize> = parked.filter(awake).map(|(place, _)| place).collect();
-        match awake.len() {
-            0 => Turn::Nobody,
-            len => Turn::Parked(awake[chance.place(len)]),
+        if awake.is_empty() {
+            return Turn::Nobody;
+        }
+        let place = awake[chance.place(awake.len())];
+        let chosen = world.parked().get(place);
+        match chosen.filter(|parked| turns(&parked.request)).map(|parked| parked.process) {
+            Some(process) if awake.len() > 1 && chance.happens(self.hold) => {
+                self.pause(process, 20 + chance.below(300));
+                self.any(world, chance)
+            }
+            _ => Turn::Parked(place),
         }
     }
 
@@ -206,7 +221,9 @@ impl Turns {
         }
         let Some((_, turn)) = best else { return Turn::Nobody };
         let changes = match turn {
-            Turn::Parked(place) => world.parked().get(place).is_some_and(|p| p.request.changes()),
+            Turn::Parked(place) => {
+                world.parked().get(place).is_some_and(|parked| turns(&parked.request))
+            }
             _ => true,
         };
         self.changes += u64::from(changes);
@@ -227,4 +244,11 @@ impl Turns {
         }
         self.highest(world, chance)
     }
+}
+
+/// Whether a request changes what others see: packs concern nobody until an index object names
+/// them.
+fn turns(request: &Request) -> bool {
+    let is_pack = matches!(request, Request::Put(_, _, Sends::Once)) && request.names("/packs/");
+    request.changes() && !is_pack
 }

@@ -125,6 +125,10 @@ async fn copy_and_commit(
         let mut database = context.database.lock();
         let files = database.files.clone();
         database.earlier.push(files.clone());
+        if context.chance.happens(400) {
+            // It takes long, and WAL goes on.
+            database.switch();
+        }
         let stop = match from {
             From::Primary => database.lsn,
             From::Standby => database.lsn.max(start),

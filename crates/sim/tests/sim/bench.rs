@@ -5,7 +5,7 @@ use std::io::Write as _;
 use pgrecall_sim::actors::Command;
 use pgrecall_sim::database::WalFolder;
 use pgrecall_sim::planted::Plant;
-use pgrecall_sim::run::{Outcome, Settings, run};
+use pgrecall_sim::run::{History, Outcome, Settings, run};
 use pgrecall_sim::schedule::Scheduler;
 use pgrecall_sim::world::{Medium, Telling};
 
@@ -27,6 +27,8 @@ pub(crate) fn random(seed: u64) -> Settings {
         scheduler: Scheduler::Random,
         medium: Medium::Remote,
         commands: everything(),
+        history: History::Any,
+        focus: None,
         budget: 14,
         at_once: 4,
         telling: Telling::Digest,
@@ -45,6 +47,23 @@ pub(crate) fn priority(seed: u64) -> Settings {
     }
 }
 
+/// Three or four at once, by priorities, where the wrong thing is about to happen.
+pub(crate) fn deep(seed: u64) -> Settings {
+    let at_once = 3 + seed % 2;
+    Settings {
+        scheduler: Scheduler::Priority { changes: 3, within: 24 },
+        history: History::Ripe,
+        budget: u32::try_from(at_once).unwrap(),
+        at_once: usize::try_from(at_once).unwrap(),
+        ..priority(seed)
+    }
+}
+
+/// The same, in any order.
+pub(crate) fn ripe(seed: u64) -> Settings {
+    Settings { scheduler: Scheduler::Random, budget: 6, at_once: 4, ..deep(seed) }
+}
+
 /// The same with a bug, and with the commands that it concerns.
 pub(crate) fn with(plant: Plant, settings: Settings) -> Settings {
     use Command::{Archive, Backup, ChangeKeys, Collect, Expire, StandbyBackup};
@@ -54,13 +73,20 @@ pub(crate) fn with(plant: Plant, settings: Settings) -> Settings {
         Plant::StopInsteadOfStart | Plant::WalNotAwaited => vec![Backup, Archive, Expire],
         Plant::IntentsIgnored | Plant::FloorIgnored => vec![StandbyBackup, Expire, Expire],
         Plant::IndependentExpiries | Plant::WinnerDeletes => vec![Backup, Expire, Expire],
-        _ => vec![Backup, Backup, Collect, Collect, Collect, Expire],
+        _ => vec![Backup, Collect, Backup, Collect, Collect, Expire],
     };
     let medium = match plant {
         Plant::ExistsNotSynced => Medium::Directory,
         _ => Medium::Remote,
     };
-    Settings { plant: Some(plant), commands, medium, ..settings }
+    let focus = match plant {
+        Plant::UnknownMarker => Some("/retired/"),
+        Plant::UnknownIntent => Some("/intents/"),
+        Plant::GivesUpItsIntent => Some("/backups/"),
+        Plant::PackSentAgain => Some("/packs/"),
+        _ => None,
+    };
+    Settings { plant: Some(plant), commands, medium, focus, ..settings }
 }
 
 /// Runs on this thread, with a clock that stands still while anybody can go on.

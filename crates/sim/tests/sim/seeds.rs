@@ -3,7 +3,7 @@
 use pgrecall_sim::database::WalFolder;
 use pgrecall_sim::run::Settings;
 
-use super::bench::{number, print, priority, random, replay, simulate};
+use super::bench::{deep, number, print, priority, random, replay, ripe, simulate};
 
 /// Seeds, unless the environment says otherwise.
 const SEEDS: u64 = 200;
@@ -33,19 +33,34 @@ fn run_seeds(share: u64, settings: impl Fn(u64) -> Settings) {
 
 #[test]
 fn random_seeds() {
-    run_seeds(2, random);
+    run_seeds(4, random);
+}
+
+#[test]
+fn ripe_seeds() {
+    run_seeds(4, ripe);
 }
 
 #[test]
 fn priority_seeds() {
-    run_seeds(2, priority);
+    run_seeds(4, priority);
+}
+
+#[test]
+fn deep_seeds() {
+    run_seeds(4, deep);
 }
 
 /// Otherwise no seed could be replayed.
 #[test]
 fn one_seed_is_one_run() {
     let wal = WalFolder::new().unwrap();
-    for settings in (0..6).map(random).chain((0..6).map(priority)) {
+    for settings in (0..6)
+        .map(random)
+        .chain((0..6).map(priority))
+        .chain((0..6).map(deep))
+        .chain((0..6).map(ripe))
+    {
         let (first, second) = (simulate(&settings, &wal), simulate(&settings, &wal));
         assert_eq!(first.digest, second.digest, "{settings:?}");
     }
