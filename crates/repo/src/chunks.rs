@@ -9,7 +9,7 @@ use pgrecall_store::{ByteRange, Key};
 use crate::codec;
 use crate::error::{FormatError, RepoError};
 use crate::format::bytes::{Reader, wide};
-use crate::format::frame::{self, FrameCipher, Place};
+use crate::format::frame::{self, FrameCipher, Opened, Place};
 use crate::format::index::IndexPack;
 use crate::id::ChunkId;
 use crate::index::{Index, Location};
@@ -126,15 +126,34 @@ impl<'a> Opener<'a> {
         proof: Proof,
         buffers: &'b mut Buffers,
     ) -> Result<&'b [u8], RepoError> {
-        self.inflate(chunk, location, buffers)
-            .and_then(|()| match proof {
+        let Buffers { frame, plain } = buffers;
+        self.inflate(chunk, location, frame, plain)
+            .and_then(|_| match proof {
                 Proof::Seals => Ok(()),
-                Proof::Hash => self.check_id(chunk, &buffers.plain),
+                Proof::Hash => self.check_id(chunk, plain),
             })
-            .map_err(|error| {
-                RepoError::format(format!("{} (chunk {chunk})", self.read.name), error)
-            })?;
-        Ok(&buffers.plain)
+            .map_err(|error| self.bad(chunk, error))?;
+        Ok(plain)
+    }
+
+    /// Opens one chunk, proves that it is the one that its id names, and gives it as it is packed.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn open_packed<'b>(
+        &self,
+        (chunk, location): (&ChunkId, &Location),
+        buffers: &'b mut Buffers,
+    ) -> Result<Opened<'b>, RepoError> {
+        let Buffers { frame, plain } = buffers;
+        let opened = self.inflate(chunk, location, frame, plain);
+        opened
+            .and_then(|opened| self.check_id(chunk, plain).map(|()| opened))
+            .map_err(|error| self.bad(chunk, error))
+    }
+
+    fn bad(&self, chunk: &ChunkId, error: FormatError) -> RepoError {
+        RepoError::format(format!("{} (chunk {chunk})", self.read.name), error)
     }
 
     fn check_id(&self, chunk: &ChunkId, plain: &[u8]) -> Result<(), FormatError> {
@@ -148,12 +167,13 @@ impl<'a> Opener<'a> {
         }
     }
 
-    fn inflate(
+    fn inflate<'b>(
         &self,
         chunk: &ChunkId,
         location: &Location,
-        buffers: &mut Buffers,
-    ) -> Result<(), FormatError> {
+        frame: &'b mut Vec<u8>,
+        plain: &mut Vec<u8>,
+    ) -> Result<Opened<'b>, FormatError> {
         let cipher = self.cipher.as_ref().map_err(Clone::clone)?;
         let start = u64::from(location.offset).saturating_sub(self.read.offset);
         let start = usize::try_from(start).unwrap_or(usize::MAX);
@@ -167,8 +187,9 @@ impl<'a> Opener<'a> {
             });
         }
         let place = Place::chunk(location.frame.into(), *chunk);
-        let opened = cipher.open(place, framed, &mut buffers.frame)?;
-        codec::inflate(&opened, &mut buffers.plain)
+        let opened = cipher.open(place, framed, frame)?;
+        codec::inflate(&opened, plain)?;
+        Ok(opened)
     }
 }
 

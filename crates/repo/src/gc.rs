@@ -15,4 +15,4 @@ pub use merge::{Merged, merge_index, worth_merging};
 pub use retire::{Round, RoundLook, look_at, retire, rounds};
 pub use rewrite::{Rewritten, rewrite};
 pub use sweep::{Swept, remove_remains, sweep};
-pub use usage::{IndexUse, PackUse, Usage, usage};
+pub use usage::{Ids, IndexUse, PackUse, Usage, usage};

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use crate::codec::{self, Level};
 use crate::error::RepoError;
 use crate::format::bytes::{Reader, wide};
-use crate::format::frame::{self, Codec, FRAME_PLAIN_BYTES_MAX, FrameCipher, PREFIX_BYTES, Place};
+use crate::format::frame::{
+    self, Codec, FRAME_PLAIN_BYTES_MAX, FrameCipher, Opened, PREFIX_BYTES, Place,
+};
 use crate::format::header::{Header, KeyClass, Kind};
 use crate::format::index::IndexPack;
 use crate::format::layout;
@@ -85,6 +87,15 @@ impl PackBuilder {
         let result = self.append(id, codec, plain.len(), payload);
         self.scratch = scratch;
         result
+    }
+
+    /// Appends a chunk that another pack had, as it is packed there.
+    ///
+    /// # Errors
+    /// When the chunk is longer than a frame may be.
+    pub(crate) fn add_packed(&mut self, id: ChunkId, packed: &Opened<'_>) -> Result<(), RepoError> {
+        let plain_len = usize::try_from(packed.plain_len).unwrap_or(usize::MAX);
+        self.append(id, packed.codec, plain_len, packed.payload)
     }
 
     fn append(

@@ -5,19 +5,20 @@ use std::collections::HashSet;
 
 use pgrecall_repo::RepoError;
 use pgrecall_repo::backup::Claim;
-use pgrecall_repo::codec::Level;
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::gc::{
-    IndexUse, Live, Swept, live_chunks, merge_index, remove_remains, retire, rewrite, rounds,
+    Ids, IndexUse, Live, Swept, live_chunks, merge_index, remove_remains, retire, rewrite, rounds,
     sweep, usage,
 };
 use pgrecall_repo::id::{BackupId, PackId};
 use pgrecall_repo::index;
+use pgrecall_repo::keys::Rotation;
 use pgrecall_repo::names::{self, ClusterRef};
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_testkit::chunked_backups::{
     at, backup, begin, check, domain, expire, finish, plain, put,
 };
+use pgrecall_testkit::repositories::InMemory;
 use pgrecall_testkit::stores::{Calls, FailNth, Lasting, Meanwhile};
 
 /// Retires packs that nothing is needed of.
@@ -77,8 +78,7 @@ async fn what_an_expired_backup_alone_had_goes() {
     let uses = usage(&sealed, &at().domain, &live).await.unwrap().packs;
     let half = uses.iter().find(|used| used.live_chunks == 5).expect("the old data");
     let packs = HashSet::from([half.id]);
-    let level = Level::default();
-    let copied = rewrite(&sealed, &at().domain, &packs, &live, level).await.unwrap();
+    let copied = rewrite(&sealed, &at().domain, &packs, &live).await.unwrap();
     assert_eq!((copied.chunks, copied.packs), (5, 1));
     retire(&sealed, &at().domain, vec![half.id]).await.unwrap();
     let swept = sweep_all(&sealed, false).await.unwrap();
@@ -208,7 +208,7 @@ async fn what_is_bad_is_noted_by_a_rewrite_and_stays_where_it_is() {
     sealed.store().delete(&name).await.unwrap();
     let _ = sealed.store().put_if_absent(&name, bytes.into()).await;
     let chosen = HashSet::from([data.id]);
-    let copied = rewrite(&sealed, &at().domain, &chosen, &live, Level::default()).await.unwrap();
+    let copied = rewrite(&sealed, &at().domain, &chosen, &live).await.unwrap();
     assert_eq!((copied.chunks, &copied.bad), (9, &chosen));
     let packs = usage(&sealed, &at().domain, &live).await.unwrap().packs;
     let old = packs.iter().find(|used| used.id == data.id).unwrap();
@@ -217,6 +217,26 @@ async fn what_is_bad_is_noted_by_a_rewrite_and_stays_where_it_is() {
     // Retired all the same, it is spared: nobody has a copy of the bad chunk.
     retire(&sealed, &at().domain, vec![data.id]).await.unwrap();
     assert_eq!(ended(&sweep_all(&sealed, false).await.unwrap()), [(0, 1)]);
+}
+
+#[tokio::test]
+async fn chunks_with_ids_of_an_earlier_key_are_not_copied() {
+    let InMemory { repository, .. } = InMemory::create().await;
+    let old_keys = repository.domain(&at().domain).await.unwrap();
+    backup(&old_keys, 0..10).await;
+    repository.rotate(&at().domain, Rotation::Ids).await.unwrap();
+    let sealed = repository.existing_domain(&at().domain).await.unwrap();
+    let live = live_chunks(&sealed, &at().domain).await.unwrap();
+    let packs = usage(&sealed, &at().domain, &live).await.unwrap().packs;
+    assert!(packs.iter().all(|used| used.ids == Ids::Earlier), "{packs:?}");
+    let all: HashSet<PackId> = packs.iter().map(|used| used.id).collect();
+    let copied = rewrite(&sealed, &at().domain, &all, &live).await.unwrap();
+    assert_eq!((copied.chunks, &copied.bad), (0, &all));
+    backup(&sealed, 0..10).await;
+    let live = live_chunks(&sealed, &at().domain).await.unwrap();
+    let packs = usage(&sealed, &at().domain, &live).await.unwrap().packs;
+    assert_eq!(packs.iter().filter(|used| used.ids == Ids::Current).count(), 2);
+    check(&sealed).await;
 }
 
 #[tokio::test]

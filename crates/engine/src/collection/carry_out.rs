@@ -5,7 +5,6 @@ use std::collections::HashSet;
 
 use pgrecall_repo::RepoError;
 use pgrecall_repo::backup::end_dead;
-use pgrecall_repo::codec::Level;
 use pgrecall_repo::expired::{self, ExpiredLog};
 use pgrecall_repo::format::document::Expired;
 use pgrecall_repo::gc::{self, IndexUse, Live, Swept};
@@ -159,8 +158,7 @@ impl Run<'_> {
         }
         self.phase("copying what is needed")?;
         let chosen: HashSet<PackId> = packs.iter().copied().collect();
-        let level = Level::default();
-        let copied = gc::rewrite(self.sealed, self.domain, &chosen, live, level).await?;
+        let copied = gc::rewrite(self.sealed, self.domain, &chosen, live).await?;
         self.done.copied_chunks = copied.chunks;
         self.done.copied_bytes = copied.bytes;
         Ok(packs.into_iter().filter(|pack| !copied.bad.contains(pack)).collect())

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use pgrecall_repo::gc::PackUse;
+use pgrecall_repo::gc::{Ids, PackUse};
 use pgrecall_repo::id::PackId;
 
 /// What a collection may do besides removing what nobody needs.
@@ -97,10 +97,11 @@ impl Policy {
         let mut paying = HashSet::new();
         for used in partly {
             // A bad chunk cannot be copied: the pack stays for a repair, or until a backup has
-            // stored the chunk again.
+            // stored the chunk again. What has its id from an earlier key cannot either.
             let pays = permille(used) <= self.rewrite_below_percent * 10
                 && self.rewrite_below_percent > 0
-                && used.damaged_chunks == 0;
+                && used.damaged_chunks == 0
+                && used.ids == Ids::Current;
             if pays && copied.saturating_add(used.live_bytes) <= self.rewrite_bytes_max {
                 copied += used.live_bytes;
                 paying.insert(used.id);
@@ -131,6 +132,7 @@ mod tests {
             live_bytes: live,
             damaged_chunks: 0,
             indexed: true,
+            ids: Ids::Current,
         }
     }
 

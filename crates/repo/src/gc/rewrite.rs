@@ -6,14 +6,13 @@ use futures::StreamExt as _;
 
 use crate::backup::note_damage;
 use crate::chunks::{self, Buffers, Opener};
-use crate::codec::Level;
 use crate::error::RepoError;
 use crate::format::document::DamagedChunk;
+use crate::format::frame::Opened;
 use crate::format::header::Kind;
 use crate::id::{ChunkId, PackId};
 use crate::index::{self, Location};
 use crate::names::Name;
-use crate::object::Proof;
 use crate::pack::{ConfirmedPack, PackBuilder};
 use crate::sealed_store::SealedStore;
 
@@ -31,7 +30,8 @@ pub struct Rewritten {
     pub packs: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Packs in which a live chunk is bad, noted by now: they are not to be retired.
+    /// Packs of which not all is copied, since a chunk is bad, noted by now, or has its id from an
+    /// earlier key: they are not to be retired.
     pub bad: HashSet<PackId>,
 }
 
@@ -39,8 +39,9 @@ pub struct Rewritten {
 const READS_AT_ONCE: usize = 4;
 
 /// Copies the live chunks of some packs into new ones, each confirmed and indexed when this
-/// returns. Every chunk is opened, and compared with its id. Only then may the old packs be
-/// retired; the sweep counts the copies itself.
+/// returns. Every chunk is opened, and compared with its id; it stays as compressed as it is.
+/// Chunks that have their ids from an earlier id key are not copied: a pack is of one. Only then
+/// may the old packs be retired; the sweep counts the copies itself.
 ///
 /// # Errors
 /// When the store fails: what was copied serves the next try.
@@ -49,17 +50,15 @@ pub async fn rewrite(
     domain: &Name,
     packs: &HashSet<PackId>,
     live: &Live,
-    level: Level,
 ) -> Result<Rewritten, RepoError> {
     let mut rewriter = Rewriter {
         sealed,
         domain,
-        level,
         open: Vec::new(),
         confirmed: Vec::new(),
         done: Rewritten::default(),
     };
-    let wanted = live_of(sealed, domain, packs, live).await?;
+    let wanted = live_of(sealed, domain, packs, live, &mut rewriter.done.bad).await?;
     let mut reads = futures::stream::iter(chunks::plan_reads(domain, wanted))
         .map(|read| async move {
             let bytes = chunks::fetch(sealed, &read).await;
@@ -79,20 +78,19 @@ pub async fn rewrite(
         };
         let opener = Opener::new(sealed, &read, &bytes);
         let mut buffers = Buffers::default();
-        let mut opened = Vec::with_capacity(read.chunks.len());
         for (chunk, location) in &read.chunks {
-            match opener.open((chunk, location), Proof::Hash, &mut buffers) {
-                Ok(plain) => opened.push((*chunk, plain.to_vec())),
+            let full = match opener.open_packed((chunk, location), &mut buffers) {
+                Ok(packed) => rewriter.add(read.pack.kind, *chunk, &packed)?,
                 Err(error) => {
                     tracing::error!(%chunk, pack = %read.pack.id, %error, "a chunk is bad");
                     damaged.push(DamagedChunk { pack: read.pack.id, chunk: *chunk });
                     rewriter.done.bad.insert(read.pack.id);
+                    None
                 }
+            };
+            if let Some(full) = full {
+                rewriter.put(full).await?;
             }
-        }
-        drop(opener);
-        for (chunk, plain) in opened {
-            rewriter.add(read.pack.kind, chunk, &plain).await?;
         }
     }
     note_damage(sealed, domain, damaged, "read by a collection".into()).await?;
@@ -104,11 +102,17 @@ async fn live_of(
     domain: &Name,
     packs: &HashSet<PackId>,
     live: &Live,
+    others: &mut HashSet<PackId>,
 ) -> Result<Vec<(ChunkId, Location)>, RepoError> {
     let mut wanted: Vec<(ChunkId, Location)> = Vec::new();
     let mut seen = HashSet::new();
     index::each_entry(sealed, domain, |pack, entry| {
-        if packs.contains(&pack.id) && live.has(&entry.chunk) && seen.insert(entry.chunk) {
+        if !packs.contains(&pack.id) || !live.has(&entry.chunk) {
+            return;
+        }
+        if pack.sealing.id_generation != sealed.keys().id_generation() {
+            others.insert(pack.id);
+        } else if seen.insert(entry.chunk) {
             wanted.push((entry.chunk, Location::of(pack, entry)));
         }
     })
@@ -119,7 +123,6 @@ async fn live_of(
 struct Rewriter<'a> {
     sealed: &'a SealedStore,
     domain: &'a Name,
-    level: Level,
     /// One pack of each kind at most.
     open: Vec<(Kind, PackBuilder)>,
     confirmed: Vec<ConfirmedPack>,
@@ -127,7 +130,13 @@ struct Rewriter<'a> {
 }
 
 impl Rewriter<'_> {
-    async fn add(&mut self, kind: Kind, chunk: ChunkId, plain: &[u8]) -> Result<(), RepoError> {
+    /// Adds a chunk as it is packed already; gives the pack that is full with it.
+    fn add(
+        &mut self,
+        kind: Kind,
+        chunk: ChunkId,
+        packed: &Opened<'_>,
+    ) -> Result<Option<PackBuilder>, RepoError> {
         let place = match self.open.iter().position(|(of, _)| *of == kind) {
             Some(place) => place,
             None => {
@@ -135,14 +144,10 @@ impl Rewriter<'_> {
                 self.open.len() - 1
             }
         };
-        let Some((_, builder)) = self.open.get_mut(place) else { return Ok(()) };
-        builder.add(chunk, plain, self.level)?;
+        let Some((_, builder)) = self.open.get_mut(place) else { return Ok(None) };
+        builder.add_packed(chunk, packed)?;
         self.done.chunks += 1;
-        if builder.is_full(plain.len()) {
-            let (_, full) = self.open.swap_remove(place);
-            self.put(full).await?;
-        }
-        Ok(())
+        Ok(builder.is_full(packed.payload.len()).then(|| self.open.swap_remove(place).1))
     }
 
     async fn put(&mut self, builder: PackBuilder) -> Result<(), RepoError> {

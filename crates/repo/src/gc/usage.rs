@@ -37,6 +37,17 @@ pub struct PackUse {
     pub damaged_chunks: u64,
     /// Whether an index object names it: of one that none names the backup may be under way.
     pub indexed: bool,
+    /// Which key its chunks have their ids from.
+    pub ids: Ids,
+}
+
+/// Which key a pack's chunks have their ids from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ids {
+    /// The one in use.
+    Current,
+    /// One before: they cannot be copied into a new pack.
+    Earlier,
 }
 
 /// An index object, and how much of it speaks of packs that are gone.
@@ -85,6 +96,7 @@ pub async fn usage(sealed: &SealedStore, domain: &Name, live: &Live) -> Result<U
         marked,
         damaged,
         live,
+        id_generation: sealed.keys().id_generation(),
         homes: vec![NOWHERE; live.len()],
         bad_homes: HashMap::new(),
         index: HashMap::new(),
@@ -101,6 +113,7 @@ struct Count<'a> {
     marked: HashSet<PackId>,
     damaged: HashSet<DamagedChunk>,
     live: &'a Live,
+    id_generation: u32,
     homes: Vec<Home>,
     /// Copies that were found bad, where no other is known: few.
     bad_homes: HashMap<usize, Home>,
@@ -115,9 +128,12 @@ impl Count<'_> {
             found.filter(|at| self.packs.get(*at).is_some_and(|used| used.size == pack.size))
         };
         let places: Vec<Option<usize>> = object.packs.iter().map(place).collect();
-        for at in places.iter().flatten() {
-            if let Some(used) = self.packs.get_mut(*at) {
+        for (place, pack) in places.iter().zip(&object.packs) {
+            if let Some(used) = place.and_then(|at| self.packs.get_mut(at)) {
                 used.indexed = true;
+                if pack.sealing.id_generation != self.id_generation {
+                    used.ids = Ids::Earlier;
+                }
             }
         }
         let mut stale = 0;
@@ -198,6 +214,7 @@ async fn unmarked(
             live_bytes: 0,
             damaged_chunks: 0,
             indexed: false,
+            ids: Ids::Current,
         })
         .collect();
     uses.sort_unstable_by_key(|used| used.id);

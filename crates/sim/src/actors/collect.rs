@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 
 use pgrecall_repo::RepoError;
 use pgrecall_repo::backup::end_dead;
-use pgrecall_repo::codec::Level;
 use pgrecall_repo::expired::{ExpiredLog, remove_lower_entries, remove_manifests};
 use pgrecall_repo::format::document::Expired;
 use pgrecall_repo::format::header::Kind;
@@ -164,7 +163,7 @@ async fn choose(
         let some = others[context.chance.place(others.len())];
         if context.chance.happens(600) {
             let packs = HashSet::from([some]);
-            rewrite(&sealed, &domain, &packs, live, Level::default()).await?;
+            rewrite(&sealed, &domain, &packs, live).await?;
         }
         packs.push(some);
     }
