@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pgrecall_store::Key;
 
 use crate::error::RepoError;
-use crate::format::index::{IndexEntry, IndexPack};
+use crate::format::index::{IndexEntry, IndexPack, PACKS_MAX};
 use crate::id::PackId;
 use crate::index::{self, IndexObject};
 use crate::names::Name;
@@ -17,6 +17,10 @@ use super::usage::IndexUse;
 
 /// Entries of a merged object at most, about: 64 MB.
 const ENTRIES_MAX: usize = 1 << 20;
+
+/// Packs that a merged object speaks of at most: a reader takes four times as many.
+const PACKS_OF_AN_OBJECT_MAX: usize = 1 << 14;
+const _: () = assert!(PACKS_OF_AN_OBJECT_MAX <= PACKS_MAX as usize);
 
 /// Bytes of objects that are merged at once: bounds memory.
 const MERGED_BYTES_MAX: u64 = 256 << 20;
@@ -89,9 +93,14 @@ async fn merge(sealed: &SealedStore, domain: &Name, names: &[&Key]) -> Result<Me
     let stale = stale.count() as u64;
     // M3: entries whose packs are listed, retired ones included.
     let mut after = 0;
-    for (packs, entries) in layers(&objects, is_there) {
-        index::put_entries(sealed, domain, &packs, entries).await?;
-        after += 1;
+    for (packs, entries) in layers(&objects, is_there, PACKS_OF_AN_OBJECT_MAX) {
+        let name = index::put_entries(sealed, domain, &packs, entries).await?;
+        // What took the place of others has to read before they go. One that is gone was read, and
+        // merged in its turn.
+        match index::read_object(sealed, &name).await {
+            Err(error) if !error.is_not_found() => return Err(error),
+            _ => after += 1,
+        }
     }
     for (name, _) in &objects {
         sealed.store().delete(name).await?;
@@ -117,9 +126,13 @@ async fn read(sealed: &SealedStore, names: &[&Key]) -> Result<Vec<(Key, IndexObj
 
 type Layer = (Vec<IndexPack>, Vec<IndexEntry>);
 
-/// The entries cut into objects, in each of which a chunk stands once: the second copy of a chunk
-/// goes into the next one.
-fn layers(objects: &[(Key, IndexObject)], is_there: impl Fn(&IndexPack) -> bool) -> Vec<Layer> {
+/// The entries cut into objects, in each of which a chunk stands once and so many packs at most: the
+/// second copy of a chunk, and what is in further packs, go into the next one.
+fn layers(
+    objects: &[(Key, IndexObject)],
+    is_there: impl Fn(&IndexPack) -> bool,
+    packs_max: usize,
+) -> Vec<Layer> {
     let mut entries: Vec<(Arc<IndexPack>, IndexEntry)> = Vec::new();
     for (_, object) in objects {
         for entry in &object.entries {
@@ -135,7 +148,7 @@ fn layers(objects: &[(Key, IndexObject)], is_there: impl Fn(&IndexPack) -> bool)
         let mut layer = Builder::default();
         let mut rest = Vec::new();
         for (pack, entry) in entries {
-            if layer.takes(&entry) {
+            if layer.takes(&pack, &entry, packs_max) {
                 layer.add(&pack, entry);
             } else {
                 rest.push((pack, entry));
@@ -155,8 +168,9 @@ struct Builder {
 }
 
 impl Builder {
-    fn takes(&self, entry: &IndexEntry) -> bool {
+    fn takes(&self, pack: &IndexPack, entry: &IndexEntry, packs_max: usize) -> bool {
         self.entries.len() < ENTRIES_MAX
+            && (self.packs.len() < packs_max || self.numbers.contains_key(&pack.id))
             && self.entries.last().is_none_or(|last| last.chunk < entry.chunk)
     }
 
@@ -166,5 +180,56 @@ impl Builder {
             u32::try_from(self.packs.len() - 1).unwrap_or(u32::MAX)
         });
         self.entries.push(IndexEntry { pack: number, ..entry });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pgrecall_store::Key;
+
+    use super::*;
+    use crate::format::header::{KeyClass, KeyMethod, Kind, Sealing, Suite};
+    use crate::id::ChunkId;
+
+    fn pack(number: u8) -> Arc<IndexPack> {
+        let sealing = Sealing {
+            suite: Suite::Clear,
+            method: KeyMethod::None,
+            class: KeyClass::Data,
+            epoch: 1,
+            id_generation: 1,
+            salt: [3; 32],
+            method_field: Vec::new(),
+        };
+        let id = PackId::from_bytes([number; 16]);
+        Arc::new(IndexPack { id, size: 1000, kind: Kind::DataPack, sealing })
+    }
+
+    #[test]
+    fn an_object_speaks_of_no_more_packs_than_it_may_and_nothing_is_lost() {
+        let mut object = IndexObject { packs: (0..10).map(pack).collect(), entries: Vec::new() };
+        for chunk in 0..100_u8 {
+            object.entries.push(IndexEntry {
+                chunk: ChunkId::from_bytes([chunk; 32]),
+                pack: u32::from(chunk % 10),
+                frame: 0,
+                offset: 0,
+                sealed_len: 1,
+                plain_len: 1,
+                check: 0,
+            });
+        }
+        let name = Key::parse("domains/main/index/x").unwrap();
+        let cut = layers(&[(name, object)], |_| true, 3);
+        assert!(cut.iter().all(|(packs, _)| packs.len() <= 3));
+        let found = cut.iter().flat_map(|(packs, entries)| {
+            entries.iter().map(|entry| (entry.chunk, packs[entry.pack as usize].id))
+        });
+        let mut found: Vec<_> = found.collect();
+        found.sort_unstable();
+        let expected: Vec<_> = (0..100_u8)
+            .map(|n| (ChunkId::from_bytes([n; 32]), PackId::from_bytes([n % 10; 16])))
+            .collect();
+        assert_eq!(found, expected);
     }
 }

@@ -9,7 +9,8 @@ use crate::error::{FormatError, RepoError};
 use crate::format::bytes::wide;
 use crate::format::header::{KeyClass, Kind};
 use crate::format::index::{
-    BLOCK_ENTRIES, Fence, Filter, IndexEntry, IndexHead, IndexPack, decode_block, encode_block,
+    BLOCK_ENTRIES, Fence, Filter, IndexEntry, IndexHead, IndexPack, PACKS_MAX, decode_block,
+    encode_block,
 };
 use crate::id::IndexId;
 use crate::names::{self, Name};
@@ -46,21 +47,32 @@ pub async fn put_index(
     entries.sort_unstable_by_key(|entry| entry.chunk);
     entries.dedup_by_key(|entry| entry.chunk);
     let packs: Vec<IndexPack> = packs.iter().map(|pack| pack.pack.clone()).collect();
-    put_entries(sealed, domain, &packs, entries).await
+    put_entries(sealed, domain, &packs, entries).await.map(drop)
 }
 
-/// Puts an index object of entries that are in order of their ids, each of which stands once.
+/// Puts an index object of entries that are in order of their ids, each of which stands once, and
+/// gives its name.
+///
+/// # Errors
+/// Before anything is put when it speaks of more packs than a reader takes; when the store does not
+/// confirm it.
 pub(crate) async fn put_entries(
     sealed: &SealedStore,
     domain: &Name,
     packs: &[IndexPack],
     entries: Vec<IndexEntry>,
-) -> Result<(), RepoError> {
+) -> Result<Key, RepoError> {
     let id = IndexId::random(sealed.random());
     let name = names::index(domain, id);
+    if packs.len() > usize::try_from(PACKS_MAX).unwrap_or(usize::MAX) {
+        return Err(RepoError::Invalid {
+            what: format!("index object {name}"),
+            reason: format!("it would speak of {} packs, more than {PACKS_MAX}", packs.len()),
+        });
+    }
     let bytes = encode_index(sealed, &name, packs, &entries)?;
     match sealed.put_sealed(Kind::Index, &name, bytes).await? {
-        Stored::Mine => Ok(()),
+        Stored::Mine => Ok(name),
         Stored::Other => Err(RepoError::Invalid {
             what: format!("index object {name}"),
             reason: "its random name is taken by something else".into(),
