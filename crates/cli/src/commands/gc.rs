@@ -45,7 +45,9 @@ async fn collect(
 ) -> Outcome<(Report, Option<Collected>)> {
     let telling = Telling::new();
     let collection = &settings.cluster()?.collection;
-    let seen = settings.repository.cache_dir.join(id.to_string()).join("backups-seen.json");
+    // Each domain has its own: a collection forgets backups that are under way no more.
+    let seen = settings.repository.cache_dir.join(id.to_string());
+    let seen = seen.join(format!("backups-seen-{}.json", cluster.domain()));
     let mut request = CollectRequest {
         policy: Policy {
             rewrite_below_percent: collection.rewrite_below_percent,

@@ -10,7 +10,7 @@ use pgrecall_repo::format::document::Expired;
 use pgrecall_repo::gc::{self, IndexUse, Live, Swept};
 use pgrecall_repo::id::{BackupId, PackId, RoundId};
 use pgrecall_repo::names::{ClusterRef, Name};
-use pgrecall_repo::sealed_store::SealedStore;
+use pgrecall_repo::sealed_store::{SealedStore, Stored};
 
 use super::dead::Waiting;
 use super::plan::{CollectPlan, CollectRequest};
@@ -142,8 +142,10 @@ impl Run<'_> {
         if !stones.is_empty() {
             let log = ExpiredLog::read(self.sealed, self.domain).await?;
             let more = Expired { backups: stones.to_vec(), ..Expired::default() };
-            log.append(self.sealed, self.domain, more).await?;
-            self.done.folded_tombstones = stones.len() as u64;
+            // Where another host was faster they stay for the next time.
+            if log.append(self.sealed, self.domain, more).await? == Stored::Mine {
+                self.done.folded_tombstones = stones.len() as u64;
+            }
         }
         // By what the log says, whoever has written it.
         expired::remove_manifests(self.sealed, self.domain).await?;

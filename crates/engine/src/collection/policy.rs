@@ -71,7 +71,8 @@ impl Policy {
         let mut choice = Choice::default();
         let mut partly: Vec<&PackUse> = Vec::new();
         for used in packs {
-            if used.live_chunks == 0 && used.damaged_chunks == 0 {
+            // A chunk whose only copy is bad counts as needed where it is; the sweep looks again.
+            if used.live_chunks == 0 {
                 match (used.indexed, under_way) {
                     (false, UnderWay::Somebody) => choice.unindexed.add(used),
                     _ => choice.unused.add(used),
@@ -152,6 +153,14 @@ mod tests {
         assert_eq!(numbers(&all.choose(&packs, UnderWay::Nobody).rewritten), [2, 4, 1]);
         let none = Policy { rewrite_below_percent: 0, ..all };
         assert!(none.choose(&packs, UnderWay::Nobody).rewritten.packs.is_empty());
+    }
+
+    #[test]
+    fn a_pack_with_damage_goes_once_nobody_refers_to_it() {
+        let mut bad = pack(1, 0, 1000);
+        bad.damaged_chunks = 1;
+        let choice = Policy::default().choose(&[bad], UnderWay::Nobody);
+        assert_eq!(numbers(&choice.unused), [1]);
     }
 
     #[test]

@@ -126,8 +126,8 @@ async fn read(sealed: &SealedStore, names: &[&Key]) -> Result<Vec<(Key, IndexObj
 
 type Layer = (Vec<IndexPack>, Vec<IndexEntry>);
 
-/// The entries cut into objects, in each of which a chunk stands once and so many packs at most: the
-/// second copy of a chunk, and what is in further packs, go into the next one.
+/// The entries cut into objects, each with no more packs than that and a chunk but once: a second
+/// copy, and what is in further packs, go into the next one.
 fn layers(
     objects: &[(Key, IndexObject)],
     is_there: impl Fn(&IndexPack) -> bool,

@@ -141,7 +141,8 @@ impl Count<'_> {
             let Some(pack) = object.pack(entry) else { continue };
             match usize::try_from(entry.pack).ok().and_then(|n| places.get(n).copied().flatten()) {
                 Some(at) => self.add_entry(at, pack.id, entry),
-                None if self.marked.contains(&pack.id) => {}
+                // Of another size than it says, or about to go: a merge keeps what is there.
+                None if self.is_listed(pack) => {}
                 None => stale += 1,
             }
         }
@@ -166,6 +167,11 @@ impl Count<'_> {
         {
             *home = here;
         }
+    }
+
+    fn is_listed(&self, pack: &IndexPack) -> bool {
+        self.marked.contains(&pack.id)
+            || self.packs.binary_search_by_key(&pack.id, |used| used.id).is_ok()
     }
 
     fn finish(mut self) -> Usage {
