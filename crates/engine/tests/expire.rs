@@ -238,6 +238,10 @@ async fn one_that_lacks_chunks_pushes_out_none_that_works() {
     assert_eq!(plan.keeps[1].reasons, [Reason::NewerThanGood]);
     assert!(plan.notes[0].contains(&broken.to_string()), "{:?}", plan.notes);
     let newest = backup(&bench.cluster, 12, "2026-11-29T02:00:00Z").await;
+    // It seems broken, maybe for a moment: it takes no place of one that works, and does not go.
+    let two = KeepRules { last: 2, ..KeepRules::default() };
+    let plan = planned(&bench, request(two)).await;
+    assert_eq!(plan.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), [old, broken, newest]);
     let plan = planned(&bench, request(rules)).await;
     assert_eq!(plan.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), [newest]);
 }

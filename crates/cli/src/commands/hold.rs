@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 use pgrecall_engine::catalog;
+use pgrecall_engine::catalog::order::{self, Ending};
+use pgrecall_engine::catalog::wal::StoredWal;
 use pgrecall_engine::cluster::ClusterStore;
 use pgrecall_engine::retention::hold::{self, is_in_force};
 use pgrecall_repo::format::document::Hold;
@@ -57,8 +59,11 @@ async fn add(cluster: &ClusterStore, args: &AddArgs) -> Outcome<()> {
     }
     let until = args.until.as_deref().map(until).transpose()?;
     let (known, _) = catalog::backups(cluster).await?;
+    let stored = StoredWal::read(cluster).await?;
+    let endings: Vec<Ending> = known.iter().map(|backup| Ending::of(&backup.details)).collect();
+    let newest = order::newest(&endings, |timeline| stored.history(timeline));
     let known: Vec<BackupId> = known.iter().map(|backup| backup.manifest.backup).collect();
-    let backup = match (args.backup.as_str(), known.last()) {
+    let backup = match (args.backup.as_str(), newest.and_then(|newest| known.get(newest))) {
         ("latest", Some(latest)) => *latest,
         (beginning, _) => meant(&known, beginning, "pgrecall list shows the backups.")?,
     };

@@ -74,6 +74,13 @@ pub fn places(
     endings.iter().enumerate().map(place).collect()
 }
 
+/// The number of the newest.
+#[must_use]
+pub fn newest(endings: &[Ending], history_of: impl Fn(TimelineId) -> History) -> Option<usize> {
+    let places = places(endings, history_of, Timestamp::MAX);
+    places.iter().enumerate().max_by_key(|(_, place)| **place).map(|(number, _)| number)
+}
+
 /// Whether `a` stopped on the way to where `b` stopped, before it; `history` is that of `b`.
 fn precedes(a: &Ending, b: &Ending, history: &History) -> bool {
     let on_the_way = history.contains(a.timeline)

@@ -183,9 +183,8 @@ fn no_history<V: WalView>(view: &V, timeline: TimelineId) -> Refusal {
 
 fn newest<'a>(backups: &[&'a BackupRow], stored: &StoredWal) -> Option<&'a BackupRow> {
     let endings: Vec<Ending> = backups.iter().map(|backup| Ending::of(&backup.details)).collect();
-    let places = order::places(&endings, |timeline| stored.history(timeline), jiff::Timestamp::MAX);
-    let newest = places.iter().zip(backups).max_by_key(|(place, _)| **place);
-    newest.map(|(_, backup)| *backup)
+    let newest = order::newest(&endings, |timeline| stored.history(timeline))?;
+    backups.get(newest).copied()
 }
 
 fn choose_backups<'a>(

@@ -11,7 +11,7 @@ use pgrecall_store::{Listed, Prefix};
 
 use super::floor::{Floor, Floors};
 use super::hold;
-use super::rules::{self, Candidate, KeepRules, Reason};
+use super::rules::{self, Candidate, KeepRules, Reason, Reasons};
 use super::wal::{self, KeptBackup, OldWal, UnderWay, WalAfter, WalCut};
 use crate::cancel::Cancel;
 use crate::catalog::order::{self, Ending};
@@ -134,7 +134,7 @@ pub async fn plan(
     for candidate in &mut candidates {
         candidate.held = held.remove(&candidate.id);
     }
-    let reasons = rules::judge(&candidates, &request.rules, now, &request.zone);
+    let reasons = reasons(&candidates, request, now);
     let everything = rules::judge(&candidates, &all(), now, &request.zone);
     let mut plan = ExpirePlan {
         cluster: cluster.at.cluster.to_string(),
@@ -172,6 +172,19 @@ pub async fn plan(
     plan.wal_objects = u64::try_from(old.len()).unwrap_or(u64::MAX);
     plan.wal_bytes = old.iter().map(|object| object.bytes).sum();
     Ok(plan)
+}
+
+/// Why each backup stays. What seems broken may be so for a moment only, as while a collection
+/// moves its chunks: what would be kept if all were good stays besides.
+fn reasons(candidates: &[Candidate], request: &ExpireRequest, now: Timestamp) -> Reasons {
+    let judge = |all: &[Candidate]| rules::judge(all, &request.rules, now, &request.zone);
+    let all_good: Vec<Candidate> =
+        candidates.iter().map(|backup| Candidate { good: true, ..backup.clone() }).collect();
+    let mut reasons = judge(candidates);
+    for (id, why) in judge(&all_good) {
+        reasons.entry(id).or_insert(why);
+    }
+    reasons
 }
 
 /// Rules that keep everything.
@@ -230,6 +243,7 @@ async fn candidates(
         candidates.push(Candidate {
             id,
             place,
+            ended: details.ended,
             good: reach::is_consistent(&reach, details, stored) && !broken.contains_key(&id),
             damaged: !details.damage.is_empty(),
             leads_to_newest: newest.is_none_or(|newest| leads_to(backup, stored, newest)),

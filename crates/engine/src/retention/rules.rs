@@ -47,6 +47,8 @@ pub struct Candidate {
     pub id: BackupId,
     /// When it was consistent, and its place among the others.
     pub place: Place,
+    /// When it was consistent by its own host's clock, which tells its date.
+    pub ended: Timestamp,
     /// Whether it can be restored as far as can be told without reading all of it: its WAL is
     /// stored, and its chunks are, and none of them was found bad.
     pub good: bool,
@@ -140,8 +142,11 @@ pub fn judge(
                 keep(backup, Reason::Window);
             }
         }
-        // The moments at the window's beginning are reached from the last one before it.
-        if let Some(before) = good().find(|backup| backup.place.moment <= begins) {
+        // The moments at the window's beginning are reached from the last one before it; on the
+        // newest timeline, where that one lies on a way that was left, from another.
+        let before = || good().filter(|backup| backup.place.moment <= begins);
+        let leading = before().find(|backup| backup.leads_to_newest);
+        for before in before().next().into_iter().chain(leading) {
             keep(before, Reason::Window);
         }
     }
@@ -199,8 +204,9 @@ fn newest_of_each<'a>(
 ) -> Vec<(&'a Candidate, String)> {
     let mut found: Vec<(&Candidate, String)> = Vec::new();
     for backup in newest_first {
-        let of = period.name(backup.place.moment.to_zoned(zone.clone()).date());
-        if found.last().is_some_and(|(_, last)| *last == of) {
+        // By its own clock: were the one here behind, all that is younger would be of one day.
+        let of = period.name(backup.ended.to_zoned(zone.clone()).date());
+        if found.iter().any(|(_, known)| *known == of) {
             continue;
         }
         if found.len() >= usize::try_from(count).unwrap_or(usize::MAX) {
@@ -211,7 +217,8 @@ fn newest_of_each<'a>(
     found
 }
 
-/// The earliest moment that can be reached: the oldest of these backups.
+/// The earliest moment that can be reached: the oldest of these backups, of those that lead to the
+/// newest timeline if there are any.
 #[must_use]
 pub fn reach_back(candidates: &[Candidate], kept: &Reasons) -> Option<Timestamp> {
     let continuous = |backup: &&Candidate| {
@@ -220,7 +227,12 @@ pub fn reach_back(candidates: &[Candidate], kept: &Reasons) -> Option<Timestamp>
                 .get(&backup.id)
                 .is_some_and(|reasons| reasons.iter().any(Reason::keeps_wal_after))
     };
-    let oldest = candidates.iter().filter(continuous).map(|backup| backup.place.moment).min()?;
+    let moments = |leading: bool| {
+        let reached = candidates.iter().filter(continuous);
+        reached.filter(move |backup| !leading || backup.leads_to_newest)
+    };
+    let oldest = moments(true).map(|backup| backup.place.moment).min();
+    let oldest = oldest.or_else(|| moments(false).map(|backup| backup.place.moment).min())?;
     oldest.round(Unit::Second).ok()
 }
 
@@ -246,6 +258,7 @@ mod tests {
                 lsn: Lsn(u64::from(number)),
                 timeline: TimelineId(1),
             },
+            ended: at(ended),
             good: true,
             damaged: false,
             leads_to_newest: true,
@@ -319,6 +332,34 @@ mod tests {
         let mut broken = days(5);
         broken[2].good = false;
         assert_eq!(kept(&broken, &rules, "2026-10-06T01:00:00Z"), vec![1, 3, 4]);
+    }
+
+    #[test]
+    fn a_window_is_reached_on_the_newest_timeline_too() {
+        let mut all = days(20);
+        // Of the 11th to the 13th, on a timeline that was left when the one of the 10th came back.
+        for backup in &mut all[10..13] {
+            backup.leads_to_newest = false;
+        }
+        all.truncate(13);
+        all.extend(days(20).split_off(18));
+        let window = Some(SignedDuration::from_hours(72));
+        let rules = KeepRules { window, ..KeepRules::default() };
+        let now = "2026-10-20T03:00:00Z";
+        assert_eq!(kept(&all, &rules, now), vec![9, 12, 18, 19]);
+        let reasons = judge(&all, &rules, at(now), &TimeZone::UTC);
+        assert_eq!(reach_back(&all, &reasons), Some(all[9].ended));
+    }
+
+    #[test]
+    fn dates_are_those_of_the_backups_though_the_clock_here_is_behind() {
+        let now = "2026-10-20T00:00:00Z";
+        let mut all = days(40);
+        for backup in &mut all {
+            backup.place.moment = backup.place.moment.min(at(now));
+        }
+        let rules = KeepRules { daily: 7, ..KeepRules::default() };
+        assert_eq!(kept(&all, &rules, now), (33..40).collect::<Vec<u8>>());
     }
 
     #[test]
