@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Output};
 
 use crate::made::{Copy, NEW_FILE, SEGMENT, SETTLED};
@@ -56,6 +57,7 @@ impl Command {
     pub(crate) fn run(self, copy: &Copy<'_>, pair: &Pair) -> (String, String) {
         let target = copy.path().join("target");
         let _ = fs::remove_dir_all(copy.path().join("cache"));
+        let before = standing(copy.repository());
         let output = Process::new(env!("CARGO_BIN_EXE_pgrecall"))
             .args(self.words(&target))
             .env_clear()
@@ -64,6 +66,10 @@ impl Command {
             .output()
             .expect("the program runs");
         let outcome = self.judge(copy, pair, &output, &target);
+        let after = standing(copy.repository());
+        for (object, was) in &before {
+            assert_eq!(after.get(object), Some(was), "{} is harmed: {outcome:?}", object.display());
+        }
         // Whichever it is.
         let _ = (fs::remove_file(&target), fs::remove_dir_all(&target));
         outcome
@@ -87,6 +93,11 @@ impl Command {
         let where_named = match (self, code) {
             // A verification prints what it finds wrong, and nothing of what is sound.
             (Self::Verify, _) => format!("{printed}{said}"),
+            // So does a list, beside what is sound.
+            (Self::List, Some(0)) => {
+                let bad = printed.lines().filter(|line| line.contains("does not read"));
+                warnings.into_iter().chain(bad).collect::<Vec<_>>().join("\n")
+            }
             (_, Some(0)) => warnings.join("\n"),
             _ => format!("{printed}{said}"),
         };
@@ -95,6 +106,7 @@ impl Command {
             Self::Restore if code == Some(0) => assert_restored(copy, target, &context),
             Self::Restore => {
                 assert!(!target.join("global/pg_control").exists(), "it could start: {context}");
+                assert!(said.contains("hint: "), "nothing to do about it: {context}");
             }
             Self::Fetch | Self::FetchSettled if code == Some(0) => {
                 let fetched = fs::read(target).expect("a file");
@@ -107,6 +119,9 @@ impl Command {
             Self::PushAgain | Self::PushNew => {
                 assert!(code.is_some_and(|code| code <= 125), "{context}");
             }
+            Self::List | Self::Plan if code != Some(0) => {
+                assert!(said.contains("hint: "), "nothing to do about it: {context}");
+            }
             _ => {}
         }
         if self == Self::PushNew && code == Some(0) {
@@ -116,6 +131,24 @@ impl Command {
         }
         (in_words(self, code, named, &context), context)
     }
+}
+
+/// Every object, and what changes when somebody writes to it.
+fn standing(repository: PathBuf) -> BTreeMap<PathBuf, (u64, u64, i64, i64)> {
+    let (mut found, mut folders) = (BTreeMap::new(), vec![repository]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let entry = entry.expect("an entry");
+            let about = entry.metadata().expect("metadata");
+            if about.is_dir() {
+                folders.push(entry.path());
+            } else {
+                let written = (about.ino(), about.size(), about.mtime(), about.mtime_nsec());
+                found.insert(entry.path(), written);
+            }
+        }
+    }
+    found
 }
 
 fn remove_stored(copy: &Copy<'_>) {

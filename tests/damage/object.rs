@@ -207,11 +207,15 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
 }
 
-/// Flips one bit. A hex digit becomes another one, so that what comes of it does not hang on which
-/// digit a random id happens to have there.
+/// Flips one bit. A hex digit becomes another one, and a letter of an id another letter, so that
+/// what comes of it does not hang on which one a random id happens to have there.
 fn flip(byte: &mut u8) {
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     let before = *byte;
-    let keeps = |bit: &u8| !is_digit(before) || is_digit(before ^ bit);
+    let keeps = |bit: &u8| match before {
+        digit if is_digit(digit) => is_digit(before ^ bit),
+        letter if letter.is_ascii_lowercase() => (before ^ bit).is_ascii_lowercase(),
+        _ => true,
+    };
     *byte ^= [1, 2, 4].into_iter().find(keeps).expect("a digit has a neighbour");
 }

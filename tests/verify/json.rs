@@ -177,7 +177,7 @@ fn golden(printed: &mut Printed) {
         command
     };
     let listed = printed.run("pgrecall list", run(&["list"]), &[0]);
-    printed.run("pgrecall verify", run(&["verify"]), &[13]);
+    printed.run("pgrecall verify", run(&["verify"]), &[14]);
     let dead = text(&listed["clusters"][0]["under_way"][0]["id"]);
     let end = ["backup", "--end-dead", dead, "--yes"];
     printed.run("pgrecall backup --end-dead", run(&end), &[0]);

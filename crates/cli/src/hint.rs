@@ -54,22 +54,24 @@ pub(crate) fn for_repo(error: &RepoError) -> Option<String> {
 pub(crate) fn for_kind(kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::Usage => Some("`pgrecall COMMAND --help` shows what a command takes."),
-        Kind::Configuration => {
+        Kind::Configuration | Kind::Invalid => {
             Some("`pgrecall config` prints what is in force and where each value came from.")
         }
+        Kind::NotFound => {
+            Some("`pgrecall list` shows what the repository holds, `pgrecall config` which one.")
+        }
+        Kind::Denied => {
+            Some("`pgrecall config` shows which key and which credentials are in force.")
+        }
+        Kind::Incomplete => {
+            Some("`pgrecall verify` shows what is missing, and what can still be reached.")
+        }
+        Kind::Unsupported => Some("A newer version of pgrecall may know it."),
         Kind::Corrupt => Some("`pgrecall verify` shows what else is damaged, and what it means."),
         Kind::Unavailable => Some("Trying again may help; `pgrecall check` tries the whole path."),
         Kind::Internal => {
             Some("This is a defect of pgrecall: please report it with the whole message.")
         }
-        Kind::NotFound
-        | Kind::AlreadyExists
-        | Kind::Conflict
-        | Kind::Unsupported
-        | Kind::Denied
-        | Kind::Invalid
-        | Kind::Incomplete
-        | Kind::Interrupted
-        | Kind::Terminated => None,
+        Kind::AlreadyExists | Kind::Conflict | Kind::Interrupted | Kind::Terminated => None,
     }
 }

@@ -66,6 +66,12 @@ impl EngineError {
         }
     }
 
+    /// Whether it speaks of bytes that cannot be read, rather than of a store that fails.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
+    }
+
     /// What to do about it, for people.
     #[must_use]
     pub fn hints(&self) -> Vec<String> {

@@ -15,6 +15,7 @@ pub mod error;
 pub mod progress;
 pub mod restore;
 pub mod retention;
+pub mod unreadable;
 pub mod verify;
 pub mod wal_place;
 

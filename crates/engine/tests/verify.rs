@@ -9,7 +9,7 @@ use pgrecall_engine::cancel::Cancel;
 use pgrecall_engine::clock::Clock;
 use pgrecall_engine::cluster::{ClusterFacts, ClusterStore};
 use pgrecall_engine::progress::Progress;
-use pgrecall_engine::verify::finding::{Severity, VerifyReport};
+use pgrecall_engine::verify::finding::{Nature, Severity, VerifyReport};
 use pgrecall_engine::verify::{Depth, VerifyOptions, verify};
 use pgrecall_engine::{catalog, wal_place};
 use pgrecall_pgformat::control::ControlFile;
@@ -449,7 +449,7 @@ async fn a_gap_on_a_backups_way_is_damage_and_only_incomplete() {
     let report = check(&made, Depth::Structure).await;
     assert_damaged(&report, "WAL 000000010000000000000009 to 00000001000000000000000A");
     assert_damaged(&report, "2 segments are missing");
-    assert!(report.is_only_incomplete(), "{}", said(&report));
+    assert_eq!(report.gravest(), Some(Nature::Missing), "{}", said(&report));
     assert!(report.backups[0].restorable);
 }
 
@@ -461,7 +461,7 @@ async fn the_first_segment_of_a_timeline_is_missed() {
     push_trailer(&made, "00000002000000000000000A", |_| {}).await;
     let report = check(&made, Depth::Structure).await;
     assert_damaged(&report, "WAL 000000020000000000000009");
-    assert!(report.is_only_incomplete());
+    assert_eq!(report.gravest(), Some(Nature::Missing));
 }
 
 #[tokio::test]
@@ -470,7 +470,7 @@ async fn a_timeline_without_its_history_is_damage() {
     push_trailer(&made, "000000020000000000000009", |_| {}).await;
     let report = check(&made, Depth::Structure).await;
     assert_damaged(&report, "its history, 00000002.history, is not stored");
-    assert!(report.is_only_incomplete());
+    assert_eq!(report.gravest(), Some(Nature::Missing));
 }
 
 #[tokio::test]

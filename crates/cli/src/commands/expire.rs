@@ -181,7 +181,7 @@ fn render(plan: &ExpirePlan, dry_run: bool, colour: Colour) -> String {
             &row.ended,
             [
                 Cell::from(row.id.to_string()),
-                Cell::from(row.ended.clone()),
+                Cell::from(human::moment_text(&row.ended)),
                 Cell::painted("stays", Paint::Good),
                 Cell::from(reasons.join(", ")),
             ],
@@ -192,7 +192,7 @@ fn render(plan: &ExpirePlan, dry_run: bool, colour: Colour) -> String {
             &row.ended,
             [
                 Cell::from(row.id.to_string()),
-                Cell::from(row.ended.clone()),
+                Cell::from(human::moment_text(&row.ended)),
                 Cell::painted("goes", Paint::Bad),
                 Cell::from("no rule keeps it"),
             ],

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use pgrecall_engine::catalog;
-use pgrecall_engine::catalog::order::{self, Ending};
+use pgrecall_engine::catalog::order;
 use pgrecall_engine::catalog::wal::StoredWal;
 use pgrecall_engine::cluster::ClusterStore;
 use pgrecall_engine::retention::hold::{self, is_in_force};
@@ -60,11 +60,10 @@ async fn add(cluster: &ClusterStore, args: &AddArgs) -> Outcome<()> {
     let until = args.until.as_deref().map(until).transpose()?;
     let (known, _) = catalog::backups(cluster).await?;
     let stored = StoredWal::read(cluster).await?;
-    let endings: Vec<Ending> = known.iter().map(|backup| Ending::of(&backup.details)).collect();
-    let newest = order::newest(&endings, |timeline| stored.history(timeline));
+    let newest = order::newest_backup(&known, &stored);
     let known: Vec<BackupId> = known.iter().map(|backup| backup.manifest.backup).collect();
-    let backup = match (args.backup.as_str(), newest.and_then(|newest| known.get(newest))) {
-        ("latest", Some(latest)) => *latest,
+    let backup = match (args.backup.as_str(), newest) {
+        ("latest", Some(latest)) => latest,
         (beginning, _) => meant(&known, beginning, "pgrecall list shows the backups.")?,
     };
     let reason = args.reason.clone();

@@ -159,7 +159,7 @@ fn backups(rows: &[BackupRow]) -> Table {
         let first = reaches.next();
         table.row([
             Cell::from(short(&row.id.to_string())),
-            Cell::from(moment(&row.ended)),
+            Cell::from(human::moment_text(&row.ended)),
             Cell::from(age(row.age_s)),
             Cell::from(
                 first
@@ -191,17 +191,13 @@ fn short(id: &str) -> String {
     id.chars().take(10).collect()
 }
 
-fn moment(text: &str) -> String {
-    text.parse().map_or_else(|_| text.to_owned(), human::moment)
-}
-
 fn age(age_s: i64) -> String {
     let seconds = u64::try_from(age_s).unwrap_or(0);
     human::duration(Duration::from_secs(seconds))
 }
 
 fn until(time: &Option<String>, lsn: String) -> String {
-    time.as_deref().map_or(lsn, moment)
+    time.as_deref().map_or(lsn, human::moment_text)
 }
 
 fn how(row: &BackupRow) -> String {

@@ -161,7 +161,7 @@ pub(crate) fn as_text(plan: &RestorePlan, size: SegmentSize) -> String {
         table.row([Cell::from(name.to_owned()), Cell::from(value)]);
     };
     row("target", target(&plan.target));
-    row("backup", format!("{} of {}", plan.backup.id, details.ended));
+    row("backup", format!("{} of {}", plan.backup.id, human::moment(details.ended)));
     row(
         "files",
         format!("{} entries, {}", plan.backup.entries, human::size(plan.estimate.file_bytes)),

@@ -1,7 +1,10 @@
 //! `pgrecall verify`: what is stored is there, and, with --read-data, is what was stored.
 
+use pgrecall_engine::catalog;
+use pgrecall_engine::catalog::order;
+use pgrecall_engine::catalog::wal::StoredWal;
 use pgrecall_engine::clock::Clock;
-use pgrecall_engine::verify::finding::{Finding, Severity, Verdict, VerifyReport};
+use pgrecall_engine::verify::finding::{Finding, Nature, Severity, Verdict, VerifyReport};
 use pgrecall_engine::verify::{self, Depth, VerifyOptions};
 use pgrecall_repo::id::BackupId;
 use serde::Serialize;
@@ -28,9 +31,12 @@ pub(crate) fn run(settings: &Settings, args: &VerifyArgs) -> Outcome<u8> {
             chosen = Some(choose(&stores, text).await?);
         }
         for (number, store) in stores.iter().enumerate() {
-            let backup = match chosen {
-                Some((at, id)) if at == number => Some(id),
-                Some(_) => continue,
+            let own = |(at, id): &(usize, BackupId)| (*at == number).then_some(*id);
+            let backup = match &chosen {
+                Some(chosen) => match chosen.iter().find_map(own) {
+                    Some(id) => Some(id),
+                    None => continue,
+                },
                 None => None,
             };
             let options = VerifyOptions {
@@ -56,12 +62,14 @@ pub(crate) fn run(settings: &Settings, args: &VerifyArgs) -> Outcome<u8> {
     } else {
         stdout::print(&render(&report, Colour::of_stdout()))?;
     }
-    let incomplete = report.clusters.iter().all(|cluster| cluster.report.is_only_incomplete());
-    Ok(match (report.sound, incomplete) {
-        (true, _) => 0,
-        (false, true) => Kind::Incomplete.row().code,
-        (false, false) => Kind::Corrupt.row().code,
-    })
+    Ok(report.gravest().map_or(0, |gravest| {
+        let kind = match gravest {
+            Nature::Wrong => Kind::Corrupt,
+            Nature::Missing => Kind::Incomplete,
+            Nature::OtherVersion => Kind::Unsupported,
+        };
+        kind.row().code
+    }))
 }
 
 /// Everything that `verify` tells. Its JSON is stable: members are added, never changed.
@@ -69,6 +77,13 @@ pub(crate) fn run(settings: &Settings, args: &VerifyArgs) -> Outcome<u8> {
 struct Report {
     sound: bool,
     clusters: Vec<ClusterReport>,
+}
+
+impl Report {
+    fn gravest(&self) -> Option<Nature> {
+        let each = self.clusters.iter().filter_map(|cluster| cluster.report.gravest());
+        each.min_by_key(|nature| nature.rank())
+    }
 }
 
 #[derive(Serialize)]
@@ -79,31 +94,33 @@ struct ClusterReport {
     report: VerifyReport,
 }
 
-/// The backup that `--backup` means, with the position of its cluster.
+/// The backups that `--backup` means, each with the position of its cluster: `latest` is one of
+/// each.
 async fn choose(
     stores: &[pgrecall_engine::cluster::ClusterStore],
     text: &str,
-) -> Outcome<(usize, BackupId)> {
-    let mut known: Vec<(usize, BackupId, String)> = Vec::new();
+) -> Outcome<Vec<(usize, BackupId)>> {
+    let mut known: Vec<(usize, BackupId)> = Vec::new();
+    let mut newest: Vec<(usize, BackupId)> = Vec::new();
     for (number, store) in stores.iter().enumerate() {
-        let (backups, unreadable) = pgrecall_engine::catalog::backups(store).await?;
-        known.extend(
-            backups.into_iter().map(|b| (number, b.manifest.backup, b.details.ended.to_string())),
-        );
-        known.extend(unreadable.into_iter().map(|row| (number, row.id, String::new())));
+        let (backups, unreadable) = catalog::backups(store).await?;
+        if text == "latest" {
+            let stored = StoredWal::read(store).await?;
+            newest.extend(order::newest_backup(&backups, &stored).map(|id| (number, id)));
+        }
+        known.extend(backups.into_iter().map(|backup| (number, backup.manifest.backup)));
+        known.extend(unreadable.into_iter().map(|row| (number, row.id)));
     }
-    if text == "latest" {
-        known.sort_by(|a, b| a.2.cmp(&b.2));
-        known.drain(..known.len().saturating_sub(1));
-    } else {
-        known.retain(|(_, id, _)| id.to_string().starts_with(text));
+    if text == "latest" && !newest.is_empty() {
+        return Ok(newest);
     }
+    known.retain(|(_, id)| id.to_string().starts_with(text));
     match known.as_slice() {
-        [(number, id, _)] => Ok((*number, *id)),
+        [_] => Ok(known),
         [] => Err(Failure::new(Kind::NotFound, format!("no backup is called {text}"))
             .hint("pgrecall list shows the backups.")),
         several => {
-            let ids: Vec<String> = several.iter().map(|(_, id, _)| id.to_string()).collect();
+            let ids: Vec<String> = several.iter().map(|(_, id)| id.to_string()).collect();
             Err(Failure::new(Kind::Invalid, format!("several backups begin with {text}"))
                 .hint(format!("Give more of the id: {}.", ids.join(", "))))
         }
@@ -134,11 +151,15 @@ fn render(report: &Report, colour: Colour) -> String {
             human::size(checked.read_bytes)
         ));
     }
-    text.push_str(&if report.sound {
-        format!("{}\n", colour.paint(Paint::Good, "sound"))
-    } else {
-        format!("{}\n", colour.paint(Paint::Bad, "DAMAGED: see the findings above"))
-    });
+    let (paint, verdict) = match report.gravest() {
+        None => (Paint::Good, "sound"),
+        Some(Nature::Wrong) => (Paint::Bad, "DAMAGED: see the findings above"),
+        Some(Nature::Missing) => (Paint::Bad, "INCOMPLETE: see the findings above"),
+        Some(Nature::OtherVersion) => {
+            (Paint::Bad, "NOT KNOWN: another version of pgrecall wrote some of it; see above")
+        }
+    };
+    text.push_str(&format!("{}\n", colour.paint(paint, verdict)));
     text
 }
 
@@ -157,7 +178,8 @@ fn verdicts(verdicts: &[Verdict]) -> Table {
         } else {
             Cell::painted("NO", Paint::Bad)
         };
-        let mut head = Some((verdict.backup.to_string(), verdict.ended.clone(), restorable));
+        let mut head =
+            Some((verdict.backup.to_string(), human::moment_text(&verdict.ended), restorable));
         for reach in &verdict.reach {
             let (id, ended, restorable) =
                 head.take().unwrap_or_else(|| (String::new(), String::new(), Cell::from("")));
@@ -167,7 +189,7 @@ fn verdicts(verdicts: &[Verdict]) -> Table {
                 restorable,
                 Cell::from(reach.until_lsn.to_string()),
                 Cell::from(reach.timeline.to_string()),
-                Cell::from(reach.until_time.clone().unwrap_or_default()),
+                Cell::from(reach.until_time.as_deref().map(human::moment_text).unwrap_or_default()),
             ]);
         }
         if let Some((id, ended, restorable)) = head {
@@ -178,10 +200,11 @@ fn verdicts(verdicts: &[Verdict]) -> Table {
 }
 
 fn told(finding: &Finding, colour: Colour) -> String {
-    let (paint, mark) = match finding.severity {
-        Severity::Damage => (Paint::Bad, "DAMAGE "),
-        Severity::Warning => (Paint::Warning, "warning"),
-        Severity::Note => (Paint::Faint, "note   "),
+    let (paint, mark) = match (finding.severity, finding.nature) {
+        (Severity::Damage, Nature::OtherVersion) => (Paint::Bad, "UNKNOWN"),
+        (Severity::Damage, _) => (Paint::Bad, "DAMAGE "),
+        (Severity::Warning, _) => (Paint::Warning, "warning"),
+        (Severity::Note, _) => (Paint::Faint, "note   "),
     };
     format!(
         "\n{} {}\n        {}\n        {}\n",

@@ -51,6 +51,11 @@ pub(crate) fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
+/// A moment given as RFC 3339, as [`moment`] tells it; anything else as it stands.
+pub(crate) fn moment_text(text: &str) -> String {
+    text.parse().map_or_else(|_| text.to_owned(), moment)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,5 +94,7 @@ mod tests {
     #[test]
     fn moments_are_told_to_the_second() {
         assert_eq!(moment(Timestamp::UNIX_EPOCH), "1970-01-01 00:00:00 UTC");
+        assert_eq!(moment_text("2026-11-22T15:03:07+01:00"), "2026-11-22 14:03:07 UTC");
+        assert_eq!(moment_text("noon"), "noon");
     }
 }

@@ -136,7 +136,7 @@ impl Holders {
         let mut read = futures::stream::iter(files)
             .map(|file| async {
                 match settled(sealed, &file).await {
-                    Err(error) if !is_damage(&error) => Err(error),
+                    Err(error) if !error.is_unreadable() => Err(error),
                     read => Ok((file, read)),
                 }
             })
@@ -159,10 +159,6 @@ impl Holders {
     pub fn object<'a>(&'a self, file: &'a Key) -> &'a Key {
         self.objects.get(file).unwrap_or(file)
     }
-}
-
-fn is_damage(error: &EngineError) -> bool {
-    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
 }
 
 /// The file that a listed object settles, if it is a settlement.

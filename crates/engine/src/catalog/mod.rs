@@ -15,7 +15,8 @@ use serde::Serialize;
 use crate::clock::Clock;
 use crate::cluster::ClusterStore;
 use crate::details::{BackupDetails, Method, Position, TakenFrom};
-use crate::error::EngineError;
+use crate::error::{EngineError, ErrorKind};
+use crate::unreadable::{Cause, Unreadable};
 use reach::{Reach, Times};
 use wal::StoredWal;
 
@@ -97,6 +98,22 @@ pub struct UnreadableRow {
     pub id: BackupId,
     /// Why not, with all causes.
     pub reason: String,
+    /// Whether it is damaged or of another version.
+    #[serde(skip)]
+    pub cause: Cause,
+}
+
+impl UnreadableRow {
+    fn new(id: BackupId, kind: ErrorKind, error: &(dyn std::error::Error + 'static)) -> Self {
+        let Unreadable { cause, reason } = Unreadable::of(kind, error);
+        Self { id, reason, cause }
+    }
+
+    /// Why it does not read.
+    #[must_use]
+    pub fn why(&self) -> Unreadable {
+        Unreadable { cause: self.cause, reason: self.reason.clone() }
+    }
 }
 
 /// A backup under way.
@@ -165,15 +182,14 @@ pub async fn backups(
     let listed = manifests::list(&cluster.sealed, cluster.domain()).await?;
     let mut unreadable = Vec::new();
     for found in listed.unreadable.into_iter().filter(|found| found.at == cluster.at) {
-        unreadable.push(UnreadableRow { id: found.id, reason: chain(&found.error) });
+        unreadable.push(UnreadableRow::new(found.id, found.error.kind(), &found.error));
     }
     let mut known = Vec::new();
     for backup in listed.valid.into_iter().filter(|backup| backup.at == cluster.at) {
         match BackupDetails::of(&backup.manifest) {
             Ok(details) => known.push(Known { manifest: backup.manifest, details }),
             Err(error) => {
-                let id = backup.manifest.backup;
-                unreadable.push(UnreadableRow { id, reason: chain(&error) });
+                unreadable.push(UnreadableRow::new(backup.manifest.backup, error.kind(), &error));
             }
         }
     }

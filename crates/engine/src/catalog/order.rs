@@ -8,6 +8,10 @@ use jiff::Timestamp;
 use pgrecall_pgformat::timeline::History;
 use pgrecall_pgformat::{Lsn, TimelineId};
 
+use pgrecall_repo::id::BackupId;
+
+use super::Known;
+use super::wal::StoredWal;
 use crate::details::BackupDetails;
 
 /// Where a backup stopped, and when by its host's clock.
@@ -79,6 +83,14 @@ pub fn places(
 pub fn newest(endings: &[Ending], history_of: impl Fn(TimelineId) -> History) -> Option<usize> {
     let places = places(endings, history_of, Timestamp::MAX);
     places.iter().enumerate().max_by_key(|(_, place)| **place).map(|(number, _)| number)
+}
+
+/// The newest of a lineage's backups.
+#[must_use]
+pub fn newest_backup(known: &[Known], stored: &StoredWal) -> Option<BackupId> {
+    let endings: Vec<Ending> = known.iter().map(|backup| Ending::of(&backup.details)).collect();
+    let newest = newest(&endings, |timeline| stored.history(timeline))?;
+    known.get(newest).map(|backup| backup.manifest.backup)
 }
 
 /// Whether `a` stopped on the way to where `b` stopped, before it; `history` is that of `b`.

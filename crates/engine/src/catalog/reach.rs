@@ -8,7 +8,7 @@ use pgrecall_pgformat::segment_summary::SegmentSummary;
 use pgrecall_pgformat::{Lsn, SegmentName, SegmentNumber};
 use serde::Serialize;
 
-use super::wal::{StoredWal, Way, is_damage};
+use super::wal::{StoredWal, Way};
 use crate::archive::trailer;
 use crate::cluster::ClusterStore;
 use crate::details::BackupDetails;
@@ -58,7 +58,7 @@ impl<'a> Times<'a> {
         let time = match trailer::read(&self.cluster.sealed, &object).await {
             Ok(stored) => stored.trailer.summary.as_ref().and_then(newest),
             // A damaged trailer hides a moment here; `verify` says what it means.
-            Err(error) if is_damage(&error) || is_missing(&error) => None,
+            Err(error) if error.is_unreadable() || is_missing(&error) => None,
             Err(error) => return Err(error),
         };
         self.known.insert(name, time);

@@ -137,7 +137,7 @@ impl StoredWal {
                 Ok(history) => {
                     wal.histories.insert(timeline, history);
                 }
-                Err(error) if is_damage(&error) => {
+                Err(error) if error.is_unreadable() => {
                     wal.bad_histories.push(BadHistory { timeline, object, error });
                 }
                 Err(error) => return Err(error),
@@ -391,7 +391,7 @@ async fn floors(cluster: &ClusterStore) -> Result<Floors, EngineError> {
         Floors::of(cluster, &log)
     };
     match read.await {
-        Err(error) if is_damage(&error) => Ok(Floors::default()),
+        Err(error) if error.is_unreadable() => Ok(Floors::default()),
         read => read,
     }
 }
@@ -418,13 +418,6 @@ pub(crate) async fn read_history(
     .await?;
     History::parse(timeline, &bytes)
         .map_err(|source| EngineError::Postgres { path: object.to_string(), source })
-}
-
-/// Whether an error speaks of bytes that are wrong rather than of a store that fails.
-#[must_use]
-pub fn is_damage(error: &EngineError) -> bool {
-    use crate::error::ErrorKind;
-    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use super::wal_view::StoredWal;
 use crate::error::{EngineError, ErrorKind};
+use crate::unreadable::{Cause, Unreadable};
 
 /// One of several ways that a target could mean.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,14 +92,14 @@ pub enum Refusal {
         last_transaction: Option<Timestamp>,
     },
     /// WAL breaks off on the way, or does not read.
-    #[error("replay would end at {lsn}, in WAL segment {segment}: {reason}")]
+    #[error("replay would end at {lsn}, in WAL segment {segment}: {}", why.reason)]
     BrokenWal {
         /// Its file name.
         segment: String,
         /// Where.
         lsn: Lsn,
         /// Why.
-        reason: String,
+        why: Unreadable,
         /// The last commit or abort before it.
         last_transaction: Option<Timestamp>,
     },
@@ -118,13 +119,13 @@ pub enum Refusal {
     #[error(
         "the history of timeline {} {}",
         timeline.0,
-        bad.as_deref().map_or("is not stored".into(), |bad| format!("does not read: {bad}"))
+        bad.as_ref().map_or("is not stored".into(), |bad| format!("does not read: {}", bad.reason))
     )]
     NoHistory {
         /// The timeline.
         timeline: TimelineId,
         /// What is wrong with its file, if there is one.
-        bad: Option<String>,
+        bad: Option<Unreadable>,
     },
     /// The history forks, and the target does not say which branch is meant.
     #[error(
@@ -149,6 +150,8 @@ pub fn show(time: Timestamp) -> String {
     )
 }
 
+const OTHER_VERSION: &str = "Another version of pgrecall wrote it: use that one here too.";
+
 impl Refusal {
     /// The reaction that it calls for.
     #[must_use]
@@ -159,14 +162,15 @@ impl Refusal {
             }
             Self::UnknownXid { .. } | Self::UnknownName { .. } => ErrorKind::NotFound,
             Self::NoHistory { bad: None, .. } => ErrorKind::Incomplete,
-            Self::NoHistory { bad: Some(_), .. } => ErrorKind::Corrupt,
+            Self::NoHistory { bad: Some(why), .. } | Self::BrokenWal { why, .. } => {
+                why.cause.kind()
+            }
             Self::AmbiguousBackup { .. } | Self::TwoTimelines { .. } => ErrorKind::Invalid,
             Self::NoBackupOnTimeline { .. }
             | Self::BeforeFirstBackup { .. }
             | Self::InsideBackup { .. }
             | Self::BeyondWal { .. }
             | Self::MissingSegment { .. } => ErrorKind::Incomplete,
-            Self::BrokenWal { .. } => ErrorKind::Corrupt,
         }
     }
 
@@ -195,6 +199,16 @@ impl Refusal {
             )],
             Self::BeyondWal { latest, last_transaction, .. } => {
                 beyond_hints(*latest, *last_transaction)
+            }
+            Self::NoHistory {
+                bad: Some(Unreadable { cause: Cause::OtherVersion, .. }), ..
+            } => {
+                vec![OTHER_VERSION.into()]
+            }
+            Self::BrokenWal { why, last_transaction, .. } if why.cause == Cause::OtherVersion => {
+                let mut hints = gap_hints(*last_transaction);
+                hints.insert(0, OTHER_VERSION.into());
+                hints
             }
             Self::MissingSegment { last_transaction, .. }
             | Self::BrokenWal { last_transaction, .. } => gap_hints(*last_transaction),

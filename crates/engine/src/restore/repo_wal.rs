@@ -14,14 +14,15 @@ use pgrecall_store::Key;
 
 use super::plan::BackupRow;
 use super::scan::mark_of;
-use super::wal_view::{Look, Mark, StoredWal, Unreadable, WalRecord, WalView};
+use super::wal_view::{Look, Mark, StoredWal, WalRecord, WalView};
 use crate::archive::holder::{Holders, settled_file};
 use crate::archive::trailer;
 use crate::catalog::chain;
-use crate::catalog::wal::{is_damage, read_history};
+use crate::catalog::wal::read_history;
 use crate::cluster::ClusterStore;
 use crate::details::BackupDetails;
-use crate::error::{EngineError, ErrorKind};
+use crate::error::EngineError;
+use crate::unreadable::Unreadable;
 use crate::wal_place;
 
 /// Trailers read at once.
@@ -75,8 +76,8 @@ impl<'a> RepoWal<'a> {
                 Ok(history) => {
                     stored.histories.insert(timeline, history);
                 }
-                Err(error) if is_damage(&error) => {
-                    stored.bad_histories.insert(timeline, chain(&error));
+                Err(error) if error.is_unreadable() => {
+                    stored.bad_histories.insert(timeline, Unreadable::from(&error));
                 }
                 Err(error) => return Err(error),
             }
@@ -88,7 +89,7 @@ impl<'a> RepoWal<'a> {
     fn object(&self, name: ArchiveName) -> Result<Result<Key, Unreadable>, EngineError> {
         let file = wal_place::object(&self.cluster.at, name, self.stored.segment_size)?;
         Ok(match self.holders.unreadable.iter().find(|(unreadable, _)| *unreadable == file) {
-            Some((_, error)) => Err(Unreadable(chain(error))),
+            Some((_, error)) => Err(Unreadable::from(error)),
             None => Ok(self.holders.object(&file).clone()),
         })
     }
@@ -104,12 +105,12 @@ impl<'a> RepoWal<'a> {
         };
         let file = match trailer::read(&self.cluster.sealed, &object).await {
             Ok(file) => file,
-            Err(error) if is_damage(&error) => return Ok(Err(Unreadable(chain(&error)))),
+            Err(error) if error.is_unreadable() => return Ok(Err(Unreadable::from(&error))),
             Err(error) => return Err(error),
         };
         let Some(summary) = file.trailer.summary else {
             let reason = format!("the trailer of {object} says nothing of its records");
-            return Ok(Err(Unreadable(reason)));
+            return Ok(Err(Unreadable::damaged(reason)));
         };
         let summary = Arc::new(summary);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,7 +128,7 @@ impl<'a> RepoWal<'a> {
     pub async fn file(&self, name: ArchiveName) -> Result<Vec<u8>, EngineError> {
         match self.readable(name).await? {
             Ok(bytes) => Ok(bytes),
-            Err(Unreadable(reason)) => Err(EngineError::refused(ErrorKind::Corrupt, reason)),
+            Err(why) => Err(EngineError::refused(why.cause.kind(), why.reason)),
         }
     }
 
@@ -156,7 +157,7 @@ async fn read_segment(
     });
     match fetched.await.map_err(EngineError::from) {
         Ok(_) => Ok(Ok(bytes)),
-        Err(error) if is_damage(&error) => Ok(Err(Unreadable(chain(&error)))),
+        Err(error) if error.is_unreadable() => Ok(Err(Unreadable::from(&error))),
         Err(error) => Err(error),
     }
 }
@@ -228,7 +229,7 @@ const fn segment_of(name: ArchiveName) -> Option<SegmentName> {
 }
 
 fn no_segment(name: ArchiveName) -> Unreadable {
-    Unreadable(format!("{name:?} is no segment"))
+    Unreadable::damaged(format!("{name:?} is no segment"))
 }
 
 /// A lineage's backups, with their manifests.

@@ -7,7 +7,8 @@ use super::plan::{BackupRow, Stop, time_of};
 use super::refusal::{PlanError, Refusal};
 use super::scan::{Reach, Rule, Scan, ScanEnd, WalPath, scan};
 use super::target::{Bound, Request, Target};
-use super::wal_view::{Mark, Unreadable, WalRecord, WalView};
+use super::wal_view::{Mark, WalRecord, WalView};
+use crate::unreadable::Unreadable;
 
 /// A checkpoint's time is in whole seconds and taken a moment before its redo point: commits up to
 /// so much later may lie before that point.
@@ -414,10 +415,10 @@ impl<'a, V: WalView> Branch<'_, 'a, V> {
             ScanEnd::Missing(segment) => {
                 Refusal::MissingSegment { segment: segment.file_name(size), end, last_transaction }
             }
-            ScanEnd::Broken { segment, lsn, reason } => Refusal::BrokenWal {
+            ScanEnd::Broken { segment, lsn, why } => Refusal::BrokenWal {
                 segment: segment.file_name(size),
                 lsn: *lsn,
-                reason: reason.clone(),
+                why: why.clone(),
                 last_transaction,
             },
             ScanEnd::Stop(_) | ScanEnd::Until | ScanEnd::EndOfWal => {

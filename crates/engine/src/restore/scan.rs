@@ -10,8 +10,9 @@ use pgrecall_pgformat::xact::TransactionEnd;
 use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, SegmentNumber, SegmentSize, Timestamp};
 
 use super::target::Bound;
-use super::wal_view::{Mark, StoredWal, Unreadable, WalRecord, WalView};
+use super::wal_view::{Mark, StoredWal, WalRecord, WalView};
 use crate::error::{EngineError, ErrorKind};
+use crate::unreadable::Unreadable;
 
 /// The longest record that is put together from several segments. One that could be the end of a
 /// transaction and is longer has some ten million subtransactions.
@@ -252,7 +253,7 @@ pub enum ScanEnd {
         /// Where.
         lsn: Lsn,
         /// Why.
-        reason: String,
+        why: Unreadable,
     },
 }
 
@@ -299,8 +300,8 @@ pub async fn scan<V: WalView>(
             }
             let summary = match look {
                 Ok(summary) => summary,
-                Err(Unreadable(reason)) => {
-                    let end = ScanEnd::Broken { segment: piece.name, lsn: start, reason };
+                Err(why) => {
+                    let end = ScanEnd::Broken { segment: piece.name, lsn: start, why };
                     return Ok(Scan { end, reach: scanner.reach });
                 }
             };
@@ -368,7 +369,7 @@ impl Scanner<'_> {
         // What no later segment follows is an end like any other.
         Ok(Some(match is_last {
             true => ScanEnd::EndOfWal,
-            false => ScanEnd::Broken { segment, lsn, reason },
+            false => ScanEnd::Broken { segment, lsn, why: Unreadable::damaged(reason) },
         }))
     }
 
@@ -384,9 +385,9 @@ impl Scanner<'_> {
         }
         let records = match view.records(piece.stored).await? {
             Ok(records) => records,
-            Err(Unreadable(reason)) => {
+            Err(why) => {
                 let lsn = summary.first_record.unwrap_or_default();
-                return Ok(Some(ScanEnd::Broken { segment: piece.name, lsn, reason }));
+                return Ok(Some(ScanEnd::Broken { segment: piece.name, lsn, why }));
             }
         };
         for record in records {
@@ -432,13 +433,13 @@ impl Scanner<'_> {
             }
             Ok(Link::Cut(cut)) => match mark_of_cut(view, &cut, self.chain.segment_size()).await? {
                 Ok(mark) => (cut.lsn, cut.end_lsn, mark),
-                Err(Unreadable(reason)) => {
-                    return Ok(Some(ScanEnd::Broken { segment: name, lsn: cut.lsn, reason }));
+                Err(why) => {
+                    return Ok(Some(ScanEnd::Broken { segment: name, lsn: cut.lsn, why }));
                 }
             },
             Err(end) => {
-                let (lsn, reason) = (end.lsn, end.reason.to_string());
-                return Ok(Some(ScanEnd::Broken { segment: name, lsn, reason }));
+                let why = Unreadable::damaged(end.reason.to_string());
+                return Ok(Some(ScanEnd::Broken { segment: name, lsn: end.lsn, why }));
             }
         };
         if lsn < self.from {
@@ -474,12 +475,12 @@ async fn mark_of_cut<V: WalView>(
         };
         match chain.enter(&summary) {
             Ok(link) => last = link,
-            Err(end) => return Ok(Err(Unreadable(end.reason.to_string()))),
+            Err(end) => return Ok(Err(Unreadable::damaged(end.reason.to_string()))),
         }
     }
     Ok(match last {
         Link::Joined(joined) => Ok(mark_of_record(&joined.record())),
-        _ => Err(Unreadable("the record is not the one that its trailer tells of".into())),
+        _ => Err(Unreadable::damaged("the record is not the one that its trailer tells of")),
     })
 }
 

@@ -13,6 +13,7 @@ use pgrecall_pgformat::{
 };
 
 use crate::error::EngineError;
+use crate::unreadable::Unreadable;
 
 /// Names of what is stored.
 #[derive(Debug, Clone)]
@@ -26,7 +27,7 @@ pub struct StoredWal {
     /// Ancestries, as their history files tell them.
     pub histories: BTreeMap<TimelineId, History>,
     /// History files that do not read, and why.
-    pub bad_histories: BTreeMap<TimelineId, String>,
+    pub bad_histories: BTreeMap<TimelineId, Unreadable>,
 }
 
 impl StoredWal {
@@ -71,10 +72,6 @@ impl StoredWal {
             .unwrap_or_else(|| History::without_ancestors(timeline))
     }
 }
-
-/// Why a stored object does not read; the damage of one is no reason to fail where nobody needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unreadable(pub String);
 
 /// What the trailer of a segment says.
 pub type Look = Result<Arc<SegmentSummary>, Unreadable>;

@@ -15,11 +15,12 @@ use pgrecall_repo::object::Proof;
 use pgrecall_repo::sealed_store::SealedStore;
 
 use super::finding::{Severity, VerifyReport};
-use super::rows::{READS_AT_ONCE, Rows, is_damaged, location};
+use super::rows::{READS_AT_ONCE, Rows, is_unreadable, location};
 use crate::cancel::Cancel;
 use crate::catalog::chain;
 use crate::error::{EngineError, ErrorKind};
 use crate::progress::Progress;
+use crate::unreadable::{Cause, Unreadable};
 
 /// Chunks of one pack that are named in a finding; the others are counted.
 const EXAMPLES_MAX: usize = 3;
@@ -27,7 +28,7 @@ const EXAMPLES_MAX: usize = 3;
 /// What came of one read.
 struct Opened {
     read_bytes: u64,
-    bad: Vec<(ChunkId, PackId, String)>,
+    bad: Vec<(ChunkId, PackId, Unreadable)>,
 }
 
 /// Reads all copies that backups refer to, and marks the bad ones.
@@ -38,7 +39,7 @@ pub(super) async fn read_all(
     report: &mut VerifyReport,
     (progress, cancel): (&Progress, &Cancel),
 ) -> Result<Vec<DamagedChunk>, EngineError> {
-    let mut bad: BTreeMap<PackId, Vec<(ChunkId, String)>> = BTreeMap::new();
+    let mut bad: BTreeMap<PackId, Vec<(ChunkId, Unreadable)>> = BTreeMap::new();
     for name in rows.objects().to_vec() {
         let object = index::read_object(sealed, &name).await?;
         let mut wanted = Vec::new();
@@ -58,32 +59,40 @@ pub(super) async fn read_all(
             cancel.check()?;
             progress.advance(opened.read_bytes);
             report.checked.read_bytes += opened.read_bytes;
-            for (chunk, pack, reason) in opened.bad {
-                bad.entry(pack).or_default().push((chunk, reason));
+            for (chunk, pack, why) in opened.bad {
+                bad.entry(pack).or_default().push((chunk, why));
             }
         }
     }
     let mut damaged = Vec::new();
     for (pack, chunks) in bad {
         tell(pack, &chunks, report);
-        for (chunk, _) in chunks {
-            rows.mark_bad(&chunk, pack);
-            damaged.push(DamagedChunk { pack, chunk });
+        for (chunk, why) in chunks {
+            rows.mark_bad(&chunk, pack, why.cause);
+            // What another version reads needs not be stored again.
+            if why.cause == Cause::Damage {
+                damaged.push(DamagedChunk { pack, chunk });
+            }
         }
     }
     Ok(damaged)
 }
 
-fn tell(pack: PackId, chunks: &[(ChunkId, String)], report: &mut VerifyReport) {
+fn tell(pack: PackId, chunks: &[(ChunkId, Unreadable)], report: &mut VerifyReport) {
     let examples: Vec<String> = chunks
         .iter()
         .take(EXAMPLES_MAX)
-        .map(|(chunk, reason)| format!("chunk {chunk}: {reason}"))
+        .map(|(chunk, why)| format!("chunk {chunk}: {}", why.reason))
         .collect();
-    report.add(
+    let damaged = chunks.iter().any(|(_, why)| why.cause == Cause::Damage);
+    let cause = if damaged { Cause::Damage } else { Cause::OtherVersion };
+    report.add_unreadable(
         Severity::Warning,
         format!("pack {pack}"),
-        format!("{} chunks do not read: {}", chunks.len(), examples.join("; ")),
+        (
+            &format!("{} chunks do not read: ", chunks.len()),
+            &Unreadable { cause, reason: examples.join("; ") },
+        ),
         "they are noted, and the next backup stores them again where the source still has them; \
          backups that cannot be restored without them are listed apart",
     );
@@ -100,11 +109,10 @@ async fn read_range(sealed: &SealedStore, range: ReadRange) -> Result<Opened, En
             })
         }
         // The whole range is lost, and nothing but the range.
-        Err(error) if is_damaged(&error) || error.is_not_found() => {
-            let reason = chain(&error);
-            let each = |(chunk, location): &(ChunkId, Location)| {
-                (*chunk, location.pack.id, reason.clone())
-            };
+        Err(error) if is_unreadable(&error) || error.is_not_found() => {
+            let why = Unreadable::of(error.kind(), &error);
+            let each =
+                |(chunk, location): &(ChunkId, Location)| (*chunk, location.pack.id, why.clone());
             Ok(Opened { read_bytes: 0, bad: range.chunks.iter().map(each).collect() })
         }
         Err(error) => Err(error.into()),
@@ -119,8 +127,8 @@ fn open(sealed: &SealedStore, range: &ReadRange, bytes: &[u8]) -> Opened {
         match opener.open((chunk, location), Proof::Hash, &mut buffers) {
             Ok(_) => opened.read_bytes += u64::from(location.plain_len),
             Err(error) => {
-                let reason = cause(&error);
-                opened.bad.push((*chunk, Arc::as_ref(&location.pack).id, reason));
+                let why = Unreadable { cause: Cause::of(error.kind()), reason: cause(&error) };
+                opened.bad.push((*chunk, Arc::as_ref(&location.pack).id, why));
             }
         }
     }

@@ -9,7 +9,7 @@ use pgrecall_repo::names::{self, Name};
 use pgrecall_repo::sealed_store::SealedStore;
 
 use super::finding::{Severity, VerifyReport};
-use super::rows::{READS_AT_ONCE, Rows, is_damaged};
+use super::rows::{READS_AT_ONCE, Rows, is_unreadable};
 use crate::cancel::Cancel;
 use crate::catalog::chain;
 use crate::error::EngineError;
@@ -39,7 +39,7 @@ pub(super) async fn read_all(
                 found.entries.len()
             )),
             Ok(_) => None,
-            Err(error) if is_damaged(&error) => Some(unreadable(&error)),
+            Err(error) if is_unreadable(&error) => Some(unreadable(&error)),
             // It is told of where its chunks are read.
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error.into()),

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, hash_map};
 
+use pgrecall_repo::RepoError;
 use pgrecall_repo::format::map::FileMap;
 use pgrecall_repo::format::table::{self, Entry, PieceMap};
 use pgrecall_repo::id::ChunkId;
@@ -11,6 +12,7 @@ use pgrecall_repo::sealed_store::SealedStore;
 use super::rows::{Presence, Rows};
 use crate::catalog::{Known, chain};
 use crate::error::EngineError;
+use crate::unreadable::{Cause, Unreadable};
 
 /// Table chunks and maps read at once: bounds memory, whatever the number of files.
 const TABLES_AT_ONCE: usize = 16;
@@ -24,7 +26,7 @@ const EXAMPLES_MAX: usize = 20;
 enum MapState {
     Sound,
     NoHashes(String),
-    Bad(String),
+    Bad(Unreadable),
 }
 
 /// What a walk over one backup has found.
@@ -35,6 +37,8 @@ pub(super) struct Walked {
     pub(super) bad_file_examples: Vec<String>,
     /// File tables that do not read: nobody knows which files they name.
     pub(super) bad_tables: Vec<String>,
+    /// Whether all of that is because another version of the program wrote something.
+    cause: Option<Cause>,
     /// Files without page hashes that should have them.
     pub(super) unhashed_files: u64,
     pub(super) unhashed_example: Option<String>,
@@ -54,11 +58,29 @@ impl Walked {
         }
     }
 
-    fn bad(&mut self, entry: &Entry, reason: &str) {
+    /// Why it is not whole: damage outweighs what cannot be judged.
+    pub(super) fn cause(&self) -> Cause {
+        self.cause.unwrap_or(Cause::Damage)
+    }
+
+    fn bad(&mut self, entry: &Entry, why: &Unreadable) {
         self.bad_files += 1;
         if self.bad_file_examples.len() < EXAMPLES_MAX {
-            self.bad_file_examples.push(format!("{}: {reason}", entry.path));
+            self.bad_file_examples.push(format!("{}: {}", entry.path, why.reason));
         }
+        self.weigh(why.cause);
+    }
+
+    fn bad_table(&mut self, why: Unreadable) {
+        self.bad_tables.push(why.reason);
+        self.weigh(why.cause);
+    }
+
+    fn weigh(&mut self, cause: Cause) {
+        self.cause = match (self.cause, cause) {
+            (None | Some(Cause::OtherVersion), cause) => Some(cause),
+            (Some(Cause::Damage), _) => Some(Cause::Damage),
+        };
     }
 }
 
@@ -84,16 +106,19 @@ impl<'a> Walker<'a> {
             let wanted: Vec<ChunkId> = part.iter().map(|chunk| chunk.id).collect();
             let mut read = self.rows.read_meta(self.sealed, self.domain, &wanted).await?;
             for chunk in part {
-                self.rows.refer(&chunk.id, chunk.plain_len);
+                let presence = self.rows.refer(&chunk.id, chunk.plain_len);
                 let plain = match read.remove(&chunk.id) {
                     Some(Ok(plain)) => plain,
                     Some(Err(error)) => {
-                        walked.bad_tables.push(format!("from {}: {}", chunk.first, chain(&error)));
+                        let reason = format!("from {}: {}", chunk.first, chain(&error));
+                        let cause = cause_of(&error, presence);
+                        walked.bad_table(Unreadable { cause, reason });
                         continue;
                     }
                     // The same chunk twice in one manifest: paths would not rise.
                     None => {
-                        walked.bad_tables.push(format!("from {}: named twice", chunk.first));
+                        let reason = format!("from {}: named twice", chunk.first);
+                        walked.bad_table(Unreadable::damaged(reason));
                         continue;
                     }
                 };
@@ -103,16 +128,17 @@ impl<'a> Walker<'a> {
                         self.walk_entries(&entries, &mut walked).await?;
                     }
                     Err(reason) => {
-                        walked.bad_tables.push(format!("from {}: {reason}", chunk.first));
+                        let reason = format!("from {}: {reason}", chunk.first);
+                        walked.bad_table(Unreadable::damaged(reason));
                     }
                 }
             }
         }
         if walked.bad_tables.is_empty() && walked.entries != backup.manifest.entries {
-            walked.bad_tables.push(format!(
+            walked.bad_table(Unreadable::damaged(format!(
                 "the tables have {} entries, the manifest says {}",
                 walked.entries, backup.manifest.entries
-            ));
+            )));
         }
         Ok(walked)
     }
@@ -132,7 +158,9 @@ impl<'a> Walker<'a> {
                     PieceMap::Inline(bytes) => self.judge(bytes, piece.len),
                     PieceMap::Chunk { id, .. } => match self.maps.get(id) {
                         Some(state) => state.clone(),
-                        None => MapState::Bad(format!("its map {id} was not read")),
+                        None => {
+                            MapState::Bad(Unreadable::damaged(format!("its map {id} was not read")))
+                        }
                     },
                 };
                 state = worse(state, found);
@@ -144,7 +172,7 @@ impl<'a> Walker<'a> {
                     let example = || format!("{}: {reason}", entry.path);
                     walked.unhashed_example.get_or_insert_with(example);
                 }
-                MapState::Bad(reason) => walked.bad(entry, &reason),
+                MapState::Bad(why) => walked.bad(entry, &why),
             }
         }
         Ok(())
@@ -152,24 +180,27 @@ impl<'a> Walker<'a> {
 
     /// Reads and judges the maps that these entries have in chunks of their own.
     async fn read_maps(&mut self, entries: &[Entry]) -> Result<(), EngineError> {
-        let mut wanted: Vec<(ChunkId, u64)> = Vec::new();
+        let mut wanted: Vec<(ChunkId, u64, Presence)> = Vec::new();
         for piece in entries.iter().flat_map(Entry::pieces) {
             if let PieceMap::Chunk { id, plain_len } = piece.map {
                 let presence = self.rows.refer(&id, plain_len);
                 // Until it is read; a piece that comes again is not wanted twice.
                 if let hash_map::Entry::Vacant(place) = self.maps.entry(id) {
                     place.insert(MapState::Bad(missing("its map", &id, presence)));
-                    wanted.push((id, piece.len));
+                    wanted.push((id, piece.len, presence));
                 }
             }
         }
         for part in wanted.chunks(MAPS_AT_ONCE) {
-            let ids: Vec<ChunkId> = part.iter().map(|(id, _)| *id).collect();
+            let ids: Vec<ChunkId> = part.iter().map(|(id, ..)| *id).collect();
             let mut read = self.rows.read_meta(self.sealed, self.domain, &ids).await?;
-            for (id, len) in part {
+            for (id, len, presence) in part {
                 let state = match read.remove(id) {
                     Some(Ok(plain)) => self.judge(&plain, *len),
-                    Some(Err(error)) => MapState::Bad(format!("its map: {}", chain(&error))),
+                    Some(Err(error)) => {
+                        let reason = format!("its map: {}", chain(&error));
+                        MapState::Bad(Unreadable { cause: cause_of(&error, *presence), reason })
+                    }
                     None => continue,
                 };
                 self.maps.insert(*id, state);
@@ -181,20 +212,21 @@ impl<'a> Walker<'a> {
     fn judge(&mut self, bytes: &[u8], len: u64) -> MapState {
         let map = match FileMap::decode(bytes) {
             Ok(map) => map,
-            Err(error) => return MapState::Bad(format!("its map does not read: {error}")),
+            Err(error) => {
+                let reason = format!("its map does not read: {error}");
+                return MapState::Bad(Unreadable { cause: Cause::of(error.kind()), reason });
+            }
         };
         if map.len() != len {
-            return MapState::Bad(format!(
-                "its map describes {} bytes of a piece of {len}",
-                map.len()
-            ));
+            let reason = format!("its map describes {} bytes of a piece of {len}", map.len());
+            return MapState::Bad(Unreadable::damaged(reason));
         }
         let mut state = MapState::Sound;
         for chunk in &map.hash_chunks {
             let presence = self.rows.refer(&chunk.id, chunk.plain_len);
             if presence != Presence::There {
                 let reason = missing("a chunk of page hashes", &chunk.id, presence);
-                state = worse(state, MapState::NoHashes(reason));
+                state = worse(state, MapState::NoHashes(reason.reason));
             }
         }
         for chunk in &map.chunks {
@@ -217,15 +249,30 @@ fn worse(before: MapState, now: MapState) -> MapState {
     if rank(&now) > rank(&before) { now } else { before }
 }
 
-fn missing(what: &str, chunk: &ChunkId, presence: Presence) -> String {
+fn cause_of(error: &RepoError, presence: Presence) -> Cause {
     match presence {
+        Presence::OtherVersion => Cause::OtherVersion,
+        _ => Cause::of(error.kind()),
+    }
+}
+
+fn missing(what: &str, chunk: &ChunkId, presence: Presence) -> Unreadable {
+    let cause = match presence {
+        Presence::OtherVersion => Cause::OtherVersion,
+        _ => Cause::Damage,
+    };
+    let reason = match presence {
         Presence::There => format!("{what} {chunk} could not be read"),
         Presence::Missing => format!("{what} {chunk} is in no pack that is there"),
         Presence::Bad => format!("every stored copy of {what} {chunk} is damaged"),
         Presence::OtherLength(found) => {
             format!("{what} {chunk} has {found} bytes, another number than the map says")
         }
-    }
+        Presence::OtherVersion => {
+            format!("{what} {chunk}, or the index that names it, is of another version")
+        }
+    };
+    Unreadable { cause, reason }
 }
 
 fn decode(

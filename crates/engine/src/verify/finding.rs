@@ -4,6 +4,10 @@ use pgrecall_repo::id::BackupId;
 use serde::Serialize;
 
 use crate::catalog::reach::Reach;
+use crate::unreadable::{Cause, Unreadable};
+
+const OTHER_VERSION: &str = "another version of pgrecall wrote it: verify with that one, this one cannot say whether it is \
+     good";
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -25,6 +29,29 @@ pub enum Nature {
     Wrong,
     /// WAL, or the history of a timeline, is not stored.
     Missing,
+    /// Another version of the program wrote it: nobody can say here whether it is good.
+    OtherVersion,
+}
+
+impl Nature {
+    /// The graver, the lower.
+    #[must_use]
+    pub const fn rank(self) -> u8 {
+        match self {
+            Self::Wrong => 0,
+            Self::Missing => 1,
+            Self::OtherVersion => 2,
+        }
+    }
+}
+
+impl From<Cause> for Nature {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::Damage => Self::Wrong,
+            Cause::OtherVersion => Self::OtherVersion,
+        }
+    }
 }
 
 /// One thing found.
@@ -106,6 +133,22 @@ impl VerifyReport {
         self.push(severity, Nature::Wrong, (object.into(), what.into(), consequence.into()));
     }
 
+    /// Something that does not read; `what` says what it is.
+    pub(super) fn add_unreadable(
+        &mut self,
+        severity: Severity,
+        object: impl Into<String>,
+        (what, why): (&str, &Unreadable),
+        consequence: impl Into<String>,
+    ) {
+        let consequence = match why.cause {
+            Cause::Damage => consequence.into(),
+            Cause::OtherVersion => OTHER_VERSION.into(),
+        };
+        let what = format!("{what}{}", why.reason);
+        self.push(severity, why.cause.into(), (object.into(), what, consequence));
+    }
+
     /// Something that should be stored is not, and some recovery does not work without it.
     pub(super) fn add_missing(
         &mut self,
@@ -122,11 +165,12 @@ impl VerifyReport {
         self.findings.push(Finding { severity, nature, object, what, consequence });
     }
 
-    /// Whether all that is bad is that something is missing.
+    /// The gravest nature of all damage: what is wrong, then what is missing, then what this
+    /// version cannot judge.
     #[must_use]
-    pub fn is_only_incomplete(&self) -> bool {
-        let mut bad = self.findings.iter().filter(|found| found.severity == Severity::Damage);
-        bad.all(|found| found.nature == Nature::Missing)
+    pub fn gravest(&self) -> Option<Nature> {
+        let bad = self.findings.iter().filter(|found| found.severity == Severity::Damage);
+        bad.map(|found| found.nature).min_by_key(|nature| nature.rank())
     }
 
     pub(super) fn finish(mut self) -> Self {

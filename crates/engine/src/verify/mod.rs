@@ -20,11 +20,12 @@ use pgrecall_repo::id::BackupId;
 use crate::cancel::Cancel;
 use crate::catalog::reach::is_consistent;
 use crate::catalog::wal::{Gap, StoredWal};
-use crate::catalog::{self, Known, chain};
+use crate::catalog::{self, Known};
 use crate::clock::Clock;
 use crate::cluster::ClusterStore;
 use crate::error::EngineError;
 use crate::progress::Progress;
+use crate::unreadable::{Cause, Unreadable};
 use files::{Walked, Walker};
 use finding::{Severity, Verdict, VerifyReport};
 use rows::Rows;
@@ -107,10 +108,10 @@ async fn list(
     let (backups, unreadable) = catalog::backups(cluster).await?;
     for row in unreadable {
         if options.backup.is_none_or(|only| only == row.id) {
-            report.add(
+            report.add_unreadable(
                 Severity::Damage,
                 format!("backup {}", row.id),
-                format!("its manifest does not read: {}", row.reason),
+                ("its manifest does not read: ", &row.why()),
                 "it cannot be restored by this program",
             );
         }
@@ -152,22 +153,19 @@ pub async fn broken(
 
 fn report_histories(stored: &StoredWal, report: &mut VerifyReport) {
     for bad in &stored.bad_histories {
-        report.add(
+        let what = format!("the history of timeline {} does not read: ", bad.timeline.0);
+        report.add_unreadable(
             Severity::Damage,
             bad.object.as_str(),
-            format!(
-                "the history of timeline {} does not read: {}",
-                bad.timeline.0,
-                chain(&bad.error)
-            ),
+            (&what, &Unreadable::from(&bad.error)),
             format!("recovery to timeline {} and those after it fails", bad.timeline.0),
         );
     }
     for (file, error) in &stored.holders.unreadable {
-        report.add(
+        report.add_unreadable(
             Severity::Damage,
             file.as_str(),
-            format!("the settlement of its two contents does not read: {}", chain(error)),
+            ("the settlement of its two contents does not read: ", &Unreadable::from(error)),
             "nobody can tell which content holds, and recovery stops before it",
         );
     }
@@ -255,14 +253,17 @@ async fn judge(
     report_files(&object, &walked, report);
     if !consistent {
         let furthest = reach.iter().map(|reach| reach.until_lsn).max().unwrap_or_default();
-        report.add_missing(
-            &object,
-            format!(
-                "its WAL is needed from {} to {}, and is sound up to {furthest}",
-                details.start.lsn, details.stop.lsn
-            ),
-            "it cannot be restored: without that WAL it never becomes consistent",
+        let what = format!(
+            "its WAL is needed from {} to {}, and is sound up to {furthest}",
+            details.start.lsn, details.stop.lsn
         );
+        if check.ends_by_version(details.start.lsn, furthest) {
+            let why = Unreadable { cause: Cause::OtherVersion, reason: what };
+            report.add_unreadable(Severity::Damage, &object, ("", &why), "");
+        } else {
+            let consequence = "it cannot be restored: without that WAL it never becomes consistent";
+            report.add_missing(&object, what, consequence);
+        }
     }
     if !details.damage.is_empty() {
         let pages: u64 = details.damage.iter().map(|file| file.count).sum();
@@ -286,20 +287,22 @@ async fn judge(
 }
 
 fn report_files(object: &str, walked: &Walked, report: &mut VerifyReport) {
+    let because = |reason: String| Unreadable { cause: walked.cause(), reason };
     for table in &walked.bad_tables {
-        report.add(
+        report.add_unreadable(
             Severity::Damage,
             object,
-            format!("its file table does not read {table}"),
+            ("its file table does not read ", &because(table.clone())),
             "it cannot be restored as a whole",
         );
     }
     if walked.bad_files > 0 {
         let examples = walked.bad_file_examples.iter().take(3).cloned().collect::<Vec<_>>();
-        report.add(
+        let what = format!("{} files cannot be had whole: ", walked.bad_files);
+        report.add_unreadable(
             Severity::Damage,
             object,
-            format!("{} files cannot be had whole: {}", walked.bad_files, examples.join("; ")),
+            (&what, &because(examples.join("; "))),
             "it cannot be restored as a whole; use another backup, and take a new one",
         );
     }

@@ -19,6 +19,7 @@ use pgrecall_store::Key;
 use super::finding::{Severity, VerifyReport};
 use crate::catalog::chain;
 use crate::error::EngineError;
+use crate::unreadable::{Cause, Unreadable};
 
 /// Reads of packs under way at once.
 pub(super) const READS_AT_ONCE: usize = 4;
@@ -51,6 +52,10 @@ pub(super) struct Rows {
     meta: HashMap<Short, Location>,
     objects: Vec<Key>,
     noted: HashSet<DamagedChunk>,
+    /// Packs that another version of the program wrote.
+    other_version: HashSet<u32>,
+    /// Whether an index object is of another version: what no other names may be named there.
+    index_of_other_version: bool,
 }
 
 /// What is known of a chunk that a map refers to.
@@ -62,6 +67,8 @@ pub(super) enum Presence {
     Missing,
     /// All copies were read and are bad.
     Bad,
+    /// Another version of the program wrote it, or the index that names it.
+    OtherVersion,
     /// It has another length.
     OtherLength(u32),
 }
@@ -83,11 +90,13 @@ impl Rows {
             let name = name.key;
             match index::read_object(sealed, &name).await {
                 Ok(object) => rows.add(&listed, &object, &mut gone),
-                Err(error) if is_damaged(&error) => {
-                    report.add(
+                Err(error) if is_unreadable(&error) => {
+                    let why = Unreadable::of(error.kind(), &error);
+                    rows.index_of_other_version |= why.cause == Cause::OtherVersion;
+                    report.add_unreadable(
                         Severity::Warning,
                         name.as_str(),
-                        format!("the index object does not read: {}", chain(&error)),
+                        ("the index object does not read: ", &why),
                         "what only it names cannot be found; its packs still hold a directory each",
                     );
                     continue;
@@ -145,7 +154,10 @@ impl Rows {
     pub(super) fn refer(&mut self, chunk: &ChunkId, plain_len: u32) -> Presence {
         let range = self.range(short(chunk));
         let Some(copies) = self.rows.get_mut(range).filter(|copies| !copies.is_empty()) else {
-            return Presence::Missing;
+            return match self.index_of_other_version {
+                true => Presence::OtherVersion,
+                false => Presence::Missing,
+            };
         };
         let mut presence = Presence::Bad;
         for row in copies {
@@ -155,15 +167,23 @@ impl Rows {
                 (false, false) if presence == Presence::Bad => {
                     presence = Presence::OtherLength(row.plain_len);
                 }
+                (true, _)
+                    if presence == Presence::Bad && self.other_version.contains(&row.pack) =>
+                {
+                    presence = Presence::OtherVersion;
+                }
                 _ => {}
             }
         }
         presence
     }
 
-    /// A copy was read and is bad.
-    pub(super) fn mark_bad(&mut self, chunk: &ChunkId, pack: PackId) {
+    /// A copy was read and is bad, or cannot be judged.
+    pub(super) fn mark_bad(&mut self, chunk: &ChunkId, pack: PackId, cause: Cause) {
         let Some(&number) = self.numbers.get(&pack) else { return };
+        if cause == Cause::OtherVersion {
+            self.other_version.insert(number);
+        }
         let range = self.range(short(chunk));
         let copies = self.rows.get_mut(range).unwrap_or_default();
         copies.iter_mut().filter(|row| row.pack == number).for_each(|row| row.bad = true);
@@ -240,10 +260,9 @@ impl Rows {
         while let Some((bytes, range)) = fetched.next().await {
             match bytes {
                 Ok(bytes) => open_all(sealed, &range, &bytes, &mut read),
-                Err(error) if is_damaged(&error) || error.is_not_found() => {
+                Err(error) if is_unreadable(&error) || error.is_not_found() => {
                     for (chunk, _) in &range.chunks {
-                        let reason = chain(&error);
-                        read.insert(*chunk, Err(unreadable(&range, reason)));
+                        read.insert(*chunk, Err(again(&range, &error)));
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -298,9 +317,14 @@ fn open_all(
     }
 }
 
-fn unreadable(range: &ReadRange, reason: String) -> RepoError {
-    let source = FormatError::Document { what: "the pack", reason };
-    RepoError::Corrupt { object: range.name.to_string(), source }
+/// One error for each chunk of a range.
+fn again(range: &ReadRange, error: &RepoError) -> RepoError {
+    let source = FormatError::Document { what: "the pack", reason: chain(error) };
+    let object = range.name.to_string();
+    match Cause::of(error.kind()) {
+        Cause::Damage => RepoError::Corrupt { object, source },
+        Cause::OtherVersion => RepoError::Newer { object, source },
+    }
 }
 
 pub(super) fn location(pack: &Arc<IndexPack>, entry: &IndexEntry) -> Location {
@@ -313,7 +337,7 @@ pub(super) fn location(pack: &Arc<IndexPack>, entry: &IndexEntry) -> Location {
     }
 }
 
-/// Whether bytes are wrong, rather than a store that fails.
-pub(super) fn is_damaged(error: &RepoError) -> bool {
+/// Whether bytes cannot be read, rather than a store that fails.
+pub(super) fn is_unreadable(error: &RepoError) -> bool {
     matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
 }

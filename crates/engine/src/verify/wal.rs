@@ -1,7 +1,7 @@
 //! Checking WAL: every segment that a backup can reach is there, says of itself what its name says,
 //! and its records go on into the next one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use futures::{StreamExt, stream};
 use pgrecall_pgformat::end_of_wal::EndOfWal;
@@ -16,13 +16,14 @@ use super::Depth;
 use super::finding::{Severity, VerifyReport};
 use crate::archive::trailer::{self, StoredFile};
 use crate::cancel::Cancel;
+use crate::catalog::Known;
 use crate::catalog::reach::{Reach, newest};
-use crate::catalog::wal::{StoredWal, Way, is_damage};
-use crate::catalog::{Known, chain};
+use crate::catalog::wal::{StoredWal, Way};
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
 use crate::restore::repo_wal::whole_summary;
 use crate::restore::scan::JOINED_BYTES_MAX;
+use crate::unreadable::{Cause, Unreadable};
 
 /// Trailers read at once.
 const TRAILERS_AT_ONCE: usize = 16;
@@ -44,7 +45,7 @@ struct Checked {
 #[derive(Debug, Clone)]
 struct Broken {
     at: Lsn,
-    reason: String,
+    why: Unreadable,
 }
 
 /// Checks the WAL of one lineage.
@@ -57,6 +58,8 @@ pub(super) struct WalCheck<'a> {
     /// Segments looked at, with the one before them on the way (a segment can be entered from two
     /// timelines).
     checked: HashMap<(SegmentName, Option<SegmentName>), Checked>,
+    /// Where WAL that another version of the program wrote begins.
+    other_version: BTreeSet<Lsn>,
 }
 
 impl<'a> WalCheck<'a> {
@@ -66,12 +69,24 @@ impl<'a> WalCheck<'a> {
         depth: Depth,
         cancel: &'a Cancel,
     ) -> Self {
-        Self { cluster, wal, depth, cancel, checked: HashMap::new() }
+        Self {
+            cluster,
+            wal,
+            depth,
+            cancel,
+            checked: HashMap::new(),
+            other_version: BTreeSet::new(),
+        }
     }
 
     /// What is stored.
     pub(super) const fn stored(&self) -> &StoredWal {
         self.wal
+    }
+
+    /// Whether recovery ends at `end` because this version cannot read what comes.
+    pub(super) fn ends_by_version(&self, start: Lsn, end: Lsn) -> bool {
+        self.other_version.iter().any(|at| (*at).max(start) == end)
     }
 
     /// How far recovery from a backup can go, along each timeline.
@@ -176,6 +191,8 @@ impl<'a> WalCheck<'a> {
                         None => self.judge_link(way, link).await?,
                     };
                     self.note(way, name, &broken, report)?;
+                    let other = broken.as_ref().filter(|b| b.why.cause == Cause::OtherVersion);
+                    self.other_version.extend(other.map(|broken| broken.at));
                     let newest = summary.as_ref().and_then(newest);
                     self.checked.insert((name, previous), Checked { broken, newest });
                     report.checked.wal_segments += 1;
@@ -193,7 +210,10 @@ impl<'a> WalCheck<'a> {
         way: &Way,
         link: Option<Result<Link, EndOfWal>>,
     ) -> Result<Option<Broken>, EngineError> {
-        let broken = |end: EndOfWal| Broken { at: end.lsn, reason: end.reason.to_string() };
+        let broken = |end: EndOfWal| Broken {
+            at: end.lsn,
+            why: Unreadable::damaged(end.reason.to_string()),
+        };
         let cut = match link {
             Some(Err(end)) => return Ok(Some(broken(end))),
             Some(Ok(Link::Cut(cut))) => cut,
@@ -232,7 +252,8 @@ impl<'a> WalCheck<'a> {
              backup now",
             way.timeline.0, broken.at
         );
-        report.add(Severity::Damage, object.as_str(), broken.reason.clone(), consequence);
+        let what = ("", &broken.why);
+        report.add_unreadable(Severity::Damage, object.as_str(), what, consequence);
         Ok(())
     }
 
@@ -244,14 +265,16 @@ impl<'a> WalCheck<'a> {
         payload: bool,
     ) -> Result<(Option<StoredFile>, u64, Option<Broken>), EngineError> {
         let start = name.number.start(way.size);
-        let broken = |reason: String| Some(Broken { at: start, reason });
+        let broken = |why: Unreadable| Some(Broken { at: start, why });
         let object = self.wal.object(self.cluster, name, way.size)?;
         let stored = match trailer::read(&self.cluster.sealed, &object).await {
             Ok(stored) => stored,
-            Err(error) if is_damage(&error) => return Ok((None, 0, broken(chain(&error)))),
+            Err(error) if error.is_unreadable() => {
+                return Ok((None, 0, broken(Unreadable::from(&error))));
+            }
             // A settlement may name what is not there.
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Ok((None, 0, broken(chain(&error))));
+                return Ok((None, 0, broken(Unreadable::from(&error))));
             }
             Err(error) => return Err(error),
         };
@@ -260,7 +283,7 @@ impl<'a> WalCheck<'a> {
         if payload && self.depth == Depth::ReadData {
             match self.read_payload(way, name, &stored).await? {
                 Ok(bytes) => read_bytes = bytes,
-                Err(reason) => found = broken(reason),
+                Err(why) => found = broken(why),
             }
         }
         Ok((Some(stored), read_bytes, found))
@@ -269,7 +292,7 @@ impl<'a> WalCheck<'a> {
     /// Whether a segment is what its name says, and its records reach its end.
     fn judge(&self, way: &Way, name: SegmentName, stored: &StoredFile) -> Option<Broken> {
         let start = name.number.start(way.size);
-        let broken = |reason: String| Some(Broken { at: start, reason });
+        let broken = |reason: String| Some(Broken { at: start, why: Unreadable::damaged(reason) });
         let trailer = &stored.trailer;
         if trailer.plain_bytes != u64::from(way.size.bytes()) {
             return broken(format!("it holds {} bytes, not a segment", trailer.plain_bytes));
@@ -292,10 +315,11 @@ impl<'a> WalCheck<'a> {
             SegmentEnd::Full | SegmentEnd::Switch { .. } => None,
             SegmentEnd::Early(end) => {
                 let reason = format!("its records end at {}: {}", end.lsn, end.reason);
-                Some(Broken { at: end.lsn, reason })
+                Some(Broken { at: end.lsn, why: Unreadable::damaged(reason) })
             }
             SegmentEnd::Cut { lsn } => {
-                Some(Broken { at: *lsn, reason: format!("its bytes end at {lsn}") })
+                let why = Unreadable::damaged(format!("its bytes end at {lsn}"));
+                Some(Broken { at: *lsn, why })
             }
         }
     }
@@ -306,7 +330,7 @@ impl<'a> WalCheck<'a> {
         way: &Way,
         name: SegmentName,
         stored: &StoredFile,
-    ) -> Result<Result<u64, String>, EngineError> {
+    ) -> Result<Result<u64, Unreadable>, EngineError> {
         let object = self.wal.object(self.cluster, name, way.size)?;
         let limit = u64::from(way.size.bytes());
         let mut walk = SegmentWalk::new(name, way.size);
@@ -317,13 +341,15 @@ impl<'a> WalCheck<'a> {
         });
         match fetched.await {
             Ok(_) => {}
-            Err(error) if super::rows::is_damaged(&error) => return Ok(Err(chain(&error))),
+            Err(error) if super::rows::is_unreadable(&error) => {
+                return Ok(Err(Unreadable::of(error.kind(), &error)));
+            }
             Err(error) => return Err(error.into()),
         }
         if stored.trailer.summary.as_ref().is_some_and(|summary| *summary == walk.finish()) {
             return Ok(Ok(bytes));
         }
-        Ok(Err("its trailer tells of other records than it holds".into()))
+        Ok(Err(Unreadable::damaged("its trailer tells of other records than it holds")))
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use pgrecall_engine::details::{BackupDetails, BackupStats, Method, Position, TakenFrom};
 use pgrecall_engine::error::EngineError;
 use pgrecall_engine::restore::plan::BackupRow;
-use pgrecall_engine::restore::wal_view::{Look, Mark, StoredWal, Unreadable, WalRecord, WalView};
+use pgrecall_engine::restore::wal_view::{Look, Mark, StoredWal, WalRecord, WalView};
+use pgrecall_engine::unreadable::Unreadable;
 use pgrecall_pgformat::control::{Checkpoint, DataChecksums, FullPageWrites};
 use pgrecall_pgformat::end_of_wal::{EndOfWal, EndReason};
 use pgrecall_pgformat::event::CheckpointKind;
@@ -379,7 +380,7 @@ impl WalView for MadeUp {
         Ok(names
             .iter()
             .map(|name| match self.unreadable.contains(name) {
-                true => Err(Unreadable("made so".into())),
+                true => Err(Unreadable::damaged("made so")),
                 false => Ok(Arc::new(self.trailer(self.segment(*name)))),
             })
             .collect())

@@ -3,6 +3,7 @@
 use pgrecall_engine::restore::plan::BackupRow;
 use pgrecall_engine::restore::refusal::Refusal;
 use pgrecall_engine::restore::target::{BackupChoice, Target};
+use pgrecall_engine::unreadable::Unreadable;
 use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, SegmentNumber, TimelineId};
 
 use crate::ground::{Simple, after, before, request, run, simple, take, to_time};
@@ -14,9 +15,9 @@ fn wal_of_another_history_ends_the_way() {
     wal.foreign.push(SegmentName { timeline: tli(1), number: SegmentNumber(5) });
     for target in [Target::Latest, Target::Time(at(3000)), Target::Xid(14)] {
         let refusal = run(&wal, &backups, &request(target)).unwrap_err();
-        let Refusal::BrokenWal { segment, reason, .. } = &refusal else { panic!("{refusal:?}") };
+        let Refusal::BrokenWal { segment, why, .. } = &refusal else { panic!("{refusal:?}") };
         assert_eq!(segment, "000000010000000000000005");
-        assert!(reason.contains("another history"), "{reason}");
+        assert!(why.reason.contains("another history"), "{}", why.reason);
     }
     assert_eq!(to_time(&wal, &backups, 45).unwrap().stop, before(commits[3]));
 }
@@ -75,7 +76,7 @@ fn a_timeline_without_its_history_is_never_passed_over_in_silence() {
     of_two.timeline = Some(tli(1));
     assert_eq!(run(&wal, &backups, &of_two).unwrap().timeline, tli(1));
     // A damaged one is in the way of nothing else, and told.
-    wal.stored.bad_histories.insert(tli(2), "rot".into());
+    wal.stored.bad_histories.insert(tli(2), Unreadable::damaged("rot"));
     let plan = run(&wal, &backups, &request(Target::Immediate)).unwrap();
     assert_eq!(plan.timeline, tli(1));
     let refusal = run(&wal, &backups, &request(Target::Latest)).unwrap_err();
