@@ -186,8 +186,7 @@ const THREADS: Kind = Kind::Integer(1, 256);
 const BUDGET: Kind = Kind::Size(64 * MIB, 64 * GIB);
 const HTTP: Kind = Kind::Url(&["https", "http"]);
 const STORES: Kind = Kind::Url(&["file", "s3"]);
-const SSL_MODES: Kind =
-    Kind::Choice(&["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]);
+const SSL_MODES: Kind = Kind::Choice(&["disable", "prefer", "require", "verify-ca", "verify-full"]);
 
 /// Every setting, in the order of the file.
 pub(crate) static TABLE: &[Setting] = &[
@@ -339,7 +338,7 @@ pub(crate) static TABLE: &[Setting] = &[
         .example("/etc/pgrecall/main.password"),
     cluster("password_command", Kind::Text, "A shell command that prints the password.")
         .example("pass show postgres/main"),
-    cluster("sslmode", SSL_MODES, "How far the connection is secured, as in libpq.")
+    cluster("sslmode", SSL_MODES, "How far the connection is secured, as in libpq; there is no `allow`.")
         .also(&["PGSSLMODE"])
         .default("prefer"),
     cluster("sslrootcert", Kind::Path, "PEM certificates that the server's is checked against.")
