@@ -12,5 +12,7 @@ mod recovery;
 mod site;
 #[path = "archive/small_disk.rs"]
 mod small_disk;
+#[path = "archive/spellings.rs"]
+mod spellings;
 #[path = "archive/standby.rs"]
 mod standby;

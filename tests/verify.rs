@@ -4,8 +4,14 @@
 mod checking;
 #[path = "verify/json.rs"]
 mod json;
+#[path = "verify/secrets.rs"]
+mod secrets;
+#[path = "verify/settings.rs"]
+mod settings;
 #[path = "verify/shape.rs"]
 mod shape;
+#[path = "verify/shown.rs"]
+mod shown;
 #[path = "archive/site.rs"]
 #[expect(dead_code, reason = "shared with the tests of archiving, which use all of it")]
 mod site;

@@ -123,6 +123,9 @@ fn other_content_under_the_same_name_is_refused_and_can_be_settled() {
     assert_eq!(refused.expect_code(12).stderr.matches("timeline 1").count(), 2, "{refused:?}");
     assert!(refused.stderr.contains("OTHER CONTENT"), "{}", refused.stderr);
     assert!(refused.stderr.contains("wal resolve"), "{}", refused.stderr);
+    // Who has pushed which.
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    assert!(refused.stderr.matches(&host).count() >= 1, "{}", refused.stderr);
     let digests: Vec<&str> = refused
         .stderr
         .split(|c: char| !c.is_ascii_alphanumeric())

@@ -59,6 +59,19 @@ fn secrets_are_masked_in_every_form() {
 }
 
 #[test]
+fn commands_that_print_secrets_are_masked_too() {
+    let file = "[[repository]]\nurl = \"file:///b\"\npassphrase_command = \"vault --pin hush\"\n\
+                [[cluster]]\nname = \"main\"\npassword_command = \"echo hush\"\n";
+    let place = Place::new(file);
+    for line in ["config", "config --json"] {
+        let run = place.run(line);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        assert!(!run.stdout.contains("hush") && !run.stderr.contains("hush"), "{}", run.stdout);
+        assert_eq!(run.stdout.matches("********").count(), 2, "{}", run.stdout);
+    }
+}
+
+#[test]
 fn json_has_a_stable_shape() {
     let run = Place::new(FILE).run("config --json --repo s3://bucket/pg");
     assert_eq!(run.code, 0, "{}", run.stderr);

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::site::{Site, newest_major, own_all};
 
 /// What `check --json` said, with its exit code.
-fn check(site: &Site, cluster: &Cluster) -> (Option<i32>, Value) {
+pub(crate) fn check(site: &Site, cluster: &Cluster) -> (Option<i32>, Value) {
     let data = cluster.data_dir();
     let words = ["check", "--json", "--pgdata", data.to_str().expect("UTF-8")];
     let output = site.pgrecall(data, &words).output().expect("pgrecall runs");
@@ -24,7 +24,7 @@ fn check(site: &Site, cluster: &Cluster) -> (Option<i32>, Value) {
 }
 
 /// The line of one check.
-fn line<'a>(said: &'a Value, check: &str, verdict: &str) -> &'a Value {
+pub(crate) fn line<'a>(said: &'a Value, check: &str, verdict: &str) -> &'a Value {
     let lines = said["lines"].as_array().expect("lines");
     let found = lines.iter().find(|line| line["check"] == check && line["verdict"] == verdict);
     found.unwrap_or_else(|| panic!("no {verdict} of {check} in {said:#}"))

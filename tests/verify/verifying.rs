@@ -1,5 +1,6 @@
 //! `list` and `verify` on backups of real servers, sound and damaged.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pgrecall_testkit::postgres::{Cluster, majors};
@@ -38,7 +39,7 @@ fn filled(site: &Site, major: u32) -> Cluster {
 }
 
 /// The largest object below a folder of the repository.
-fn largest(site: &Site, below: &str) -> PathBuf {
+pub(crate) fn largest(site: &Site, below: &str) -> PathBuf {
     let mut folders = vec![site.repository().join(below)];
     let mut found: Option<(u64, PathBuf)> = None;
     while let Some(folder) = folders.pop() {
@@ -57,7 +58,7 @@ fn largest(site: &Site, below: &str) -> PathBuf {
     found.expect("an object").1
 }
 
-fn flip(path: &Path, at: usize) {
+pub(crate) fn flip(path: &Path, at: usize) {
     let mut bytes = std::fs::read(path).expect("an object");
     bytes[at] ^= 1;
     // Objects are read-only: a new file takes the name.
@@ -151,6 +152,59 @@ fn after_new_keys_for_names_old_backups_are_whole_and_the_next_stores_everything
     let words = ["restore", target, "--as", "copy", "--backup", id, "--to-immediate"];
     let restored = expect(&site, &primary, &words, 0);
     assert_eq!(restored["plan"]["backup"]["id"], id, "{restored:#}");
+    assert_same_rows(&primary, target);
+}
+
+#[test]
+fn a_new_epoch_rewrites_nothing_and_both_sides_of_it_restore() {
+    let site = Site::new();
+    let primary = filled(&site, newest_major());
+    let fast = ["backup", "--fast-checkpoint"];
+    let first = expect(&site, &primary, &fast, 0);
+    let before = stored(site.repository());
+    let rotated = expect(&site, &primary, &["key", "rotate", "--yes"], 0);
+    assert_eq!(rotated["epoch"], 1, "{rotated:#}");
+    let second = expect(&site, &primary, &fast, 0);
+    let new = |told: &Value| told["new_bytes"].as_u64().expect("a number");
+    assert!(new(&second) * 5 < new(&first), "ids stay: {second:#}");
+    let after = stored(site.repository());
+    for (object, bytes) in &before {
+        assert_eq!(after.get(object), Some(bytes), "{} is not what it was", object.display());
+    }
+    expect(&site, &primary, &["verify", "--read-data"], 0);
+    for (told, name) in [(&first, "first"), (&second, "second")] {
+        let id = told["backup"].as_str().expect("an id");
+        let target = site.scratch().path().join(name);
+        let target = target.to_str().expect("UTF-8");
+        let words = ["restore", target, "--as", "copy", "--backup", id, "--to-immediate"];
+        expect(&site, &primary, &words, 0);
+        assert_same_rows(&primary, target);
+    }
+}
+
+/// Every object, but for intents: those of backups that have ended go.
+fn stored(repository: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let (mut found, mut folders) = (BTreeMap::new(), vec![repository.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = std::fs::read(&path).expect("an object");
+                found.insert(path, bytes);
+            }
+        }
+    }
+    found
+}
+
+#[track_caller]
+fn assert_same_rows(primary: &Cluster, restored: &str) {
+    let copy = Cluster::adopt(primary.major(), Path::new(restored));
+    copy.start();
+    let rows = "SELECT count(*), md5(string_agg(text, ',' ORDER BY n)) FROM filled";
+    assert_eq!(copy.psql(rows), primary.psql(rows));
 }
 
 #[test]

@@ -10,4 +10,5 @@ pub mod repositories;
 pub mod scripted_s3;
 pub mod seaweedfs;
 pub mod stores;
+pub mod terminal;
 pub mod workload;

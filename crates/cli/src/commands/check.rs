@@ -515,20 +515,29 @@ async fn compare(
     };
     let fetched = read(target)?;
     let same = archived.stored.is_of(cluster.sealed.keys(), &archived.object, &fetched);
-    if !same.map_err(|error| (Kind::Corrupt, error.to_string()))? {
-        let reason = format!("{} came back with other contents than were pushed", archived.file);
+    let as_pushed = same.map_err(|error| (Kind::Corrupt, error.to_string()))?;
+    let original = std::fs::read(pgdata.join("pg_wal").join(&archived.file)).ok();
+    judge(&archived.file, &fetched, as_pushed, original.as_deref())
+}
+
+/// What the comparison of a fetched file gives; `original` is the one in `pg_wal`, if it is still
+/// there.
+fn judge(
+    file: &str,
+    fetched: &[u8],
+    as_pushed: bool,
+    original: Option<&[u8]>,
+) -> Result<String, (Kind, String)> {
+    if !as_pushed {
+        let reason = format!("{file} came back with other contents than were pushed");
         return Err((Kind::Corrupt, reason));
     }
-    let original = pgdata.join("pg_wal").join(&archived.file);
-    match std::fs::read(&original) {
-        Ok(bytes) if bytes == fetched => {
-            Ok(format!("{} came back, {} bytes alike", archived.file, fetched.len()))
+    match original {
+        Some(bytes) if bytes == fetched => {
+            Ok(format!("{file} came back, {} bytes alike", fetched.len()))
         }
-        Ok(_) => {
-            let reason = format!("{} came back different from pg_wal's", archived.file);
-            Err((Kind::Corrupt, reason))
-        }
-        Err(_) => Ok(format!("{} came back as it was pushed", archived.file)),
+        Some(_) => Err((Kind::Corrupt, format!("{file} came back different from pg_wal's"))),
+        None => Ok(format!("{file} came back as it was pushed")),
     }
 }
 
@@ -562,6 +571,20 @@ mod tests {
     fn placeholders_are_filled_as_postgresql_does() {
         let line = fill("/x \"100%%\" wal fetch %f %p %q", "F", Path::new("/t/F"));
         assert_eq!(line, "/x \"100%\" wal fetch F /t/F %q");
+    }
+
+    #[test]
+    fn what_comes_back_must_be_what_was_pushed_and_what_the_server_has() {
+        let judged = |as_pushed, original| judge("F", b"abc", as_pushed, original);
+        assert_eq!(judged(true, Some(b"abc")), Ok("F came back, 3 bytes alike".to_owned()));
+        assert_eq!(judged(true, None), Ok("F came back as it was pushed".to_owned()));
+        for (as_pushed, original, words) in [
+            (false, Some(&b"abc"[..]), "other contents than were pushed"),
+            (true, Some(b"abd"), "different from pg_wal's"),
+        ] {
+            let (kind, reason) = judged(as_pushed, original).unwrap_err();
+            assert!(kind == Kind::Corrupt && reason.contains(words), "{reason}");
+        }
     }
 
     #[test]

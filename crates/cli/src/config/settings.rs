@@ -463,7 +463,7 @@ impl Values<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use super::super::resolve::{ClusterNeed, Request, Surroundings, resolve};
@@ -473,7 +473,7 @@ mod tests {
         settings_with("", variables)
     }
 
-    fn settings_with(file: &str, variables: &[(&str, &str)]) -> Outcome<Settings> {
+    pub(crate) fn settings_with(file: &str, variables: &[(&str, &str)]) -> Outcome<Settings> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("pgrecall.toml");
         std::fs::write(&path, file).expect("writing the file");

@@ -95,3 +95,71 @@ fn credentials(s3: &S3, within: Duration) -> Outcome<S3Credentials> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::tests::settings_with;
+
+    fn options_of(s3: &str, variables: &[(&str, &str)]) -> Outcome<StoreOptions> {
+        let file = format!("[[repository]]\nurl = \"s3://bucket/pg\"\n[repository.s3]\n{s3}");
+        options(&settings_with(&file, variables)?, RootPolicy::MustExist)
+    }
+
+    #[test]
+    fn every_setting_of_s3_reaches_the_store() -> Outcome<()> {
+        let text = "endpoint = 'https://s3.example:9000'\nregion = 'eu-1'\npath_style = 'never'\n\
+                    ca_file = '/ca.pem'\nconnect_timeout = '7s'\nread_timeout = '8s'\n\
+                    operation_timeout = '9min'\nretry_attempts = 11\nretry_budget = '6min'\n\
+                    sse = 'aws:kms'\nsse_kms_key_id = 'key-1'\nstorage_class = 'STANDARD_IA'\n\
+                    profile = 'backup'\n";
+        let StoreOptions { s3, retry, .. } = options_of(text, &[])?;
+        assert_eq!(s3.endpoint.as_deref(), Some("https://s3.example:9000"));
+        assert_eq!(s3.region.as_deref(), Some("eu-1"));
+        assert_eq!(s3.addressing, Addressing::Virtual);
+        assert_eq!(s3.ca_file.as_deref(), Some("/ca.pem".as_ref()));
+        assert_eq!(s3.connect_timeout, Duration::from_secs(7));
+        let kms = ServerSideEncryption::Kms { key_id: Some("key-1".into()) };
+        assert_eq!(s3.encryption, kms);
+        assert_eq!(s3.storage_class.as_deref(), Some("STANDARD_IA"));
+        let S3Credentials::Chain { profile } = &s3.credentials else { panic!("keys") };
+        assert_eq!(profile.as_deref(), Some("backup"));
+        assert_eq!(retry.attempts_max, 11);
+        assert_eq!(retry.attempt_idle_max, Duration::from_secs(8));
+        assert_eq!(retry.total_max, Duration::from_secs(540));
+        assert_eq!(retry.idle_max, Duration::from_secs(360));
+        for (text, addressing) in [("always", Addressing::Path), ("auto", Addressing::Auto)] {
+            let s3 = options_of(&format!("path_style = '{text}'\n"), &[])?.s3;
+            assert_eq!(s3.addressing, addressing);
+        }
+        let s3 = options_of("sse = 'AES256'\n", &[])?.s3;
+        assert_eq!(s3.encryption, ServerSideEncryption::Aes256);
+        Ok(())
+    }
+
+    #[test]
+    fn keys_come_from_where_they_are_and_never_by_halves() -> Outcome<()> {
+        let keys = |s3: &str, variables: &[(&str, &str)]| -> Outcome<(String, bool)> {
+            match options_of(s3, variables)?.s3.credentials {
+                S3Credentials::Keys { access_key_id, session_token, .. } => {
+                    Ok((access_key_id, session_token.is_some()))
+                }
+                S3Credentials::Chain { .. } => panic!("no keys"),
+            }
+        };
+        let by_command = "access_key_id = 'a'\nsecret_access_key_command = 'echo hush'\n";
+        assert_eq!(keys(by_command, &[])?, ("a".to_owned(), false));
+        let token = [("PGRECALL_REPOSITORY_S3_SESSION_TOKEN", "of today")];
+        assert_eq!(keys(by_command, &token)?, ("a".to_owned(), true));
+        for bad in [
+            "access_key_id = 'a'\n",
+            "secret_access_key_command = 'echo hush'\n",
+            "access_key_id = 'a'\nsecret_access_key_command = 'false'\n",
+            "access_key_id = 'a'\nsecret_access_key_file = '/nonexistent'\n",
+        ] {
+            let failure = options_of(bad, &[]).unwrap_err();
+            assert_eq!(failure.kind, crate::failure::Kind::Configuration, "{bad}");
+        }
+        Ok(())
+    }
+}
