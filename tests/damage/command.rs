@@ -21,11 +21,13 @@ pub(crate) enum Command {
     FetchMissing,
     PushAgain,
     PushNew,
+    Expire,
+    Gc,
 }
 
 impl Command {
     /// In the order of the table.
-    pub(crate) const ALL: [(Self, &'static str); 9] = [
+    pub(crate) const ALL: [(Self, &'static str); 11] = [
         (Self::List, "list"),
         (Self::Plan, "plan"),
         (Self::Restore, "restore"),
@@ -35,6 +37,8 @@ impl Command {
         (Self::FetchMissing, "wal fetch, missing"),
         (Self::PushAgain, "wal push, stored"),
         (Self::PushNew, "wal push, new"),
+        (Self::Expire, "expire"),
+        (Self::Gc, "gc"),
     ];
 
     fn words(self, target: &Path) -> Vec<String> {
@@ -49,6 +53,8 @@ impl Command {
             Self::FetchMissing => &["wal", "fetch", "0000000100000000000000FE", target],
             Self::PushAgain => &["wal", "push", "pg_wal/000000010000000000000008"],
             Self::PushNew => &["wal", "push", "pg_wal/00000007.history"],
+            Self::Expire => &["expire", "--keep-last", "1"],
+            Self::Gc => &["gc"],
         };
         words.iter().map(|word| (*word).to_owned()).collect()
     }
@@ -67,8 +73,11 @@ impl Command {
             .expect("the program runs");
         let outcome = self.judge(copy, pair, &output, &target);
         let after = standing(copy.repository());
+        let deletes = matches!(self, Self::Expire | Self::Gc);
         for (object, was) in &before {
-            assert_eq!(after.get(object), Some(was), "{} is harmed: {outcome:?}", object.display());
+            let is = after.get(object);
+            let as_it_was = is == Some(was) || (deletes && is.is_none());
+            assert!(as_it_was, "{} is harmed: {outcome:?}", object.display());
         }
         // Whichever it is.
         let _ = (fs::remove_file(&target), fs::remove_dir_all(&target));
@@ -119,7 +128,7 @@ impl Command {
             Self::PushAgain | Self::PushNew => {
                 assert!(code.is_some_and(|code| code <= 125), "{context}");
             }
-            Self::List | Self::Plan if code != Some(0) => {
+            Self::List | Self::Plan | Self::Expire | Self::Gc if code != Some(0) => {
                 assert!(said.contains("hint: "), "nothing to do about it: {context}");
             }
             _ => {}

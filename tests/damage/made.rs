@@ -18,15 +18,17 @@ use pgrecall_pgformat::{ArchiveName, SegmentName, SegmentNumber, TimelineId};
 use pgrecall_repo::backup::{self, BackupNote, BackupSession, Claim};
 use pgrecall_repo::codec::Level;
 use pgrecall_repo::format::document::{
-    DamagedChunk, Expired, Manifest, Promise, Resolution, StoreRecord, TableChunk,
+    DamagedChunk, Expired, Manifest, Promise, Resolution, RetireVerdict, StoreRecord, TableChunk,
 };
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::format::map::{Extent, FileMap, HashSource, MapChunk, Source};
 use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::format::table::{self, Entry, EntryKind, Piece, PieceMap, RelativePath};
+use pgrecall_repo::gc;
 use pgrecall_repo::id::{BackupId, PackId};
+use pgrecall_repo::index;
 use pgrecall_repo::keys::{KeyFile, Rotation, Unlock};
-use pgrecall_repo::names;
+use pgrecall_repo::names::{self, RoundPart};
 use pgrecall_repo::object::{self, Payload};
 use pgrecall_repo::pack::PackBuilder;
 use pgrecall_repo::random::SharedRandom;
@@ -52,8 +54,10 @@ pub(crate) struct Made {
     pub(crate) key_id: String,
     /// The ids of what the newer backup alone has, by spaces.
     pub(crate) newer: String,
-    id: String,
-    fingerprint: String,
+    /// The ids of backups that were ended.
+    pub(crate) tombstones: BTreeSet<String>,
+    /// Lines of the configuration that say which repository is meant.
+    pinned: String,
 }
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -62,7 +66,7 @@ fn fixture(name: &str) -> Vec<u8> {
 }
 
 impl Made {
-    pub(crate) async fn new() -> Self {
+    pub(crate) async fn new(suite: RootSuite) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let random = SharedRandom::system();
         let key = KeyFile::random(&random);
@@ -71,7 +75,7 @@ impl Made {
         fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600)).expect("chmod");
         let key_id = key.id.to_string();
         let path = folder.path().join("repository");
-        let repository = create(&path, Unlock::KeyFile(key)).await;
+        let repository = create(&path, suite, Unlock::KeyFile(key)).await;
         let control = ControlFile::decode(&fixture("pg_control")).expect("a control file");
         let (domain, name) = ("main".parse().expect("a name"), "main".parse().expect("a name"));
         let facts = ClusterFacts::of(&control);
@@ -92,10 +96,23 @@ impl Made {
         backups.push(back_up(&cluster, &summary, 2).await);
         let newer: Vec<_> = ids(&path).difference(&before).cloned().collect();
         notes(&cluster, &repository).await;
+        let tombstones = rounds(&cluster).await;
+        let encryption = match suite {
+            RootSuite::Aes256Gcm => "aes-256-gcm",
+            RootSuite::None => "none",
+        };
         pgdata(&folder.path().join("pgdata"), &segment);
-        let (id, fingerprint) = (repository.root().id.to_string(), repository.fingerprint());
+        let mut pinned = format!("id = \"{}\"\n", repository.root().id);
+        if suite == RootSuite::Aes256Gcm {
+            let key_file = key_file.display();
+            pinned += &format!(
+                "key_fingerprint = \"{}\"\nkey_file = \"{key_file}\"\n",
+                repository.fingerprint()
+            );
+        }
+        pinned += &format!("encryption = \"{encryption}\"\n");
         let newer = newer.join(" ");
-        Self { folder, backups, segment, key_id, newer, id, fingerprint }
+        Self { folder, backups, segment, key_id, newer, tombstones, pinned }
     }
 
     /// The bytes of its root object.
@@ -108,13 +125,11 @@ impl Made {
         let folder = tempfile::tempdir().expect("a temporary folder");
         copy_tree(&self.folder.path().join("repository"), &folder.path().join("repository"));
         let config = format!(
-            "[[repository]]\nurl = \"file://{0}/repository\"\nid = \"{1}\"\n\
-             key_fingerprint = \"{2}\"\nkey_file = \"{3}/main.key\"\ncache_dir = \"{0}/cache\"\n\n\
-             [[cluster]]\nname = \"main\"\npgdata = \"{3}/pgdata\"\n\n\
+            "[[repository]]\nurl = \"file://{0}/repository\"\n{1}cache_dir = \"{0}/cache\"\n\n\
+             [[cluster]]\nname = \"main\"\npgdata = \"{2}/pgdata\"\n\n\
              [wal]\nfetch_timeout = \"10s\"\n",
             folder.path().display(),
-            self.id,
-            self.fingerprint,
+            self.pinned,
             self.folder.path().display(),
         );
         fs::write(folder.path().join("pgrecall.toml"), config).expect("the configuration");
@@ -197,21 +212,22 @@ fn pgdata(folder: &Path, segment: &[u8]) {
     fs::write(folder.join("pg_wal").join(NEW_FILE), history).expect("the history");
 }
 
-async fn create(path: &Path, unlock: Unlock) -> Repository {
+async fn create(path: &Path, suite: RootSuite, unlock: Unlock) -> Repository {
     let store: Arc<dyn Store> =
         Arc::new(DirectoryStore::open(path, RootPolicy::Create).await.expect("a directory"));
     let random = SharedRandom::system();
-    let suite = RootSuite::Aes256Gcm;
     let options = OpenOptions { id: None, suite, fingerprint: None, unlock, random, cache: None };
     let note = |label: &str| KeyNote { label: label.into(), now: NOW.into() };
     let created = Repository::create(store, options, &note("db1")).await.expect("it is empty");
     let Created::New(repository) = created else { panic!("it is empty") };
-    let second = Unlock::KeyFile(KeyFile::random(&SharedRandom::system()));
-    repository.add_key(&second, &note("db2")).await.expect("a second key");
+    if suite == RootSuite::Aes256Gcm {
+        let second = Unlock::KeyFile(KeyFile::random(&SharedRandom::system()));
+        repository.add_key(&second, &note("db2")).await.expect("a second key");
+    }
     *repository
 }
 
-/// The segment, a history, and a settled collision.
+/// The segment, what else a server archives, and settled collisions.
 async fn archive_all(cluster: &ClusterStore, segment: &[u8]) -> SegmentSummary {
     let size = cluster.facts.wal_segment_size;
     let name = SegmentName::parse(SEGMENT, size).expect("a segment's name");
@@ -219,6 +235,12 @@ async fn archive_all(cluster: &ClusterStore, segment: &[u8]) -> SegmentSummary {
     assert!(summary.is_complete());
     let segment_name = ArchiveName::Segment(name);
     push(cluster, segment_name, "", segment, Some(summary.clone())).await;
+    for number in [9, 10] {
+        let later = SegmentName { number: SegmentNumber(number), ..name };
+        push(cluster, ArchiveName::Partial(later), "", segment, None).await;
+        let note = ArchiveName::BackupHistory { segment: later, offset_bytes: 40 };
+        push(cluster, note, "", b"START WAL LOCATION: 0/900028\n", None).await;
+    }
     let history = "1\t0/900000\tmade up\n".to_owned();
     for (timeline, history) in
         [(2, history.clone()), (3, format!("{history}\n2\t0/900000\tmade up\n"))]
@@ -381,6 +403,36 @@ fn details(cluster: &ClusterStore, summary: &SegmentSummary, number: u8) -> serd
         "chunk_bytes": 262144, "method": "full", "reference": null, "damage": [],
         "stats": {}, "saw_backups": [],
     })
+}
+
+/// Backups that were ended, and rounds of a collection: one waits, two have their verdict.
+async fn rounds(cluster: &ClusterStore) -> BTreeSet<String> {
+    let mut tombstones = BTreeSet::new();
+    let (sealed, domain) = (&cluster.sealed, cluster.domain());
+    for number in 0..3 {
+        let at = cluster.at.clone();
+        let dead = BackupSession::begin(sealed.clone(), at, &note("db8")).await.expect("it begins");
+        let mut pack = PackBuilder::new(sealed, domain, Kind::DataPack).expect("a pack");
+        let bytes = format!("what nobody needs {number}");
+        let chunk = sealed.keys().chunk_id(bytes.as_bytes());
+        assert_eq!(dead.claim(&chunk), Claim::Store);
+        pack.add(chunk, bytes.as_bytes(), Level::default()).expect("a chunk");
+        let before = index::list_packs(sealed, domain).await.expect("a list");
+        dead.put_pack(pack.finish().expect("a pack")).await.expect("it is stored");
+        let after = index::list_packs(sealed, domain).await.expect("a list");
+        let packs: Vec<_> = after.into_keys().filter(|pack| !before.contains_key(pack)).collect();
+        dead.flush_index().await.expect("an index");
+        let ended = backup::end_dead(sealed, &cluster.at, dead.id(), "made up".into()).await;
+        assert!(!ended.expect("it is ended"), "it stands");
+        tombstones.insert(dead.id().to_string());
+        let round = gc::retire(sealed, domain, packs.clone()).await.expect("a round");
+        if number > 0 {
+            let name = names::round(domain, round, RoundPart::Verdict);
+            let verdict = RetireVerdict { packs };
+            sealed.put(Kind::RetireVerdict, &name, &verdict).await.expect("a verdict");
+        }
+    }
+    tombstones
 }
 
 /// What else a repository holds, two of each.

@@ -25,11 +25,18 @@ pub(crate) enum Kind {
     Start,
     Resolution,
     StoreRecord,
+    Partial,
+    BackupHistory,
+    Kept,
+    Tombstone,
+    Marker,
+    RoundList,
+    Verdict,
 }
 
 impl Kind {
     /// In the order of the table.
-    pub(crate) const ALL: [(Self, &'static str); 17] = [
+    pub(crate) const ALL: [(Self, &'static str); 24] = [
         (Self::Root, "root"),
         (Self::Wrap, "wrap"),
         (Self::KeyLog, "key log"),
@@ -47,11 +54,23 @@ impl Kind {
         (Self::Start, "start"),
         (Self::Resolution, "resolution"),
         (Self::StoreRecord, "store record"),
+        (Self::Partial, "partial segment"),
+        (Self::BackupHistory, "backup history"),
+        (Self::Kept, "settled content"),
+        (Self::Tombstone, "tombstone"),
+        (Self::Marker, "marker of a round"),
+        (Self::RoundList, "list of a round"),
+        (Self::Verdict, "verdict of a round"),
     ];
 
     /// The object that is damaged and another one of its kind. Of what both backups have, the newer
     /// one's: that is what restoring reads.
     pub(crate) fn pair(self, copy: &Copy<'_>) -> Pair {
+        self.found(copy).expect("there is one")
+    }
+
+    /// As [`pair`](Self::pair), where the repository may have none of the kind.
+    pub(crate) fn found(self, copy: &Copy<'_>) -> Option<Pair> {
         let (below, newer) = match self {
             Self::Root => ("", "pgrecall.json"),
             Self::Wrap => ("keys", copy.made.key_id.as_str()),
@@ -67,32 +86,50 @@ impl Kind {
             Self::DamageNote => ("domains/main/damaged", ""),
             Self::Expired => ("domains/main/expired", NUMBER_1),
             Self::Intent | Self::Start => ("domains/main/intents", ""),
-            Self::Resolution => ("clusters/main", SETTLED),
+            Self::Resolution | Self::Kept => ("clusters/main", SETTLED),
+            Self::Partial | Self::BackupHistory => ("clusters/main", ""),
+            Self::Tombstone => ("domains/main/backups", ""),
+            Self::Marker | Self::RoundList | Self::Verdict => ("domains/main/retired", ""),
             Self::StoreRecord => ("store", NUMBER_1),
         };
-        let all = copy.objects(below).into_iter().filter(|name| self.is(name));
+        let all = copy.objects(below).into_iter().filter(|name| self.is(name, copy));
         let newer = |name: &String| newer.split(' ').any(|part| name.contains(part));
         let (mut of_newer, mut rest): (Vec<_>, Vec<_>) = all.partition(newer);
+        if of_newer.is_empty() {
+            return None;
+        }
         let object = of_newer.remove(0);
         rest.append(&mut of_newer);
         let other = if rest.is_empty() { object.clone() } else { rest.remove(0) };
-        Pair { object, other }
+        Some(Pair { object, other })
     }
 
     /// Whether an object in the folder is of this kind.
-    fn is(self, name: &str) -> bool {
+    fn is(self, name: &str, copy: &Copy<'_>) -> bool {
         match self {
             Self::Wrap => !name.contains("/log/"),
             Self::Identity => name.ends_with("/identity"),
-            Self::Segment => name.contains("/wal/") && !name.ends_with(".resolved"),
+            Self::Segment => name.contains("/wal/") && !file_name(name).contains('.'),
             Self::History => name.ends_with(".history"),
             Self::Intent => !name.ends_with(".start"),
             Self::Start => name.ends_with(".start"),
             Self::Resolution => name.ends_with(".resolved"),
+            Self::Partial => name.ends_with(".partial"),
+            Self::BackupHistory => name.ends_with(".backup"),
+            Self::Kept => name.contains("/wal/") && file_name(name).len() == 24 + 1 + 16,
+            Self::Tombstone => copy.made.tombstones.contains(file_name(name)),
+            Self::Manifest => !copy.made.tombstones.contains(file_name(name)),
+            Self::Marker => !file_name(name).contains('.'),
+            Self::RoundList => name.ends_with(".intents"),
+            Self::Verdict => name.ends_with(".verdict"),
             Self::Root => name == "pgrecall.json",
             _ => true,
         }
     }
+}
+
+fn file_name(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
 }
 
 const NUMBER_1: &str = "0000000000000001";
@@ -110,7 +147,7 @@ impl Pair {
     pub(crate) fn is_named_in(&self, text: &str) -> bool {
         let new = renamed(Path::new(&self.object));
         [self.object.as_str(), new.to_str().expect("UTF-8")].into_iter().any(|name| {
-            let last = name.rsplit('/').next().unwrap_or(name);
+            let last = file_name(name);
             let shared = last == "identity" || last.len() == 16;
             text.contains(name) || (!shared && text.contains(last))
         })
@@ -146,6 +183,14 @@ impl Damage {
         (Self::Oversized, "oversized"),
         (Self::Newer, "newer format"),
     ];
+
+    /// Whether it is one that storage does by itself, and that has to be noticed by checksums.
+    pub(crate) fn is_rot(self) -> bool {
+        matches!(
+            self,
+            Self::Truncated | Self::FlippedHeader | Self::FlippedBody | Self::FlippedTail
+        )
+    }
 
     /// Does it.
     pub(crate) fn apply(self, repository: &Path, pair: &Pair, foreign_root: &[u8]) {

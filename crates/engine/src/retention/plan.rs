@@ -21,6 +21,7 @@ use crate::catalog::{self, Known, UnreadableRow};
 use crate::clock::Clock;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
+use crate::unreadable::Cause;
 use crate::verify;
 
 /// What is asked for.
@@ -204,19 +205,21 @@ fn require_readable(unreadable: &[UnreadableRow]) -> Result<(), EngineError> {
         row.id,
         row.reason
     );
-    Err(EngineError::refused(ErrorKind::Corrupt, message)
+    Err(EngineError::refused(row.cause.kind(), message)
         .hint("`pgrecall verify` says what is wrong. Until then nothing expires."))
 }
 
 /// Without all histories and settlements, what can be restored looks as if it could not.
 fn require_sound(stored: &StoredWal) -> Result<(), EngineError> {
-    let bad = stored.bad_histories.iter().map(|bad| bad.object.to_string());
-    let unsettled = stored.holders.unreadable.iter().map(|(file, _)| file.to_string());
-    let missing = stored.without_history().into_iter().map(|t| format!("{:08X}.history", t.0));
-    let Some(example) = bad.chain(unsettled).chain(missing).next() else { return Ok(()) };
+    let histories = stored.bad_histories.iter().map(|bad| (bad.object.to_string(), &bad.error));
+    let settlements = stored.holders.unreadable.iter().map(|(file, e)| (file.to_string(), e));
+    let bad = histories.chain(settlements).map(|(file, e)| (file, Cause::of(e.kind()).kind()));
+    let missing = stored.without_history().into_iter();
+    let missing = missing.map(|t| (format!("{:08X}.history", t.0), ErrorKind::Corrupt));
+    let Some((example, kind)) = bad.chain(missing).next() else { return Ok(()) };
     let message =
         format!("{example} does not read or is not there, so nobody knows what is needed");
-    Err(EngineError::refused(ErrorKind::Corrupt, message)
+    Err(EngineError::refused(kind, message)
         .hint("`pgrecall verify` says what is wrong. Until then nothing expires."))
 }
 
