@@ -12,6 +12,7 @@ prints medians and the ratio of pgrecall to the other (median of the ratios with
 """
 import argparse
 import json
+import mmap
 import os
 import shutil
 import signal
@@ -216,11 +217,12 @@ class Cluster:
 
 PGBENCH_FILL = None
 MIXED = """
-CREATE TABLE events (id bigint PRIMARY KEY, at timestamptz NOT NULL, device uuid NOT NULL, kind text, body jsonb);
+CREATE TABLE events (id bigint PRIMARY KEY, at timestamptz NOT NULL, device uuid NOT NULL, request uuid, kind text,
+  body jsonb);
 CREATE TABLE readings (sensor int, at timestamptz, temperature double precision, humidity real, flags int);
 CREATE TABLE articles (id uuid PRIMARY KEY, title text, body text, tags text[]);
 INSERT INTO events SELECT n, '2026-01-01'::timestamptz + n * interval '1.7 s',
-  md5((n % 5000)::text)::uuid, (ARRAY['view','click','buy','refund','login'])[1 + n * 7 % 5],
+  md5((n % 5000)::text)::uuid, gen_random_uuid(), (ARRAY['view','click','buy','refund','login'])[1 + n * 7 % 5],
   jsonb_build_object('user', n * 7919 % 100000, 'path', '/shop/' || n % 500 || '/item/' || n * 31 % 10000,
     'ms', (random() * 2000)::int, 'agent', 'Mozilla/5.0 (X11; Linux x86_64) build ' || n % 37, 'ok', n % 17 <> 0)
   FROM generate_series(1::bigint, 1500000) n;
@@ -231,6 +233,7 @@ INSERT INTO articles SELECT gen_random_uuid(), 'On the matter of ' || n,
      'archive','and','nobody','notices','until','morning','comes','with','questions'])[1 + (random() * 19)::int], ' ')
    FROM generate_series(1, 150 + n % 7) w WHERE n > 0), ARRAY['t' || n % 50, 't' || n % 11] FROM generate_series(1, 250000) n;
 CREATE INDEX ON events (device, at);
+CREATE INDEX ON events (request);
 CREATE INDEX ON events USING gin (body jsonb_path_ops);
 CREATE INDEX ON readings (sensor, at);
 CREATE INDEX ON articles USING gin (tags);
@@ -489,6 +492,29 @@ def each(tool, cluster, commands):
     return {"wall": statistics.mean(walls), "cpu": statistics.mean(cpus), "memory": max(peaks) / 2**20}
 
 
+def machine(args):
+    """What the figures are of."""
+    with open("/proc/cpuinfo") as f:
+        models = [line.split(":", 1)[1].strip() for line in f if line.startswith("model name")]
+    said = {}
+    for name, command in [("pgrecall", [args.pgrecall, "--version"]), ("pgbackrest", [args.pgbackrest, "version"]),
+                          ("postgres", [f"{args.postgres}/postgres", "--version"])]:
+        if command[0]:
+            said[name] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return {"date": time.strftime("%Y-%m-%d"), "cpu": models[0] if models else "", "cores": len(models), **said}
+
+
+def warm():
+    """Touches most of the memory once: a virtual machine that was just started pays for the first use of each page,
+    and whoever comes first in a round would pay for all."""
+    with open("/proc/meminfo") as f:
+        free = next(int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable"))
+    block = b"\1" * (1 << 20)
+    with mmap.mmap(-1, free * 3 // 4) as memory:
+        for at in range(0, len(memory) - len(block), len(block)):
+            memory[at:at + len(block)] = block
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pgrecall", required=True)
@@ -505,7 +531,8 @@ def main():
     parser.add_argument("--json", default="-")
     args = parser.parse_args()
     args.transactions = [int(n) for n in args.transactions.split(",") if n]
-    args.steps, report = args.steps.split(","), {}
+    args.steps, report = args.steps.split(","), {"machine": machine(args), "datasets": {}}
+    warm()
     for number, dataset in enumerate(args.datasets.split(",")):
         work = f"{args.work}/{dataset}"
         os.makedirs(work)
@@ -527,7 +554,7 @@ def main():
         finally:
             cluster.stop()
         results.table()
-        report[dataset] = {"bytes": size, "scale": args.scale, "rounds": results.rows}
+        report["datasets"][dataset] = {"bytes": size, "scale": args.scale, "rounds": results.rows}
         shutil.rmtree(work)
     if args.json != "-":
         with open(args.json, "w") as f:
