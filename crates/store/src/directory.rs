@@ -5,6 +5,7 @@
 //! acknowledged before file and folder are synced. Only regular files are objects; a symbolic link
 //! is never followed below the root.
 
+mod disk;
 mod fault;
 mod file;
 mod put;
@@ -18,7 +19,7 @@ use std::sync::atomic::AtomicBool;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
@@ -26,6 +27,7 @@ use crate::error::{Act, ErrorKind, StoreError, object_name};
 use crate::key::{Key, Prefix};
 use crate::store::{ByteRange, Listed, ObjectMeta, Put, RangeRead, Store};
 
+use disk::{Disk, Unwitnessed};
 use walk::Walk;
 
 /// What to do when the root directory is not there.
@@ -49,6 +51,7 @@ pub struct DirectoryStore {
 struct Root {
     folder: OwnedFd,
     url: String,
+    disk: Disk,
     /// Whether the temporary files of dead writers have been removed, which the first put does.
     cleaned: AtomicBool,
 }
@@ -56,8 +59,6 @@ struct Root {
 /// How a folder is opened: never through a symbolic link in its last component.
 const FOLDER: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-const FOLDER_MODE: Mode = Mode::from_raw_mode(0o750);
 
 /// Listed objects that travel together from the walking thread.
 const LIST_BATCH: usize = 256;
@@ -69,10 +70,13 @@ impl DirectoryStore {
     /// `Unavailable` when it is not there, `Invalid` when it is no directory or the path is not
     /// absolute, `Denied` when this user may not enter it.
     pub async fn open(path: impl Into<PathBuf>, policy: RootPolicy) -> Result<Self, StoreError> {
-        let path = path.into();
+        Self::open_on(Disk(Box::new(Unwitnessed)), path.into(), policy).await
+    }
+
+    async fn open_on(disk: Disk, path: PathBuf, policy: RootPolicy) -> Result<Self, StoreError> {
         let url = format!("file://{}", path.display());
         let name = url.clone();
-        let root = blocking(Act::Open, name, move || open_root(&path, url, policy)).await?;
+        let root = blocking(Act::Open, name, move || open_root(disk, &path, url, policy)).await?;
         Ok(Self { root: Arc::new(root) })
     }
 
@@ -100,17 +104,17 @@ where
     }
 }
 
-fn open_root(path: &Path, url: String, policy: RootPolicy) -> Result<Root, StoreError> {
+fn open_root(disk: Disk, path: &Path, url: String, policy: RootPolicy) -> Result<Root, StoreError> {
     if !path.is_absolute() {
         let what = "the path of a directory store must be absolute";
         return Err(StoreError::new(ErrorKind::Invalid, Act::Open, url, what));
     }
     if policy == RootPolicy::Create {
-        create_root(path, &url)?;
+        create_root(&disk, path, &url)?;
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(folder) => Ok(Root { folder, url, cleaned: AtomicBool::new(false) }),
+        Ok(folder) => Ok(Root { folder, url, disk, cleaned: AtomicBool::new(false) }),
         Err(Errno::NOENT) => {
             let what = "the directory does not exist";
             Err(StoreError::new(ErrorKind::Unavailable, Act::Open, url, what)
@@ -125,27 +129,27 @@ fn open_root(path: &Path, url: String, policy: RootPolicy) -> Result<Root, Store
 }
 
 /// Makes the root and what is missing above it, each made durable in its parent.
-fn create_root(path: &Path, url: &str) -> Result<(), StoreError> {
-    match rustix::fs::mkdir(path, FOLDER_MODE) {
+fn create_root(disk: &Disk, path: &Path, url: &str) -> Result<(), StoreError> {
+    let fail = |doing, errno| fault::from_errno(Act::Open, url, doing, errno);
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    // It may be a folder that this user can pass through, and not read.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = match rustix::fs::open(parent, flags, Mode::empty()) {
+        Err(Errno::NOENT) => {
+            create_root(disk, parent, url)?;
+            rustix::fs::open(parent, flags, Mode::empty())
+        }
+        opened => opened,
+    };
+    let folder = folder.map_err(|errno| fail("open the folder above", errno))?;
+    match disk.make_folder(&folder, name) {
         Ok(()) => {}
         Err(Errno::EXIST) => return Ok(()),
-        Err(Errno::NOENT) => {
-            let Some(parent) = path.parent() else {
-                return Ok(());
-            };
-            create_root(parent, url)?;
-            match rustix::fs::mkdir(path, FOLDER_MODE) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(fault::from_errno(Act::Open, url, "make", errno)),
-            }
-        }
-        Err(errno) => return Err(fault::from_errno(Act::Open, url, "make", errno)),
+        Err(errno) => return Err(fail("make", errno)),
     }
-    let parent = path.parent().unwrap_or(path);
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(parent, flags, Mode::empty())
-        .and_then(|folder| file::sync_folder(&folder))
-        .map_err(|errno| fault::from_errno(Act::Open, url, "sync the folder above", errno))
+    rustix::fs::openat(&folder, ".", FOLDER, Mode::empty())
+        .and_then(|folder| disk.sync_folder(&folder))
+        .map_err(|errno| fail("sync the folder above", errno))
 }
 
 impl Root {
@@ -228,14 +232,15 @@ impl Root {
             Err(Errno::NOENT) => return self.absent_is_fine(key),
             Err(errno) => return Err(self.fault(Act::Delete, key, "open the folder", errno)),
         };
-        match rustix::fs::unlinkat(&folder, key.file_name(), AtFlags::empty()) {
+        match self.disk.remove(&folder, key.file_name()) {
             Ok(()) => {}
             // Whoever removed it may not have come so far as to sync.
             Err(Errno::NOENT) => self.absent_is_fine(key)?,
             Err(errno) => return Err(self.fault(Act::Delete, key, "remove", errno)),
         }
         // Gone must stay gone: a pack that rises after its marker went could be referred to again.
-        file::sync_folder(&folder)
+        self.disk
+            .sync_folder(&folder)
             .map_err(|errno| self.fault(Act::Delete, key, "sync the folder", errno))
     }
 

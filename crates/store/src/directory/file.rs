@@ -1,4 +1,4 @@
-//! Reading, writing and syncing one file.
+//! Opening and reading one file.
 
 use std::os::fd::OwnedFd;
 
@@ -40,26 +40,4 @@ pub(super) fn read(file: &OwnedFd, offset: u64, len: u64) -> Result<Bytes, Errno
     // The allocator may have given more than asked, and the file may have grown.
     buffer.truncate(len);
     Ok(buffer.into())
-}
-
-/// Writes all of `bytes`.
-pub(super) fn write(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
-    while !bytes.is_empty() {
-        match rustix::io::write(file, bytes) {
-            Ok(0) => return Err(Errno::IO),
-            Ok(written) => bytes = bytes.get(written..).ok_or(Errno::IO)?,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
-}
-
-/// Makes the names in a folder durable. File systems that cannot sync a folder say EINVAL or EBADF;
-/// PostgreSQL passes over these too (`fsync_fname_ext` in src/backend/storage/file/fd.c).
-pub(super) fn sync_folder(folder: &OwnedFd) -> Result<(), Errno> {
-    match rustix::fs::fsync(folder) {
-        Err(Errno::INVAL | Errno::BADF) => Ok(()),
-        answer => answer,
-    }
 }

@@ -3,17 +3,17 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{Dir, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Act, ErrorKind, StoreError, object_name};
 use crate::key::Key;
 use crate::store::Put;
 
-use super::{FOLDER, FOLDER_MODE, Root, fault, file};
+use super::disk::Disk;
+use super::{FOLDER, Root, fault, file};
 
 const TEMP_FOLDER: &str = ".tmp";
-const FILE_MODE: Mode = Mode::from_raw_mode(0o640);
 
 /// Tries before it gives up on a name that comes and goes under its hands.
 const TRIES: usize = 5;
@@ -30,12 +30,12 @@ pub(super) fn put(root: &Root, key: &Key, body: &[u8]) -> Result<Put, StoreError
             return Ok(Put::Exists);
         }
         let Some(temp) = Temp::create(root, key)? else { continue };
-        file::write(&temp.file, body).map_err(|errno| fail("write", errno))?;
-        rustix::fs::fdatasync(&temp.file).map_err(|errno| fail("sync", errno))?;
+        root.disk.write(&temp.file, body).map_err(|errno| fail("write", errno))?;
+        root.disk.sync_written(&temp.file).map_err(|errno| fail("sync", errno))?;
         match temp.give_name(&folder, key.file_name()) {
             Ok(()) => {
                 drop(temp);
-                file::sync_folder(&folder).map_err(|errno| fail("sync the folder", errno))?;
+                root.disk.sync_folder(&folder).map_err(|errno| fail("sync the folder", errno))?;
                 return Ok(Put::Created);
             }
             // Somebody was faster; look at what he put. Or somebody cleaned up too eagerly: write
@@ -65,8 +65,8 @@ fn exists_durably(root: &Root, key: &Key, folder: &OwnedFd) -> Result<bool, Stor
     let fail = |doing: &str, errno| root.fault(Act::Put, key, doing, errno);
     match file::open(folder, key.file_name()) {
         Ok((object, _)) => {
-            rustix::fs::fsync(&object).map_err(|errno| fail("sync", errno))?;
-            file::sync_folder(folder).map_err(|errno| fail("sync the folder", errno))?;
+            root.disk.sync_file(&object).map_err(|errno| fail("sync", errno))?;
+            root.disk.sync_folder(folder).map_err(|errno| fail("sync the folder", errno))?;
             Ok(true)
         }
         Err(Errno::NOENT) => Ok(false),
@@ -99,68 +99,55 @@ fn make_folder(
         Err(Errno::NOENT) => {}
         opened => return opened.map_err(|errno| fail("open the folder", errno)),
     }
-    match rustix::fs::mkdirat(parent, name, FOLDER_MODE) {
+    match root.disk.make_folder(parent, name) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(Errno::NOENT) => return Err(fault::root_removed(Act::Put, &root.url)),
         Err(errno) => return Err(fail("make the folder", errno)),
     }
-    file::sync_folder(parent).map_err(|errno| fail("sync the folder", errno))?;
+    root.disk.sync_folder(parent).map_err(|errno| fail("sync the folder", errno))?;
     rustix::fs::openat(parent, name, FOLDER, Mode::empty())
         .map_err(|errno| fail("open the folder", errno))
 }
 
 /// A file in `.tmp/`, removed when dropped. Its writer holds a lock on it, so that what a dead
 /// writer has left behind can be told apart.
-struct Temp {
+struct Temp<'a> {
+    disk: &'a Disk,
     folder: OwnedFd,
     name: String,
     file: OwnedFd,
 }
 
-impl Temp {
+impl<'a> Temp<'a> {
     /// A fresh one; nothing when somebody who cleans up was faster than our lock.
-    fn create(root: &Root, key: &Key) -> Result<Option<Self>, StoreError> {
+    fn create(root: &'a Root, key: &Key) -> Result<Option<Self>, StoreError> {
         let fail = |errno| root.fault(Act::Put, key, "make a temporary file", errno);
         let folder = make_folder(root, key, &root.folder, TEMP_FOLDER)?;
         if !root.cleaned.swap(true, Ordering::Relaxed) {
-            remove_left_behind(&folder);
+            remove_left_behind(&root.disk, &folder);
         }
         let name = random_name().map_err(|error| {
             let what = "no random bytes";
             StoreError::new(ErrorKind::Internal, Act::Put, &root.url, what).caused_by(error)
         })?;
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&folder, &*name, flags, FILE_MODE).map_err(fail)?;
+        let file = root.disk.create(&folder, &name).map_err(fail)?;
         match try_lock(&file) {
             Ok(Lock::Theirs) => Ok(None),
-            _ => Ok(Some(Self { folder, name, file })),
+            _ => Ok(Some(Self { disk: &root.disk, folder, name, file })),
         }
     }
 
     /// Gives the file its final name unless it is taken (EEXIST).
     fn give_name(&self, folder: &OwnedFd, name: &str) -> Result<(), Errno> {
-        match rustix::fs::linkat(&self.folder, &*self.name, folder, name, AtFlags::empty()) {
-            // Over NFS a link that worked may be answered EEXIST, when the first answer was lost;
-            // the file's number of names tells.
-            Err(Errno::EXIST) => match rustix::fs::fstat(&self.file)?.st_nlink {
-                2.. => Ok(()),
-                _ => Err(Errno::EXIST),
-            },
-            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
-                let flags = RenameFlags::NOREPLACE;
-                rustix::fs::renameat_with(&self.folder, &*self.name, folder, name, flags)
-            }
-            answer => answer,
-        }
+        self.disk.name(&self.file, (&self.folder, &self.name), (folder, name))
     }
 }
 
-impl Drop for Temp {
+impl Drop for Temp<'_> {
     fn drop(&mut self) {
         // After a rename it is not there any more. What stays behind otherwise costs room, nothing
         // else.
-        let _ = rustix::fs::unlinkat(&self.folder, &*self.name, AtFlags::empty());
+        let _ = self.disk.remove(&self.folder, &self.name);
     }
 }
 
@@ -186,19 +173,18 @@ fn try_lock(file: &OwnedFd) -> Result<Lock, Errno> {
 /// Removes the temporary files of writers that have died: nobody locks them. Only room is at stake,
 /// so what goes wrong is passed over, and a file system without locks is left alone. A live writer
 /// that has not come to its lock yet makes a new file.
-fn remove_left_behind(folder: &OwnedFd) {
+fn remove_left_behind(disk: &Disk, folder: &OwnedFd) {
     let Ok(entries) = Dir::read_from(folder) else { return };
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let ours = name.to_bytes().len() == 32 && name.to_bytes().iter().all(u8::is_ascii_hexdigit);
-        if !ours {
+        let Ok(name) = entry.file_name().to_str() else { continue };
+        if name.len() != 32 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             continue;
         }
         if let Ok(file) = rustix::fs::openat(folder, name, flags, Mode::empty())
             && try_lock(&file) == Ok(Lock::Ours)
         {
-            let _ = rustix::fs::unlinkat(folder, name, AtFlags::empty());
+            let _ = disk.remove(folder, name);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What the directory store does on disk, beyond the contract that all stores share.
 
+mod power_cut;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
