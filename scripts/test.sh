@@ -8,8 +8,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Examples of the documentation are run with it.
-command -v jq >/dev/null || { echo "jq is missing: install it (apt-get install jq)" >&2; exit 1; }
+# Examples of the documentation are run with jq; strace sees what a restore syncs.
+for tool in jq strace; do
+  command -v "$tool" >/dev/null || { echo "$tool is missing: install it (apt-get install $tool)" >&2; exit 1; }
+done
 export PGRECALL_TEST_MAJORS=${PGRECALL_TEST_MAJORS:-17}
 # Some tests compare versions whatever is asked for, so all servers are there.
 scripts/servers.sh

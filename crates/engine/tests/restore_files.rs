@@ -10,5 +10,7 @@ mod directories;
 mod places;
 #[path = "restore_files/shop.rs"]
 mod shop;
+#[path = "restore_files/synced.rs"]
+mod synced;
 #[path = "restore_files/written.rs"]
 mod written;

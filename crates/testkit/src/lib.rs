@@ -1,10 +1,12 @@
 //! What tests stand on: real servers, a workload that remembers what was acknowledged, checks of
-//! a whole cluster, and repositories in memory, and stores that misbehave on purpose. Never published, never in the binary.
+//! a whole cluster, repositories in memory, stores that misbehave on purpose, and what a program
+//! asks of the disk. Never published, never in the binary.
 
 pub mod chunked_backups;
 pub mod cluster_check;
 pub mod commit_log;
 pub mod conformance;
+pub mod disk_calls;
 pub mod postgres;
 pub mod repositories;
 pub mod scripted_s3;
