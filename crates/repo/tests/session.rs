@@ -167,6 +167,33 @@ async fn a_wrong_key_another_repository_and_a_clear_one_are_refused() {
     assert!(matches!(error, RepoError::NoRepository { .. }), "{error}");
 }
 
+/// The id of a repository can be copied; its key cannot.
+#[tokio::test]
+async fn another_repository_key_than_the_pinned_one_is_refused() {
+    for unlock in [Unlock::Nothing, key_file()] {
+        let store = memory();
+        let repository = made(&store, &unlock).await;
+        let found = repository.fingerprint();
+        let other = made(&memory(), &unlock).await.fingerprint();
+        assert_ne!(found, other);
+        let pinned = |fingerprint: &str| OpenOptions {
+            fingerprint: Some(fingerprint.into()),
+            ..options(unlock.clone())
+        };
+        Repository::open(store.clone(), pinned(&found)).await.unwrap();
+        let error = Repository::open(store.clone(), pinned(&other)).await.unwrap_err();
+        assert!(
+            matches!(&error, RepoError::OtherKey { expected, found: told }
+                if *expected == other && *told == found),
+            "{error}"
+        );
+        // By a root that is known already, as a push opens it.
+        let (root, bytes) = Repository::read_root(&store, &pinned(&other)).await.unwrap();
+        let opened = Repository::open_with_root(store.clone(), pinned(&other), root, bytes).await;
+        assert!(matches!(opened.unwrap_err(), RepoError::OtherKey { .. }));
+    }
+}
+
 #[tokio::test]
 async fn the_loser_of_two_inits_can_join_and_keys_come_and_go() {
     let store = memory();
