@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use pgrecall_repo::archive::{self, Pushed};
-use pgrecall_repo::backup::{self, Claim};
+use pgrecall_repo::backup::{self, BackupNote, BackupSession, Claim};
 use pgrecall_repo::codec::Level;
 use pgrecall_repo::format::document::{DamagedChunk, Expired};
 use pgrecall_repo::format::header::Kind;
@@ -16,8 +16,9 @@ use pgrecall_repo::object::{self, Payload};
 use pgrecall_repo::pack::PackBuilder;
 use pgrecall_repo::random::SharedRandom;
 use pgrecall_repo::sealed_store::SealedStore;
-use pgrecall_repo::{ErrorKind, chunks, manifests};
+use pgrecall_repo::{ErrorKind, chunks, gc, manifests};
 use pgrecall_store::{Key, Put, Store};
+use pgrecall_testkit::stores::{Calls, Record};
 
 use super::{at, begin, key_file, made, manifest, memory, plains, store_chunks};
 
@@ -223,4 +224,37 @@ async fn a_backup_under_way_whose_intent_rots_is_still_seen_and_can_be_ended() {
     assert!(live[0].start.is_none());
     backup::end_dead(&sealed, &at(), session.id(), "a person says so".into()).await.unwrap();
     assert!(backup::live_intents(&sealed, &at()).await.unwrap().is_empty());
+}
+
+/// It names packs that are about to go: a backup that cannot read which could refer to them.
+#[tokio::test]
+async fn a_marker_that_cannot_be_read_stops_backups_and_nobody_else() {
+    let (store, sealed) = opened().await;
+    let domain = at().domain;
+    let ids = committed(&sealed).await;
+    let packs: Vec<_> = index::list_packs(&sealed, &domain).await.unwrap().into_keys().collect();
+    let round = gc::retire(&sealed, &domain, packs).await.unwrap();
+    let marker = names::round(&domain, round, names::RoundPart::Marker);
+    let whole = store.get(&marker, 1 << 20).await.unwrap();
+    rot(&store, &marker, whole.len() - 1).await;
+    let note = BackupNote {
+        host: "db1".into(),
+        process: 1,
+        incarnation: String::new(),
+        began: "now".into(),
+    };
+    let puts = Record::over(store.clone());
+    let (keys, random) = (sealed.keys().clone(), sealed.random().clone());
+    let watched = SealedStore::new(puts.clone(), keys, random);
+    let error = BackupSession::begin(watched, at(), &note).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains(marker.as_str()), "{error}");
+    // It has put its intent, and taken it away.
+    assert_eq!(puts.hook().count(&Calls::puts()), 1);
+    assert_eq!(sealed.list(&names::all_intents(&domain)).await.unwrap(), []);
+    read_all(&sealed, &ids).await.unwrap();
+    // Once it can be read, it is heeded again.
+    store.delete(&marker).await.unwrap();
+    assert!(matches!(store.put_if_absent(&marker, whole).await, Put::Created));
+    assert_eq!(store_chunks(&begin(&sealed).await, &plains()).await.1, plains().len());
 }
