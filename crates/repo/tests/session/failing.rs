@@ -1,19 +1,19 @@
 //! Stores that fail, refuse or slow down while a backup runs.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use pgrecall_repo::backup::{self, BackupNote, BackupSession};
 use pgrecall_repo::codec::Level;
 use pgrecall_repo::format::document::Manifest;
 use pgrecall_repo::format::header::Kind;
-use pgrecall_repo::index::{Index, Purpose};
+use pgrecall_repo::index::{self, Index, Purpose};
 use pgrecall_repo::pack::PackBuilder;
 use pgrecall_repo::random::{Random, SharedRandom};
 use pgrecall_repo::sealed_store::{DOCUMENT_BYTES_MAX, SealedStore};
-use pgrecall_repo::{ErrorKind, RepoError, manifests, names};
+use pgrecall_repo::{ErrorKind, RepoError, chunks, gc, manifests, names};
 use pgrecall_store::{ErrorKind as StoreErrorKind, Key, Put, Store, StoreError};
 use pgrecall_testkit::stores::{Call, CallKind, Calls, FailNth, Hook, Hooked, Lasting, Record};
 
@@ -227,4 +227,103 @@ async fn the_index_is_read_once_and_only_when_something_is_looked_for() {
         assert_eq!(index.locate(&sealed, &HashSet::from([*id])).await.unwrap().len(), 1);
     }
     assert_eq!(record.hook().count(&reads), 4, "one for each index object");
+}
+
+/// What S3 answers when two writes of one name meet (HTTP 409): nobody has won yet.
+#[derive(Debug)]
+struct Conflicts {
+    naming: &'static str,
+    left: AtomicU64,
+    names: Mutex<Vec<String>>,
+}
+
+impl Conflicts {
+    fn over(inner: Arc<dyn Store>, naming: &'static str, times: u64) -> Arc<Hooked<Self>> {
+        let left = AtomicU64::new(times);
+        Hooked::new(inner, Self { naming, left, names: Mutex::default() })
+    }
+}
+
+#[async_trait]
+impl Hook for Conflicts {
+    async fn before(&self, call: &Call) -> Result<(), StoreError> {
+        if !Calls::puts().naming(self.naming).matches(call.kind, &call.name) {
+            return Ok(());
+        }
+        self.names.lock().unwrap().push(call.name.clone());
+        let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        match left {
+            Ok(_) => Err(call.error(StoreErrorKind::Conflict, "409 ConditionalRequestConflict")),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// The names that puts went to, of which none may be used twice.
+fn used_once(names: &Mutex<Vec<String>>) -> usize {
+    let names = names.lock().unwrap();
+    assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len(), "{names:?}");
+    names.len()
+}
+
+#[tokio::test]
+async fn a_conflict_on_a_pack_ends_its_name_and_not_the_backup() {
+    let inner = memory();
+    let conflicts = Conflicts::over(inner.clone(), "/packs/", 3);
+    let sealed = through(&inner, conflicts.clone()).await;
+    let session = begin(&sealed).await;
+    let (ids, _) = store_chunks(&session, &plains()).await;
+    session.commit(&manifest(session.id())).await.unwrap();
+    assert_eq!(used_once(&conflicts.hook().names), 4);
+    assert_eq!(sealed.list(&names::packs(&at().domain)).await.unwrap().len(), 1);
+    let index = Index::open(&sealed, &at().domain, Purpose::Read).await.unwrap();
+    let wanted: HashSet<_> = ids.iter().copied().collect();
+    let read = chunks::read_many(&sealed, &at().domain, &index, &wanted).await.unwrap();
+    assert!(ids.iter().zip(plains()).all(|(id, plain)| read[id] == plain));
+}
+
+#[tokio::test]
+async fn a_conflict_on_a_marker_ends_its_name_and_conflicts_without_end_retire_nothing() {
+    for (times, tried) in [(3, 4), (u64::MAX, 4)] {
+        let inner = memory();
+        let conflicts = Conflicts::over(inner.clone(), "/retired/", times);
+        let sealed = through(&inner, conflicts.clone()).await;
+        store_chunks(&begin(&sealed).await, &plains()).await;
+        let packs: Vec<_> =
+            index::list_packs(&sealed, &at().domain).await.unwrap().into_keys().collect();
+        let retired = gc::retire(&sealed, &at().domain, packs.clone()).await;
+        let rounds = gc::rounds(&sealed, &at().domain).await.unwrap();
+        if times == u64::MAX {
+            assert!(matches!(retired, Err(RepoError::Unknown { .. })), "{retired:?}");
+            assert_eq!(rounds, []);
+            assert_eq!(used_once(&conflicts.hook().names), tried);
+            continue;
+        }
+        assert_eq!(rounds, [gc::Round { id: retired.unwrap(), marker: true }]);
+        // Four markers, and the list.
+        assert_eq!(used_once(&conflicts.hook().names), tried + 1);
+        let read = index::read_markers(&sealed, &at().domain).await.unwrap();
+        assert_eq!(read, packs.into_iter().collect());
+    }
+}
+
+/// The store has sent it again until it gave up: nobody knows whether the intent is there.
+#[tokio::test]
+async fn a_conflict_on_an_intent_ends_the_backup_before_it_has_begun() {
+    let inner = memory();
+    let conflicts = Conflicts::over(inner.clone(), "/intents/", 1);
+    let sealed = through(&inner, conflicts.clone()).await;
+    let note = BackupNote {
+        host: "db1".into(),
+        process: 1,
+        incarnation: String::new(),
+        began: "now".into(),
+    };
+    let error = BackupSession::begin(sealed.clone(), at(), &note).await.unwrap_err();
+    assert!(matches!(error, RepoError::Unknown { .. }), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    let session = begin(&sealed).await;
+    store_chunks(&session, &plains()).await;
+    session.commit(&manifest(session.id())).await.unwrap();
+    assert_eq!(used_once(&conflicts.hook().names), 2);
 }

@@ -188,3 +188,23 @@ async fn once_means_once() {
     assert!(failed.unwrap_err().to_string().contains("no byte moved for 15s"));
     assert_eq!(clock.now(), Duration::from_secs(15));
 }
+
+/// Clients that fail at the same moment must not come back at the same moment.
+#[tokio::test]
+async fn pauses_are_spread_between_nothing_and_their_bound() {
+    let options = RetryOptions::default();
+    let retry = Retry::new(options.clone(), Arc::new(SystemTiming::new()));
+    for (attempts, bound) in [(1, options.delay_first), (3, options.delay_first * 4)] {
+        let pauses: Vec<Duration> = (0..1000).map(|_| retry.delay(attempts)).collect();
+        assert!(pauses.iter().all(|pause| *pause <= bound), "{pauses:?}");
+        // Of a thousand each tenth gets a hundred; thirty is a chance of one in 10^16.
+        for tenth in 0..10_u32 {
+            let (from, to) = (bound * tenth / 10, bound * (tenth + 1) / 10);
+            let within = pauses.iter().filter(|pause| **pause >= from && **pause <= to).count();
+            assert!(within > 30, "{within} of 1000 between {from:?} and {to:?}");
+        }
+    }
+    let late: Vec<Duration> = (0..1000).map(|_| retry.delay(50)).collect();
+    assert!(late.iter().all(|pause| *pause <= options.delay_max));
+    assert!(late.iter().any(|pause| *pause > options.delay_max / 2));
+}
