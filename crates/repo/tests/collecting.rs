@@ -1,10 +1,14 @@
 //! Collection over a store in memory: what nobody refers to goes, what anybody may refer to stays,
 //! whatever is under way and wherever a collector dies.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use pgrecall_repo::RepoError;
 use pgrecall_repo::backup::Claim;
+use pgrecall_repo::format::document::RetireVerdict;
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::gc::{
     Ids, IndexUse, Live, Swept, live_chunks, merge_index, remove_remains, retire, rewrite, rounds,
@@ -13,13 +17,14 @@ use pgrecall_repo::gc::{
 use pgrecall_repo::id::{BackupId, PackId};
 use pgrecall_repo::index;
 use pgrecall_repo::keys::Rotation;
-use pgrecall_repo::names::{self, ClusterRef};
+use pgrecall_repo::names::{self, ClusterRef, RoundPart};
 use pgrecall_repo::sealed_store::SealedStore;
+use pgrecall_store::{Key, Store, StoreError};
 use pgrecall_testkit::chunked_backups::{
     at, backup, begin, check, domain, expire, finish, plain, put,
 };
 use pgrecall_testkit::repositories::InMemory;
-use pgrecall_testkit::stores::{Calls, FailNth, Lasting, Meanwhile};
+use pgrecall_testkit::stores::{Call, Calls, FailNth, Hook, Hooked, Lasting, Meanwhile};
 
 /// Retires packs that nothing is needed of.
 async fn retire_dead(sealed: &SealedStore) -> Result<Vec<PackId>, RepoError> {
@@ -38,6 +43,92 @@ async fn sweep_all(sealed: &SealedStore, dead: bool) -> Result<Vec<Swept>, RepoE
     let swept = sweep(sealed, &at().domain, &ids, live, async |_, _| Ok(dead)).await?.0;
     remove_remains(sealed, &at().domain).await?;
     Ok(swept.into_iter().map(|(_, swept)| swept).collect())
+}
+
+/// What is there of rounds and of backups under way.
+async fn of_rounds_and_intents(sealed: &SealedStore) -> BTreeSet<Key> {
+    let mut found = BTreeSet::new();
+    for below in [names::all_intents(&at().domain), names::retired(&at().domain)] {
+        found.extend(sealed.list(&below).await.unwrap().into_iter().map(|object| object.key));
+    }
+    found
+}
+
+/// A list and a verdict whose marker is gone, and a `.start` whose intent is, beside whole ones.
+struct Remains {
+    sealed: SealedStore,
+    whole: BTreeSet<Key>,
+    /// The marker and the intent that are gone.
+    gone: Vec<(Key, Bytes)>,
+}
+
+impl Remains {
+    async fn new() -> Self {
+        let sealed = domain().await;
+        let mut gone = Vec::new();
+        let whole = Self::put(&sealed).await;
+        let left = Self::put(&sealed).await;
+        for name in left.iter().filter(|name| !name.file_name().contains('.')) {
+            gone.push((name.clone(), sealed.store().get(name, 1 << 20).await.unwrap()));
+            sealed.store().delete(name).await.unwrap();
+        }
+        assert_eq!((whole.len(), left.len(), gone.len()), (5, 5, 2));
+        Self { sealed, whole, gone }
+    }
+
+    /// A whole round, and a backup under way that has said where it starts.
+    async fn put(sealed: &SealedStore) -> BTreeSet<Key> {
+        let before = of_rounds_and_intents(sealed).await;
+        let session = begin(sealed).await;
+        session.put_start("1".into(), "0/2000028".into()).await.unwrap();
+        let packs = vec![PackId::from_bytes([1; 16])];
+        let id = retire(sealed, &at().domain, packs.clone()).await.unwrap();
+        let verdict = names::round(&at().domain, id, RoundPart::Verdict);
+        sealed.put(Kind::RetireVerdict, &verdict, &RetireVerdict { packs }).await.unwrap();
+        of_rounds_and_intents(sealed).await.difference(&before).cloned().collect()
+    }
+}
+
+#[tokio::test]
+async fn what_ended_rounds_and_backups_have_left_goes_and_nothing_else() {
+    let Remains { sealed, whole, .. } = Remains::new().await;
+    assert_eq!(of_rounds_and_intents(&sealed).await.len(), 8);
+    for _ in 0..2 {
+        remove_remains(&sealed, &at().domain).await.unwrap();
+        assert_eq!(of_rounds_and_intents(&sealed).await, whole);
+    }
+}
+
+/// Puts an object just before it is looked for.
+#[derive(Debug)]
+struct JustBefore {
+    inner: Arc<dyn Store>,
+    objects: Vec<(Key, Bytes)>,
+}
+
+#[async_trait]
+impl Hook for JustBefore {
+    async fn before(&self, call: &Call) -> Result<(), StoreError> {
+        let named = |(name, _): &&(Key, Bytes)| name.as_str() == call.name;
+        if let Some((name, bytes)) = self.objects.iter().find(named) {
+            let _ = self.inner.put_if_absent(name, bytes.clone()).await;
+        }
+        Ok(())
+    }
+}
+
+/// The pages of a listing are not of one moment: it may have come by before a marker or an intent
+/// was there, and have met what was put after that.
+#[tokio::test]
+async fn what_a_listing_has_missed_is_looked_for_before_anything_goes() {
+    let Remains { sealed, gone, .. } = Remains::new().await;
+    let mut all = of_rounds_and_intents(&sealed).await;
+    all.extend(gone.iter().map(|(name, _)| name.clone()));
+    let hook = JustBefore { inner: sealed.store().clone(), objects: gone };
+    let store = Hooked::new(sealed.store().clone(), hook);
+    let late = SealedStore::new(store, sealed.keys().clone(), sealed.random().clone());
+    remove_remains(&late, &at().domain).await.unwrap();
+    assert_eq!(of_rounds_and_intents(&sealed).await, all);
 }
 
 /// How many packs went and were spared, round by round.
