@@ -8,7 +8,7 @@ use pgrecall_engine::backup::Host;
 use pgrecall_engine::cancel::Cancel;
 use pgrecall_engine::clock::{Clock, TimeSource};
 use pgrecall_engine::collection::carry_out::{Collected, carry_out};
-use pgrecall_engine::collection::dead::{DeadRule, Sightings};
+use pgrecall_engine::collection::dead::{Dead, DeadRule, Sightings, Waiting};
 use pgrecall_engine::collection::plan::{CollectPlan, CollectRequest, plan};
 use pgrecall_engine::collection::policy::Policy;
 use pgrecall_engine::error::{EngineError, ErrorKind};
@@ -17,13 +17,14 @@ use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::gc;
 use pgrecall_repo::id::BackupId;
 use pgrecall_repo::index;
+use pgrecall_repo::manifests;
 use pgrecall_repo::names;
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_store::{Key, Prefix};
 use pgrecall_testkit::chunked_backups::{
     at, backup, begin, check, domain, expire, finish, plain, put,
 };
-use pgrecall_testkit::stores::{Calls, FailNth, Lasting, Meanwhile};
+use pgrecall_testkit::stores::{CallKind, Calls, FailNth, Lasting, Meanwhile};
 
 /// A clock that stands at some day of November.
 struct Day(i8);
@@ -244,6 +245,17 @@ async fn whatever_cannot_be_read_ends_it_is_named_and_nothing_is_deleted() {
     }
 }
 
+/// A backup whose process died when its manifest was there.
+async fn backup_with_intent(sealed: &SealedStore) -> BackupId {
+    let deletes = Calls::of(&[CallKind::Delete]);
+    let kind = pgrecall_store::ErrorKind::Unavailable;
+    let store = FailNth::over(sealed.store().clone(), deletes, 1, Lasting::ForEver, kind);
+    let (keys, random) = (sealed.keys().clone(), sealed.random().clone());
+    let id = backup(&SealedStore::new(store, keys, random), 3..8).await;
+    assert!(sealed.store().head(&names::intent(&at(), id)).await.is_ok(), "its intent is left");
+    id
+}
+
 #[tokio::test]
 async fn killed_at_any_call_it_is_followed_by_the_next() {
     let mut died = 0;
@@ -253,6 +265,7 @@ async fn killed_at_any_call_it_is_followed_by_the_next() {
         backup(&sealed, 5..20).await;
         expire(&sealed, old).await;
         // One that was committed and left its intent, and a dead one.
+        let committed = backup_with_intent(&sealed).await;
         begin(&sealed).await;
         let kind = pgrecall_store::ErrorKind::Denied;
         let failing =
@@ -263,7 +276,13 @@ async fn killed_at_any_call_it_is_followed_by_the_next() {
             let mut request = request();
             request.dead.host = Host { name: "db1".into(), process: 1 };
             let plan = plan(sealed, &at().domain, &mut request).await?;
-            carry_out(sealed, plan, &request).await
+            let of_committed = |waiting: &&Waiting| waiting.live.intent.backup == committed;
+            if let Some(waiting) = plan.under_way.iter().find(of_committed) {
+                assert_eq!(waiting.dead, Some(Dead::Committed));
+            }
+            let done = carry_out(sealed, plan, &request).await?;
+            assert!(!done.ended.contains(&committed), "it stands");
+            Ok::<Collected, EngineError>(done)
         };
         let collected = as_db1(&dying).await;
         if !failing.hook().has_failed() {
@@ -275,6 +294,10 @@ async fn killed_at_any_call_it_is_followed_by_the_next() {
         as_db1(&sealed).await.unwrap();
         as_db1(&sealed).await.unwrap();
         check(&sealed).await;
+        let backups = manifests::list(&sealed, &at().domain).await.unwrap();
+        let valid: Vec<BackupId> =
+            backups.valid.iter().map(|valid| valid.manifest.backup).collect();
+        assert!(valid.len() == 2 && valid.contains(&committed), "call {nth}: {valid:?}");
         assert_eq!(unreferenced_bytes(&sealed).await, 0, "call {nth}");
         assert_eq!(debris(&sealed).await, Vec::<String>::new(), "call {nth}");
     }
