@@ -6,6 +6,8 @@ mod completions;
 mod config;
 #[path = "cli/exit.rs"]
 mod exit;
+#[path = "cli/gc.rs"]
+mod gc;
 #[path = "cli/init.rs"]
 mod init;
 #[path = "cli/program.rs"]
