@@ -1,5 +1,7 @@
 //! What is copied comes back byte for byte: whole, patched, torn, grown, cut, damaged.
 
+mod torn;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io;
 use std::sync::Mutex;
@@ -38,6 +40,13 @@ enum Mood {
     Calm,
     /// The first read of each offset gives the second half of every page as it was before.
     TornOnce,
+    /// Every read finds some pages in the middle of a write, another one each time.
+    TornAlways,
+}
+
+/// Whether a page is torn by [`Mood::TornAlways`].
+const fn is_torn(block: usize) -> bool {
+    block % 7 == 3
 }
 
 struct FakeSource {
@@ -51,6 +60,13 @@ struct FakeFile {
     bytes: Vec<u8>,
     mood: Mood,
     seen: Mutex<HashSet<u64>>,
+    reads: AtomicUsize,
+}
+
+impl FakeFile {
+    fn new(bytes: Vec<u8>, mood: Mood) -> Self {
+        Self { bytes, mood, seen: Mutex::default(), reads: AtomicUsize::new(0) }
+    }
 }
 
 impl SourceFile for FakeFile {
@@ -59,6 +75,15 @@ impl SourceFile for FakeFile {
         let len = buffer.len().min(self.bytes.len() - start);
         buffer[..len].copy_from_slice(&self.bytes[start..start + len]);
         let first = self.seen.lock().unwrap().insert(offset);
+        if self.mood == Mood::TornAlways {
+            let reads = self.reads.fetch_add(1, Ordering::Relaxed) as u8;
+            let start = usize::try_from(offset).unwrap() / PAGE;
+            for (number, page) in buffer[..len].chunks_exact_mut(PAGE).enumerate() {
+                if is_torn(start + number) {
+                    page[PAGE / 2..].fill(0x80 | reads);
+                }
+            }
+        }
         if self.mood == Mood::TornOnce && first && len > PAGE {
             for page in buffer[..len].chunks_exact_mut(PAGE) {
                 page[PAGE / 2..].fill(0xee);
@@ -88,10 +113,10 @@ impl Source for FakeSource {
 
     fn open(&self, entry: &SourceEntry) -> Result<Option<Box<dyn SourceFile>>, EngineError> {
         let path = String::from_utf8(entry.path.clone()).unwrap();
-        Ok(self.files.get(&path).map(|bytes| {
-            let (bytes, seen) = (bytes.clone(), Mutex::default());
-            Box::new(FakeFile { bytes, mood: self.mood, seen }) as Box<dyn SourceFile>
-        }))
+        Ok(self
+            .files
+            .get(&path)
+            .map(|bytes| Box::new(FakeFile::new(bytes.clone(), self.mood)) as Box<dyn SourceFile>))
     }
 
     fn control_file(&self) -> Result<Vec<u8>, EngineError> {
@@ -126,7 +151,13 @@ async fn domain() -> SealedStore {
 
 /// A page with a right checksum and an old LSN.
 fn page(block: u32, fill: u8) -> Vec<u8> {
+    page_of(block, fill, Lsn(0))
+}
+
+fn page_of(block: u32, fill: u8, lsn: Lsn) -> Vec<u8> {
     let mut page = vec![0_u8; PAGE];
+    page[..4].copy_from_slice(&((lsn.0 >> 32) as u32).to_le_bytes());
+    page[4..8].copy_from_slice(&(lsn.0 as u32).to_le_bytes());
     page[12..14].copy_from_slice(&24_u16.to_le_bytes()); // pd_lower
     page[14..16].copy_from_slice(&2048_u16.to_le_bytes()); // pd_upper
     page[16..18].copy_from_slice(&8192_u16.to_le_bytes()); // pd_special
@@ -163,13 +194,24 @@ struct Taken {
 
 /// Backs the source up, with the backup before as the reference.
 async fn back_up(sealed: &SealedStore, source: FakeSource, before: Option<&Manifest>) -> Taken {
+    back_up_of(sealed, at(), options(), source, before).await
+}
+
+/// The same of another cluster, or a cluster of other settings.
+async fn back_up_of(
+    sealed: &SealedStore,
+    at: ClusterRef,
+    options: CopyOptions,
+    source: FakeSource,
+    before: Option<&Manifest>,
+) -> Taken {
     let note = BackupNote {
         host: "h".into(),
         process: 1,
         incarnation: String::new(),
         began: "now".into(),
     };
-    let session = BackupSession::begin(sealed.clone(), at(), &note).await.unwrap();
+    let session = BackupSession::begin(sealed.clone(), at.clone(), &note).await.unwrap();
     let session = Arc::new(session);
     let reference = match before {
         Some(manifest) => Some(Reference::read(&session, manifest).await.unwrap()),
@@ -181,7 +223,7 @@ async fn back_up(sealed: &SealedStore, source: FakeSource, before: Option<&Manif
         session.clone(),
         source.clone(),
         reference,
-        options(),
+        options,
         Cancel::new(),
         Progress::silent(),
     );
@@ -222,8 +264,8 @@ async fn back_up(sealed: &SealedStore, source: FakeSource, before: Option<&Manif
     putting.await.unwrap().unwrap();
     let manifest = Manifest {
         backup: session.id(),
-        cluster: "main".into(),
-        lineage: at().lineage,
+        cluster: at.cluster.to_string(),
+        lineage: at.lineage,
         tables,
         entries: 0,
         bytes: 0,
@@ -390,41 +432,6 @@ async fn many_patches_end_in_a_piece_written_afresh() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_torn_page_is_read_again_and_this_backup_and_the_next_come_back_clean() {
-    let sealed = domain().await;
-    let files = BTreeMap::from([("base/5/1".to_owned(), relation(64, 0))]);
-    let torn = FakeSource { mood: Mood::TornOnce, ..calm(&files) };
-    let first = back_up(&sealed, torn, None).await;
-    assert!(first.bad.is_empty(), "{:?}", first.bad);
-    assert_eq!(restored(&sealed, &first.manifest).await, files);
-    let second = back_up(&sealed, calm(&files), Some(&first.manifest)).await;
-    assert_eq!(restored(&sealed, &second.manifest).await, files);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_torn_control_file_is_read_again_and_this_backup_and_the_next_have_it_whole() {
-    let sealed = domain().await;
-    let files = BTreeMap::from([("base/5/1".to_owned(), relation(64, 0))]);
-    let old = include_bytes!("../../../../../tests/fixtures/pg/16/pg_control").to_vec();
-    let new = include_bytes!("../../../../../tests/fixtures/pg/17/pg_control").to_vec();
-    let torn = [&new[..150], &old[150..]].concat();
-    let with = |controls: &[&Vec<u8>]| FakeSource {
-        controls: Mutex::new(controls.iter().map(|bytes| (*bytes).clone()).collect()),
-        ..calm(&files)
-    };
-    let expected = |control: &Vec<u8>| {
-        let mut expected = files.clone();
-        expected.insert("global/pg_control".into(), control.clone());
-        expected
-    };
-    let first = back_up(&sealed, with(&[&torn, &torn, &old]), None).await;
-    assert_eq!(restored(&sealed, &first.manifest).await, expected(&old));
-    let second = back_up(&sealed, with(&[&torn, &new]), Some(&first.manifest)).await;
-    assert_eq!(restored(&sealed, &second.manifest).await, expected(&new));
-    assert_eq!(restored(&sealed, &first.manifest).await, expected(&old));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn damage_is_named_by_file_and_block_and_kept_as_it_is() {
     let sealed = domain().await;
     let mut bytes = relation(64, 0);
@@ -519,7 +526,7 @@ async fn what_a_page_hash_wrongly_takes_for_unchanged_is_found_by_the_chunk_id()
         hash: *hash,
     };
     let pages: Vec<OldPage> = hashes.iter().enumerate().map(at).collect();
-    let file = FakeFile { bytes: region.clone(), mood: Mood::Calm, seen: Mutex::default() };
+    let file = FakeFile::new(region.clone(), Mood::Calm);
     let mut stored_with = |one_in, seed| {
         let (piece, map) = (PieceMap::Zeros, map.clone().finish(None));
         let old = OldPiece { piece, map, pages: pages.clone() };
@@ -545,20 +552,6 @@ async fn what_a_page_hash_wrongly_takes_for_unchanged_is_found_by_the_chunk_id()
     };
     assert_eq!(stored_with(64, 1), 0, "not picked this time");
     assert_eq!(stored_with(64, 64), 32 * PAGE);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn rubbish_with_a_high_lsn_is_damage_once_the_end_is_known() {
-    let sealed = domain().await;
-    let mut bytes = relation(64, 0);
-    bytes[5 * PAGE..6 * PAGE].fill(0xee);
-    let files = BTreeMap::from([("base/5/7".to_owned(), bytes)]);
-    let taken = back_up(&sealed, calm(&files), None).await;
-    let bad = taken.bad[0].1[0];
-    assert_eq!(bad, BadPage { block: 5, newer: Some(Lsn(0xeeee_eeee_eeee_eeee)) });
-    assert!(bad.is_damage(Lsn(1 << 41)));
-    // Torn while it was written during the backup: WAL mends it.
-    assert!(!BadPage { newer: Some(Lsn(1 << 40)), ..bad }.is_damage(Lsn(1 << 41)));
 }
 
 #[test]
