@@ -4,6 +4,8 @@
 #[allow(dead_code, reason = "each test file uses its part of it")]
 mod made_up;
 
+#[path = "restore_files/clusters.rs"]
+mod clusters;
 #[path = "restore_files/directories.rs"]
 mod directories;
 #[path = "restore_files/places.rs"]

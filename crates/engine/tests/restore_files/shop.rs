@@ -57,9 +57,20 @@ impl Shop {
     }
 
     pub(crate) async fn cluster(&self, store: Arc<dyn Store>) -> Result<ClusterStore, EngineError> {
+        self.cluster_of(store, "main", "main", SYSTEM).await
+    }
+
+    pub(crate) async fn cluster_of(
+        &self,
+        store: Arc<dyn Store>,
+        domain: &str,
+        name: &str,
+        system_identifier: u64,
+    ) -> Result<ClusterStore, EngineError> {
         let repository = Repository::open(store, self.options.clone()).await?;
-        let name = "main".parse().unwrap();
-        ClusterStore::register(&repository, &name, &name, facts()).await
+        let (domain, name) = (domain.parse().unwrap(), name.parse().unwrap());
+        let facts = ClusterFacts { system_identifier, ..facts() };
+        ClusterStore::register(&repository, &domain, &name, facts).await
     }
 }
 
@@ -135,11 +146,20 @@ impl<'a> Maker<'a> {
         EntryKind::File(self.small_pieces(content))
     }
 
-    pub(crate) async fn finish(mut self, mut entries: Vec<Entry>) -> Manifest {
+    pub(crate) async fn finish(self, entries: Vec<Entry>) -> Manifest {
+        self.finish_with(entries, |plain| plain).await
+    }
+
+    /// The same with parts of the file table that `spoil` has changed.
+    pub(crate) async fn finish_with(
+        mut self,
+        mut entries: Vec<Entry>,
+        spoil: impl Fn(Vec<u8>) -> Vec<u8>,
+    ) -> Manifest {
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         let mut tables = Vec::new();
         for part in entries.chunks(5) {
-            let plain = table::encode(part);
+            let plain = spoil(table::encode(part));
             let id = self.chunk(Kind::MetaPack, &plain);
             tables.push(TableChunk {
                 first: part[0].path.to_string(),
@@ -155,8 +175,8 @@ impl<'a> Maker<'a> {
         }
         let manifest = Manifest {
             backup: self.session.id(),
-            cluster: "main".into(),
-            lineage: SYSTEM.to_string(),
+            cluster: self.session.at().cluster.to_string(),
+            lineage: self.session.at().lineage.clone(),
             tables,
             entries: entries.len() as u64,
             bytes: entries.iter().map(Entry::len).sum(),

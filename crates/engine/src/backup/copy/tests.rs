@@ -432,6 +432,33 @@ async fn many_patches_end_in_a_piece_written_afresh() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clusters_of_one_domain_store_what_they_share_once() {
+    let sealed = domain().await;
+    let one = BTreeMap::from([
+        ("base/5/1".to_owned(), relation(500, 1)),
+        ("base/5/2".to_owned(), relation(200, 2)),
+    ]);
+    let first = back_up(&sealed, calm(&one), None).await;
+    let other = || ClusterRef { cluster: "other".parse().unwrap(), lineage: "8".into(), ..at() };
+    // Under other names, with a file of its own and a page that differs.
+    let mut two = BTreeMap::from([
+        ("base/9/7".to_owned(), one["base/5/1"].clone()),
+        ("base/9/8".to_owned(), one["base/5/2"].clone()),
+        ("base/9/9".to_owned(), relation(32, 200)),
+    ]);
+    two.get_mut("base/9/8").unwrap()[50 * PAGE..51 * PAGE].copy_from_slice(&page(50, 77));
+    let second = back_up_of(&sealed, other(), options(), calm(&two), None).await;
+    let own = 2 * 32 * PAGE as u64;
+    assert!(second.new_bytes < own + 60_000, "{} new bytes", second.new_bytes);
+    assert!(first.new_bytes > 600 * PAGE as u64, "{} new bytes", first.new_bytes);
+    assert_eq!(restored(&sealed, &first.manifest).await, one);
+    assert_eq!(restored(&sealed, &second.manifest).await, two);
+    // And the very same files are a manifest.
+    let same = back_up_of(&sealed, other(), options(), calm(&one), None).await;
+    assert_eq!((same.new_bytes, &same.manifest.tables), (0, &first.manifest.tables));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn damage_is_named_by_file_and_block_and_kept_as_it_is() {
     let sealed = domain().await;
     let mut bytes = relation(64, 0);
