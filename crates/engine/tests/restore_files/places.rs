@@ -1,5 +1,6 @@
 //! Places outside of the data directory: only where somebody said.
 
+use std::cell::Cell;
 use std::path::Path;
 
 use pgrecall_engine::error::ErrorKind;
@@ -214,4 +215,58 @@ async fn nothing_is_written_through_a_link_out_of_the_directory() {
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Corrupt);
     }
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+/// Whoever has the keys can write any file table.
+#[tokio::test]
+async fn paths_in_a_file_table_that_lead_out_are_refused_before_anything_is_written() {
+    let shop = Shop::new().await;
+    let cluster = shop.cluster(shop.store.clone()).await.unwrap();
+    let scratch = TempDir::new().unwrap();
+    let absolute = format!("{}/evil", scratch.path().display());
+    // A sound path, what is stored of it, and what stands there instead.
+    let long = "a".repeat(absolute.len());
+    let cases = [
+        ("aa/evil", "aa/evil", "../evil"),
+        (&long, &long, &absolute),
+        ("base/1/aa/aa/aa/evil", "/aa/aa/aa/evil", "/../../../evil"),
+        // Together with what it shares with the path before, `base/.-`.
+        ("base/.x/zz/evil", "x/zz/evil", "./../evil"),
+    ];
+    for (path, stored, hostile) in cases {
+        assert_eq!(stored.len(), hostile.len());
+        let session = session(&cluster).await;
+        let mut maker = Maker::new(&session);
+        let mut entries = vec![
+            entry("PG_VERSION", 0o600, maker.small(b"17\n")),
+            entry("global", 0o700, EntryKind::Directory),
+            entry("global/pg_control", 0o600, maker.small(&control(SYSTEM))),
+            entry(path, 0o600, maker.small(b"evil")),
+        ];
+        for sound in ["base", "base/.-", "base/1"] {
+            entries.push(entry(sound, 0o700, EntryKind::Directory));
+        }
+        let changed = Cell::new(0);
+        let spoil = |mut plain: Vec<u8>| {
+            let mut places = plain.windows(stored.len());
+            if let Some(at) = places.position(|place| place == stored.as_bytes()) {
+                plain[at..at + stored.len()].copy_from_slice(hostile.as_bytes());
+                changed.set(changed.get() + 1);
+            }
+            plain
+        };
+        let manifest = maker.finish_with(entries, spoil).await;
+        assert_eq!(changed.get(), 1, "{hostile}");
+        for locations in [Locations::AsTold, Locations::Original] {
+            let mut options = options(&scratch.path().join("data"));
+            options.places.locations = locations;
+            let error = run(&cluster, &manifest, &options).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{hostile}: {error}");
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            let told = format!("{error}: {cause:?}");
+            assert!(told.contains("a path in the file table"), "{hostile}: {told}");
+            let written: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().collect();
+            assert!(written.is_empty(), "{hostile}: {written:?}");
+        }
+    }
 }

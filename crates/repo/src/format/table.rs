@@ -369,6 +369,40 @@ mod tests {
         }
     }
 
+    /// Bytes of folders, by what each shares with the path before and the rest of it.
+    fn folders(rows: &[(u64, &str)]) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        put_varint(&mut bytes, wide(rows.len()));
+        for (shared, rest) in rows {
+            put_varint(&mut bytes, *shared);
+            put_string(&mut bytes, rest.as_bytes());
+            bytes.extend([0; 3 + 8]);
+            bytes.push(1);
+        }
+        bytes
+    }
+
+    #[test]
+    fn decoded_paths_that_lead_out_are_refused() {
+        let sound = [(0, "base"), (4, "/1"), (5, "2")];
+        let paths: Vec<_> = decode(&folders(&sound)).unwrap().into_iter().map(|e| e.path).collect();
+        assert_eq!(format!("{paths:?}"), r#"["base", "base/1", "base/2"]"#);
+        let hostile: [&[(u64, &str)]; 7] = [
+            &[(0, "../../etc/passwd")],
+            &[(0, "/etc/passwd")],
+            &[(0, "base/../../etc/passwd")],
+            &[(0, "base"), (4, "/")],
+            // Together with what they share with a sound path.
+            &[(0, "base/.-"), (6, "./../etc/passwd")],
+            &[(0, "base/.-"), (6, ".")],
+            &[(0, "base/.-"), (6, "")],
+        ];
+        for rows in hostile {
+            let error = decode(&folders(rows)).unwrap_err();
+            assert!(error.to_string().contains("a path in the file table"), "{rows:?}: {error}");
+        }
+    }
+
     #[test]
     fn a_table_with_too_many_entries_is_refused() {
         let entries: Vec<_> =
