@@ -5,7 +5,11 @@
 mod golden;
 #[path = "format/make.rs"]
 mod make;
+#[path = "format/members.rs"]
+mod members;
 #[path = "format/reader.rs"]
 mod reader;
 #[path = "format/specification.rs"]
 mod specification;
+#[path = "format/values.rs"]
+mod values;

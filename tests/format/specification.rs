@@ -12,12 +12,12 @@ use pgrecall_repo::format::layout::TABLES;
 
 use crate::golden;
 
-fn specification() -> String {
+pub(crate) fn specification() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/format.md")).unwrap()
 }
 
 /// The cells of the first table below a heading, without its head.
-fn table(text: &str, heading: &str) -> Vec<Vec<String>> {
+pub(crate) fn table(text: &str, heading: &str) -> Vec<Vec<String>> {
     let marked = [format!("### {heading}"), format!("## {heading}")];
     let mut lines = text.lines().skip_while(|line| !marked.iter().any(|mark| line == mark)).skip(1);
     let rows: Vec<Vec<String>> = lines
