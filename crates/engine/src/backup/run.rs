@@ -303,15 +303,15 @@ impl Run<'_> {
         };
         let (mut entries, bad) = match copied {
             Ok(copied) => copied,
-            Err(error) => {
-                drop(copier);
-                return Err(put_result(putting).await.err().unwrap_or(error));
-            }
+            Err(error) => return Err(cause(error, (copier, putting)).await),
         };
         // Last of all files, and before pg_backup_stop: on a standby recovery takes the end of the
         // backup from it.
         let (bytes, control) = read_control(|| source.control_file()).await?;
-        entries.push(assemble::control_entry(pgdata, &copier, bytes).await?);
+        match assemble::control_entry(pgdata, &copier, bytes).await {
+            Ok(entry) => entries.push(entry),
+            Err(error) => return Err(cause(error, (copier, putting)).await),
+        }
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         let copied = Copied { entries, bad, pg_wal_link, tablespaces, control };
         Ok((copied, (copier, putting)))
@@ -415,7 +415,12 @@ pub async fn blocking<T: Send + 'static>(
     }
 }
 
-/// The packs' own error, when the copy only stopped because they could not be put.
+/// Why the copy ended: the packs' own error, when it only stopped because they could not be put.
+async fn cause(error: EngineError, (copier, putting): Copying) -> EngineError {
+    drop(copier);
+    put_result(putting).await.err().unwrap_or(error)
+}
+
 async fn put_result(putting: JoinHandle<Result<u64, EngineError>>) -> Result<u64, EngineError> {
     match putting.await {
         Ok(result) => result,
