@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use pgrecall_pgformat::timeline::History;
-use pgrecall_pgformat::{ArchiveName, TimelineId};
+use pgrecall_pgformat::{ArchiveName, Lsn, TimelineId};
 use pgrecall_repo::RepoError;
 use pgrecall_store::ErrorKind as StoreErrorKind;
 
@@ -29,6 +29,32 @@ pub fn local(pgdata: &Path, timeline: TimelineId) -> Result<History, EngineError
         }
         Err(error) => Err(EngineError::file("read", path, error)),
     }
+}
+
+/// The newest timeline that this one was left for, and where, by the files in `pg_wal`.
+/// A standby has the file as soon as it follows (`WalRcvFetchTimeLineHistoryFiles`, walreceiver.c).
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn left_for(
+    pgdata: &Path,
+    timeline: TimelineId,
+) -> Result<Option<(TimelineId, Lsn)>, EngineError> {
+    let folder = pgdata.join("pg_wal");
+    let fail = |error| EngineError::file("list", &folder, error);
+    let mut newest = None;
+    for entry in std::fs::read_dir(&folder).map_err(fail)? {
+        let name = entry.map_err(fail)?.file_name();
+        let digits = name.to_str().and_then(|name| name.strip_suffix(".history"));
+        let Some(number) = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()) else {
+            continue;
+        };
+        // One that does not read tells nothing; it may be on its way.
+        let Ok(history) = local(pgdata, TimelineId(number)) else { continue };
+        let left = history.switch_point(timeline).map(|lsn| (TimelineId(number), lsn));
+        newest = newest.max(left);
+    }
+    Ok(newest)
 }
 
 fn path_of(pgdata: &Path, timeline: TimelineId) -> std::path::PathBuf {

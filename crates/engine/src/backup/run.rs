@@ -22,7 +22,7 @@ use crate::backup::neighbours::{Host, make_way};
 use crate::backup::proof::{self, read_control};
 use crate::backup::reference::Reference;
 use crate::backup::source::{self, Listing, SourceEntry, SourceKind};
-use crate::backup::wal_wait::{self, Waiting};
+use crate::backup::wal_wait::{self, Archiving, Waiting};
 use crate::backup::{histories, incarnation, wal_proof};
 use crate::cancel::Cancel;
 use crate::clock::Clock;
@@ -351,14 +351,19 @@ impl Run<'_> {
         let request = self.request;
         request.progress.phase("waiting for WAL", None);
         let mut last = details.stop;
+        let mut archiving = Archiving::Itself;
         if details.from == TakenFrom::Standby {
+            let known = request.primary.is_some();
+            archiving = if known { Archiving::Primary } else { Archiving::UnknownPrimary };
             last.lsn = last.lsn.max(self.close_segment().await?.unwrap_or(last.lsn));
         }
         let history = histories::local(&request.pgdata, last.timeline)?;
         let needed = wal_wait::needed(&request.cluster, details.start, last, &history);
         let waiting = Waiting {
             cluster: &request.cluster,
+            pgdata: &request.pgdata,
             server,
+            archiving,
             patience: request.wal_timeout,
             clock: &request.clock,
             cancel: &request.cancel,

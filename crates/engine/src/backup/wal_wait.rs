@@ -1,11 +1,13 @@
 //! Waiting until the WAL that a backup needs has come into the repository.
 
+use std::path::Path;
 use std::time::Duration;
 
 use pgrecall_pgformat::timeline::History;
 use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, SegmentNumber};
 use pgrecall_pgserver::Server;
 
+use crate::backup::histories;
 use crate::cancel::Cancel;
 use crate::clock::Clock;
 use crate::cluster::ClusterStore;
@@ -36,12 +38,27 @@ pub fn needed(
     names
 }
 
+/// Who fills and archives the last segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Archiving {
+    /// The server that is backed up.
+    Itself,
+    /// The primary of the standby that is backed up; it was asked to close the segment.
+    Primary,
+    /// The same, and nobody said where it is.
+    UnknownPrimary,
+}
+
 /// What waiting takes.
 pub struct Waiting<'a> {
     /// The cluster.
     pub cluster: &'a ClusterStore,
+    /// The data directory of the server.
+    pub pgdata: &'a Path,
     /// Asked about its archiver when nothing comes.
     pub server: &'a Server,
+    /// Who archives.
+    pub archiving: Archiving,
     /// How long without a new segment.
     pub patience: Duration,
     /// Tells how long that is.
@@ -69,6 +86,7 @@ impl Waiting<'_> {
                     Err(error) => return Err(pgrecall_repo::RepoError::from(error).into()),
                 }
                 self.cancel.check()?;
+                self.refuse_left(*segment)?;
                 if self.clock.elapsed().saturating_sub(began) >= self.patience {
                     return Err(self.timed_out(&segment.file_name(size)).await);
                 }
@@ -77,6 +95,31 @@ impl Waiting<'_> {
             }
         }
         Ok(())
+    }
+
+    /// When the server that a standby follows is promoted, the segment in which the timeline before
+    /// is left stays as it is: the new timeline's has its content.
+    fn refuse_left(&self, segment: SegmentName) -> Result<(), EngineError> {
+        if self.archiving == Archiving::Itself {
+            return Ok(());
+        }
+        let size = self.cluster.facts.wal_segment_size;
+        match histories::left_for(self.pgdata, segment.timeline)? {
+            Some((timeline, lsn)) if lsn < segment.number.end(size) => {
+                let message = format!(
+                    "what this standby follows was promoted while it was backed up: timeline {} \
+                     went on as {} at {lsn}, and nobody completes WAL segment {}, which the backup \
+                     ends in; it is not committed",
+                    segment.timeline.0,
+                    timeline.0,
+                    segment.file_name(size)
+                );
+                let hint = "Start the backup again: what was copied is in the repository, and the \
+                            next try is quick.";
+                Err(EngineError::refused(ErrorKind::Incomplete, message).hint(hint))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn timed_out(&self, segment: &str) -> EngineError {
@@ -121,6 +164,10 @@ impl Waiting<'_> {
                             .to_owned(),
                     );
                 }
+                (_, None) if self.archiving != Archiving::Itself => {
+                    message.push_str("; the server is a standby, whose primary archives");
+                    hints.push(self.archiving.hint().to_owned());
+                }
                 (_, None) => {
                     message.push_str("; the server has archived nothing since it started");
                     hints.push(
@@ -132,6 +179,22 @@ impl Waiting<'_> {
             }
         }
         EngineError::Refused { kind: ErrorKind::Incomplete, message, hints }
+    }
+}
+
+impl Archiving {
+    /// Where to look when a standby waits in vain.
+    const fn hint(self) -> &'static str {
+        match self {
+            Self::UnknownPrimary => {
+                "Say in [cluster.primary] where the primary is, so that it is asked to close the \
+                 segment; one that writes much fills it by itself (--wal-timeout)."
+            }
+            Self::Primary | Self::Itself => {
+                "The primary's log has what archive_command printed; `pgrecall check` there tries \
+                 the whole path."
+            }
+        }
     }
 }
 
