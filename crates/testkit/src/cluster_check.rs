@@ -4,12 +4,13 @@
 //! (the server is down, an extension is missing on a read-only standby) is an error as well: it is
 //! never taken for a pass.
 
+use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
 use std::path::Path;
 use std::process::Command;
 
-use crate::postgres::{Cluster, PostgresHome, Stop};
+use crate::postgres::{Checksums, Cluster, PostgresHome, Stop};
 
 /// What a checker said against a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +29,10 @@ impl fmt::Display for CheckFailure {
 
 /// Runs [`amcheck`] and [`visibility`] on a running cluster and panics with all they find.
 pub fn assert_sound(cluster: &Cluster) {
-    let checks = [amcheck(cluster), visibility(cluster)];
+    assert_passed(cluster, vec![amcheck(cluster), visibility(cluster)]);
+}
+
+fn assert_passed(cluster: &Cluster, checks: Vec<Result<(), CheckFailure>>) {
     let failures: Vec<String> =
         checks.into_iter().filter_map(Result::err).map(|failure| failure.to_string()).collect();
     assert!(failures.is_empty(), "{}:\n{}", cluster.data_dir().display(), failures.join("\n"));
@@ -90,15 +94,25 @@ pub fn visibility(cluster: &Cluster) -> Result<(), CheckFailure> {
     Err(failure("pg_visibility", &findings.join("\n")))
 }
 
-/// A cluster that [`checksums`] looks at in the end: when it is dropped its server is stopped, and
-/// a page that is not as its checksum says fails the test.
+/// A restored cluster, which every checker here looks at in the end, so that no test can forget to:
+/// when it is dropped, its server is started if it is down and promoted if it is in recovery, for
+/// [`amcheck`] and [`visibility`]; then it is stopped, for [`checksums`]. What any of them finds
+/// fails the test.
 #[derive(Debug)]
-pub struct CheckedCluster(Cluster);
+pub struct CheckedCluster {
+    cluster: Cluster,
+    checksums: Cell<Checksums>,
+}
 
 impl CheckedCluster {
     /// Takes a directory that exists, as [`Cluster::adopt`] does.
     pub fn adopt(major: u32, data_dir: &Path) -> Self {
-        Self(Cluster::adopt(major, data_dir))
+        Self::from(Cluster::adopt(major, data_dir))
+    }
+
+    /// It was made without data checksums, and must not have any.
+    pub fn expect_no_checksums(&self) {
+        self.checksums.set(Checksums::Off);
     }
 }
 
@@ -106,13 +120,13 @@ impl Deref for CheckedCluster {
     type Target = Cluster;
 
     fn deref(&self) -> &Cluster {
-        &self.0
+        &self.cluster
     }
 }
 
 impl From<Cluster> for CheckedCluster {
     fn from(cluster: Cluster) -> Self {
-        Self(cluster)
+        Self { cluster, checksums: Cell::new(Checksums::On) }
     }
 }
 
@@ -122,10 +136,21 @@ impl Drop for CheckedCluster {
         if std::thread::panicking() {
             return;
         }
-        self.0.stop(Stop::Fast);
-        if let Err(failure) = checksums(self.0.home(), self.0.data_dir()) {
-            panic!("{}: {failure}", self.0.data_dir().display());
+        let cluster = &self.cluster;
+        if !cluster.is_running() {
+            cluster.start();
         }
+        if in_recovery(cluster) {
+            cluster.promote();
+        }
+        let mut checks = vec![amcheck(cluster), visibility(cluster)];
+        let have_checksums = cluster.psql("SHOW data_checksums");
+        cluster.stop(Stop::Fast);
+        match self.checksums.get() {
+            Checksums::On => checks.push(checksums(cluster.home(), cluster.data_dir())),
+            Checksums::Off => assert_eq!(have_checksums, "off"),
+        }
+        assert_passed(cluster, checks);
     }
 }
 

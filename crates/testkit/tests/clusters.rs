@@ -113,3 +113,19 @@ fn a_page_that_is_damaged_in_the_end_is_found() {
     let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
     file.write_all_at(b"damage", 4000).unwrap();
 }
+
+/// Its server is down, as after a restore that nobody has started.
+#[test]
+#[should_panic(expected = "pg_amcheck")]
+fn an_index_that_is_stale_in_the_end_is_found() {
+    let cluster = CheckedCluster::from(Cluster::create(ClusterOptions::new(majors()[0])));
+    cluster.psql(
+        "CREATE TABLE t AS SELECT generate_series(1, 1000) n;
+         CREATE INDEX t_n ON t (n); CHECKPOINT",
+    );
+    let path = cluster.data_dir().join(cluster.psql("SELECT pg_relation_filepath('t_n')"));
+    let old = std::fs::read(&path).unwrap();
+    cluster.psql("INSERT INTO t SELECT generate_series(1001, 2000)");
+    cluster.stop(Stop::Fast);
+    std::fs::write(&path, old).unwrap();
+}
