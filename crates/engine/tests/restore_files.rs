@@ -8,6 +8,8 @@ mod made_up;
 mod clusters;
 #[path = "restore_files/directories.rs"]
 mod directories;
+#[path = "restore_files/fetched.rs"]
+mod fetched;
 #[path = "restore_files/places.rs"]
 mod places;
 #[path = "restore_files/shop.rs"]
