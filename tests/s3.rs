@@ -1,6 +1,8 @@
 //! The program on S3: the main job against a real server with a real PostgreSQL, and what comes of it
 //! when the store misbehaves.
 
+#[path = "s3/elsewhere.rs"]
+mod elsewhere;
 #[path = "s3/faults.rs"]
 mod faults;
 #[path = "s3/ground.rs"]

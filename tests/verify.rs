@@ -2,8 +2,13 @@
 
 #[path = "verify/checking.rs"]
 mod checking;
+#[path = "restore/fresh.rs"]
+#[allow(dead_code, reason = "what the tests of restoring use and these do not")]
+mod fresh;
 #[path = "verify/json.rs"]
 mod json;
+#[path = "restore/needed.rs"]
+mod needed;
 #[path = "verify/secrets.rs"]
 mod secrets;
 #[path = "verify/settings.rs"]

@@ -135,6 +135,10 @@ impl Ground {
         self.0.run(words)
     }
 
+    pub(crate) fn config(&self) -> PathBuf {
+        self.0.config()
+    }
+
     /// A folder for restored data directories.
     pub(crate) fn place(&self) -> &Path {
         &self.0.place

@@ -5,6 +5,7 @@
 use pgrecall_testkit::cluster_check::CheckedCluster;
 use pgrecall_testkit::scripted_s3::{Meddle, Reply, Request};
 
+use crate::elsewhere::leave_what_is_planned;
 use crate::ground::{Ground, Host, error, from_then_on, the_first};
 
 const EXPIRED: [&str; 2] = ["the credentials have expired", "Renew the temporary credentials"];
@@ -64,6 +65,7 @@ fn a_backup_ends_in_words_when_the_credentials_expire_and_outlasts_a_storm() {
 #[test]
 fn a_restore_that_cannot_go_on_leaves_nothing_to_start_and_goes_on_later() {
     let ground = Ground::new();
+    leave_what_is_planned(&ground, &["--to-immediate"]);
     let server = ground.server();
     let before = ground.objects();
     for (name, meddle, code, said) in [

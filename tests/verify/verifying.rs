@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use pgrecall_testkit::postgres::{Cluster, majors};
 use serde_json::Value;
 
+use crate::fresh::Restored;
 use crate::site::{Site, newest_major, switch};
 
 /// Runs a command that prints JSON.
@@ -147,12 +148,7 @@ fn after_new_keys_for_names_old_backups_are_whole_and_the_next_stores_everything
     assert!(new(&fourth) * 5 < new(&first), "{fourth:#}");
     sound(4);
     let id = first["backup"].as_str().expect("an id");
-    let target = site.scratch().path().join("old");
-    let target = target.to_str().expect("UTF-8");
-    let words = ["restore", target, "--as", "copy", "--backup", id, "--to-immediate"];
-    let restored = expect(&site, &primary, &words, 0);
-    assert_eq!(restored["plan"]["backup"]["id"], id, "{restored:#}");
-    assert_same_rows(&primary, target);
+    assert_comes_back(&site, &primary, id);
 }
 
 #[test]
@@ -172,13 +168,9 @@ fn a_new_epoch_rewrites_nothing_and_both_sides_of_it_restore() {
         assert_eq!(after.get(object), Some(bytes), "{} is not what it was", object.display());
     }
     expect(&site, &primary, &["verify", "--read-data"], 0);
-    for (told, name) in [(&first, "first"), (&second, "second")] {
+    for told in [&first, &second] {
         let id = told["backup"].as_str().expect("an id");
-        let target = site.scratch().path().join(name);
-        let target = target.to_str().expect("UTF-8");
-        let words = ["restore", target, "--as", "copy", "--backup", id, "--to-immediate"];
-        expect(&site, &primary, &words, 0);
-        assert_same_rows(&primary, target);
+        assert_comes_back(&site, &primary, id);
     }
 }
 
@@ -199,10 +191,12 @@ fn stored(repository: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
+/// From a fresh place, where nothing but this backup is.
 #[track_caller]
-fn assert_same_rows(primary: &Cluster, restored: &str) {
-    let copy = Cluster::adopt(primary.major(), Path::new(restored));
-    copy.start();
+fn assert_comes_back(site: &Site, primary: &Cluster, backup: &str) {
+    let flags = ["--backup", backup, "--to-immediate", "--action", "promote"];
+    let copy = Restored::started(site, primary.major(), "copy", &flags);
+    copy.wait_until_recovered();
     let rows = "SELECT count(*), md5(string_agg(text, ',' ORDER BY n)) FROM filled";
     assert_eq!(copy.psql(rows), primary.psql(rows));
 }
