@@ -18,6 +18,8 @@ mod ground;
 mod interrupted;
 #[path = "restore/lineages.rs"]
 mod lineages;
+#[path = "restore/midway.rs"]
+mod midway;
 #[path = "restore/needed.rs"]
 mod needed;
 #[path = "restore/ownership.rs"]

@@ -55,7 +55,7 @@ pub(crate) fn planned<'a>(words: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// A restored cluster, and the fresh copy that it came from and fetches WAL from: the copy is there
-/// as long as the server. In the end every page is checked.
+/// as long as the server. In the end every checker of PostgreSQL's looks at it.
 pub(crate) struct Restored {
     cluster: CheckedCluster,
     site: Site,
@@ -70,6 +70,11 @@ impl Deref for Restored {
 }
 
 impl Restored {
+    /// What it was restored from, and fetches from.
+    pub(crate) fn site(&self) -> &Site {
+        &self.site
+    }
+
     /// Restores into a folder of the fresh copy and starts nothing. It is a copy, unless the flags
     /// say what else.
     pub(crate) fn written(site: &Site, major: u32, name: &str, flags: &[&str]) -> Self {
