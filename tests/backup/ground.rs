@@ -1,5 +1,6 @@
 //! What the tests of backups share: taking one, watching one, bringing it back.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
@@ -73,7 +74,11 @@ pub(crate) fn number(told: &serde_json::Value, field: &str) -> u64 {
 }
 
 /// A backup under way.
-pub(crate) struct Running(Child);
+pub(crate) struct Running {
+    child: Child,
+    /// What was read of its standard error.
+    said: Vec<u8>,
+}
 
 impl Running {
     /// Begins one.
@@ -81,7 +86,8 @@ impl Running {
         let words = words(cluster, more);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let mut command = site.pgrecall(Path::new("/"), &words);
-        Self(command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("pgrecall runs"))
+        command.stderr(Stdio::piped()).stdout(Stdio::null());
+        Self { child: command.spawn().expect("pgrecall runs"), said: Vec::new() }
     }
 
     /// Begins one and stops its process as soon as the server has started the backup.
@@ -103,17 +109,26 @@ impl Running {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw).expect("a process");
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process");
         kill_process(pid, signal).expect("it is there");
+    }
+
+    /// Waits until it has said this.
+    pub(crate) fn wait_said(&mut self, part: &str) {
+        let stderr = self.child.stderr.as_mut().expect("a pipe");
+        while !self.said.ends_with(part.as_bytes()) {
+            let mut byte = [0];
+            let read = stderr.read(&mut byte).expect("standard error");
+            assert_ne!(read, 0, "no {part:?} in {}", String::from_utf8_lossy(&self.said));
+            self.said.extend(byte);
+        }
     }
 
     /// Waits for its end.
     pub(crate) fn end(self) -> Run {
-        let output = self.0.wait_with_output().expect("an end");
-        Run {
-            code: output.status.code(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        let output = self.child.wait_with_output().expect("an end");
+        let stderr = [self.said, output.stderr].concat();
+        Run { code: output.status.code(), stderr: String::from_utf8_lossy(&stderr).into_owned() }
     }
 }
 

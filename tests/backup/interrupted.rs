@@ -1,16 +1,16 @@
 //! Backups that end before their time, and what the next one finds.
 
-use pgrecall_testkit::postgres::Cluster;
+use pgrecall_testkit::postgres::{Cluster, majors};
 use rustix::process::Signal;
 
 use crate::ground::{
     Running, back_up, back_up_aloud, make_bulk, number, objects, restored, try_backup,
 };
-use crate::site::{Site, newest_major, wait_for};
+use crate::site::{Site, newest_major, switch};
 
 /// A cluster with a table that does not compress away, and whose pages autovacuum leaves alone.
-fn filled(site: &Site) -> Cluster {
-    let cluster = site.primary(newest_major());
+fn filled(site: &Site, major: u32) -> Cluster {
+    let cluster = site.primary(major);
     cluster.psql(
         "CREATE TABLE t WITH (autovacuum_enabled = off) AS
            SELECT i AS id, md5(i::text) || md5((-i)::text) AS v FROM generate_series(1, 300000) i",
@@ -21,7 +21,7 @@ fn filled(site: &Site) -> Cluster {
 #[test]
 fn a_signal_at_the_start_of_a_copy_ends_it_cleanly() {
     let site = Site::new();
-    let cluster = filled(&site);
+    let cluster = filled(&site, newest_major());
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let backup = Running::held_in_the_middle(&site, &cluster);
         backup.signal(signal);
@@ -40,7 +40,7 @@ fn a_signal_at_the_start_of_a_copy_ends_it_cleanly() {
 #[test]
 fn a_signal_in_the_middle_of_a_copy_ends_it_cleanly_and_its_packs_serve_the_next() {
     let site = Site::new();
-    let cluster = filled(&site);
+    let cluster = filled(&site, newest_major());
     back_up(&site, &cluster);
     for (signal, code, table) in [(Signal::INT, 130, "one"), (Signal::TERM, 143, "two")] {
         make_bulk(&cluster, table);
@@ -67,11 +67,25 @@ fn a_signal_in_the_middle_of_a_copy_ends_it_cleanly_and_its_packs_serve_the_next
     }
 }
 
+/// The words of the server's log on the checkpoints that backups have asked for since then.
+fn checkpoints(cluster: &Cluster, since: usize) -> Vec<String> {
+    let log = cluster.log().split_off(since);
+    let asked = log.lines().filter_map(|line| line.split_once("checkpoint starting: "));
+    asked.map(|(_, how)| how.to_owned()).filter(|how| how.contains("force wait")).collect()
+}
+
 #[test]
-fn a_signal_ends_the_wait_for_the_checkpoint() {
+fn a_spread_checkpoint_is_waited_for_and_a_signal_ends_the_wait() {
+    for major in majors() {
+        spread_and_fast(major);
+    }
+}
+
+fn spread_and_fast(major: u32) {
     let site = Site::new();
-    let cluster = filled(&site);
+    let cluster = filled(&site, major);
     cluster.psql("UPDATE t SET v = v || 'x'");
+    let since = cluster.log().len();
     // Spread over minutes.
     let backup = Running::begin(&site, &cluster, &[]);
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%backup_start%' \
@@ -83,35 +97,66 @@ fn a_signal_ends_the_wait_for_the_checkpoint() {
     assert!(began.elapsed().as_secs() < 10, "it waited for the checkpoint");
     ended.expect_code(130);
     assert!(objects(&site, "intents").is_empty(), "{}", ended.stderr);
+
+    // Spread over a second or two.
+    cluster.psql("ALTER SYSTEM SET checkpoint_timeout = '30s'");
+    cluster.psql("ALTER SYSTEM SET checkpoint_completion_target = 0.05");
+    cluster.reload();
+    cluster.psql("UPDATE t SET v = v || 'y'");
+    try_backup(&site, &cluster, &[]).expect_code(0);
+    let spread = checkpoints(&cluster, since);
+    assert_eq!(spread.last().map(String::as_str), Some("force wait"), "{spread:?}");
+    let since = cluster.log().len();
+    back_up(&site, &cluster);
+    let fast = if major < 18 { "immediate force wait" } else { "fast force wait" };
+    assert_eq!(checkpoints(&cluster, since), [fast]);
+
+    let flags = ["--to-immediate", "--action", "promote"];
+    let copy = restored(&site, major, "copy", &flags);
+    assert_eq!(
+        copy.psql("SELECT count(*), count(*) FILTER (WHERE v LIKE '%xy') FROM t"),
+        "300000|300000"
+    );
 }
 
+/// The archive is gone, so that what ends meanwhile ends while it waits for WAL.
 #[test]
-fn what_a_killed_backup_stored_is_used_and_its_intent_does_not_stand_in_the_way() {
+fn what_a_backup_stored_that_ended_while_it_waited_for_wal_is_used() {
     let site = Site::new();
-    let cluster = filled(&site);
-    // The archive is gone after the copy, so that the killed one has stored everything.
-    cluster.psql("ALTER SYSTEM SET archive_command = 'false'");
-    cluster.reload();
-    let backup = Running::begin(&site, &cluster, &["--fast-checkpoint"]);
-    // An index names the packs; without it the next one would not know them.
-    wait_for("the backup waits for WAL", || !objects(&site, "index").is_empty());
-    backup.signal(Signal::KILL);
-    assert_eq!(backup.end().code, None);
-    assert!(!objects(&site, "intents").is_empty(), "it had no time to tidy");
-    cluster.psql("ALTER SYSTEM RESET archive_command");
-    cluster.reload();
-    let (told, stderr) = back_up_aloud(&site, &cluster);
-    assert!(stderr.contains("had died"), "{stderr}");
-    assert!(number(&told, "new_bytes") < 4_000_000, "its packs serve: {told}");
-    assert!(objects(&site, "intents").is_empty());
+    let cluster = site.primary(newest_major());
+    for (signal, code, table) in [(Signal::TERM, Some(143), "one"), (Signal::KILL, None, "two")] {
+        make_bulk(&cluster, table);
+        site.wait_archived(&cluster, &switch(&cluster));
+        cluster.psql("ALTER SYSTEM SET archive_command = 'false'");
+        cluster.reload();
+        let mut backup = Running::begin(&site, &cluster, &["--fast-checkpoint"]);
+        backup.wait_said("waiting for WAL");
+        let began = std::time::Instant::now();
+        backup.signal(signal);
+        let ended = backup.end();
+        assert_eq!(ended.code, code, "{}", ended.stderr);
+        assert!(began.elapsed().as_secs() < 10, "it waited on");
+        let had_time = signal == Signal::TERM;
+        assert_eq!(ended.stderr.contains("stopped as asked"), had_time, "{}", ended.stderr);
+        assert_eq!(objects(&site, "intents").is_empty(), had_time, "{}", ended.stderr);
+        cluster.psql("ALTER SYSTEM RESET archive_command");
+        cluster.reload();
+        let (told, stderr) = back_up_aloud(&site, &cluster);
+        assert_eq!(stderr.contains("had died"), !had_time, "{stderr}");
+        assert!(number(&told, "new_bytes") < 4_000_000, "its packs serve: {told}");
+        assert!(objects(&site, "intents").is_empty());
+    }
     let copy = restored(&site, newest_major(), "copy", &["--to-latest"]);
-    assert_eq!(copy.psql("SELECT count(*), sum(id) FROM t"), "300000|45000150000");
+    for table in ["one", "two"] {
+        let sql = format!("SELECT count(*), sum(id) FROM {table}");
+        assert_eq!(copy.psql(&sql), "350000|61250175000");
+    }
 }
 
 #[test]
 fn of_two_at_once_one_is_refused_and_one_is_whole() {
     let site = Site::new();
-    let cluster = filled(&site);
+    let cluster = filled(&site, newest_major());
     let first = Running::held_in_the_middle(&site, &cluster);
     let second = try_backup(&site, &cluster, &["--fast-checkpoint"]);
     assert_ne!(second.code, Some(0));
