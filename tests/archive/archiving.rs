@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use pgrecall_testkit::postgres::{Cluster, majors};
+use pgrecall_testkit::postgres::{Cluster, Stop, majors};
 use pgrecall_testkit::workload::{Workload, WorkloadOptions};
 
 use crate::site::{Run, Site, newest_major, switch, wait_for};
@@ -58,28 +58,30 @@ fn every_segment_written_under_load_comes_back_as_it_was() {
 
 #[test]
 fn a_promotion_archives_the_partial_segment_and_the_history() {
-    let site = Site::new();
-    let primary = site.primary(newest_major());
-    let standby = Cluster::standby_of(&primary);
-    switch(&primary);
-    primary.psql("CREATE TABLE half (n int); INSERT INTO half VALUES (1)");
-    standby.wait_caught_up(&primary);
-    let left = primary.psql("SELECT pg_walfile_name(pg_current_wal_lsn())");
-    primary.stop(pgrecall_testkit::postgres::Stop::Immediate);
-    standby.promote();
-    let first = switch(&standby);
-    for file in ["00000002.history".to_owned(), format!("{left}.partial"), first.clone()] {
-        site.wait_archived(&standby, &file);
-        let in_pg_wal = standby.data_dir().join("pg_wal").join(&file);
-        if in_pg_wal.exists() {
-            expect_same(&site, &standby, &file, &in_pg_wal);
+    for major in majors() {
+        let site = Site::new();
+        let primary = site.primary(major);
+        let standby = Cluster::standby_of(&primary);
+        switch(&primary);
+        primary.psql("CREATE TABLE half (n int); INSERT INTO half VALUES (1)");
+        standby.wait_caught_up(&primary);
+        let left = primary.psql("SELECT pg_walfile_name(pg_current_wal_lsn())");
+        primary.stop(Stop::Immediate);
+        standby.promote();
+        let first = switch(&standby);
+        for file in ["00000002.history".to_owned(), format!("{left}.partial"), first.clone()] {
+            site.wait_archived(&standby, &file);
+            let in_pg_wal = standby.data_dir().join("pg_wal").join(&file);
+            if in_pg_wal.exists() {
+                expect_same(&site, &standby, &file, &in_pg_wal);
+            }
         }
+        // The partial segment is never served in place of the whole one.
+        let run = site.run(standby.data_dir(), &["wal", "fetch", &left, "pg_wal/RECOVERYXLOG"]);
+        run.expect_code(1);
+        assert!(!standby.data_dir().join("pg_wal/RECOVERYXLOG").exists());
+        assert_eq!(standby.psql("SELECT failed_count FROM pg_stat_archiver"), "0");
     }
-    // The partial segment is never served in place of the whole one.
-    let run = site.run(standby.data_dir(), &["wal", "fetch", &left, "pg_wal/RECOVERYXLOG"]);
-    run.expect_code(1);
-    assert!(!standby.data_dir().join("pg_wal/RECOVERYXLOG").exists());
-    assert_eq!(standby.psql("SELECT failed_count FROM pg_stat_archiver"), "0");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use pgrecall_testkit::postgres::{Cluster, Stop, majors};
 use pgrecall_testkit::workload::{Workload, WorkloadOptions};
 
-use crate::site::{Site, newest_major, switch};
+use crate::site::{Site, switch};
 
 /// A primary that has archived rows after a copy was made of it.
 struct Case {
@@ -18,11 +18,11 @@ struct Case {
 const COUNT: &str = "SELECT count(*), sum(n) FROM kept";
 
 impl Case {
-    fn new(signal: &str) -> Self {
+    fn new(major: u32) -> Self {
         let site = Site::new();
-        let primary = site.primary(newest_major());
+        let primary = site.primary(major);
         primary.psql("CREATE TABLE kept (n int)");
-        let copy = site.copy_of(&primary, "copy", signal);
+        let copy = site.copy_of(&primary, "copy", "recovery.signal");
         let mut last = String::new();
         for n in 1..=3 {
             primary.psql(&format!("INSERT INTO kept VALUES ({n})"));
@@ -79,56 +79,62 @@ fn a_copy_recovers_every_row_of_a_workload() {
 
 #[test]
 fn recovery_stops_while_the_repository_is_away_and_resumes() {
-    let case = Case::new("recovery.signal");
-    case.site.cut_off();
-    case.expect_stopped("the directory does not exist");
-    case.site.bring_back();
-    case.site.unmount();
-    case.expect_stopped("no repository");
-    case.site.bring_back();
-    case.expect_recovered();
-    assert_eq!(case.primary.psql("SELECT failed_count FROM pg_stat_archiver"), "0");
+    for major in majors() {
+        let case = Case::new(major);
+        case.site.cut_off();
+        case.expect_stopped("the directory does not exist");
+        case.site.bring_back();
+        case.site.unmount();
+        case.expect_stopped("no repository");
+        case.site.bring_back();
+        case.expect_recovered();
+        assert_eq!(case.primary.psql("SELECT failed_count FROM pg_stat_archiver"), "0");
+    }
 }
 
 #[test]
 fn recovery_stops_at_a_damaged_object_and_resumes_when_it_is_mended() {
-    let case = Case::new("recovery.signal");
-    case.primary.stop(Stop::Fast);
-    let last = case.primary.data_dir().join("pg_wal");
-    let mut names: Vec<String> = std::fs::read_dir(last)
-        .expect("pg_wal")
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
-        .filter(|name| name.len() == 24 && case.site.object(name).is_some())
-        .collect();
-    names.sort();
-    let object = case.site.object(&names[names.len() - 2]).expect("stored");
-    let whole = std::fs::read(&object).expect("the object");
-    let mut flipped = whole.clone();
-    flipped[whole.len() / 2] ^= 4;
-    for damaged in [&flipped[..], &whole[..whole.len() / 2], &[]] {
-        std::fs::write(&object, damaged).expect("damage");
-        case.expect_stopped("is damaged");
+    for major in majors() {
+        let case = Case::new(major);
+        case.primary.stop(Stop::Fast);
+        let last = case.primary.data_dir().join("pg_wal");
+        let mut names: Vec<String> = std::fs::read_dir(last)
+            .expect("pg_wal")
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .filter(|name| name.len() == 24 && case.site.object(name).is_some())
+            .collect();
+        names.sort();
+        let object = case.site.object(&names[names.len() - 2]).expect("stored");
+        let whole = std::fs::read(&object).expect("the object");
+        let mut flipped = whole.clone();
+        flipped[whole.len() / 2] ^= 4;
+        for damaged in [&flipped[..], &whole[..whole.len() / 2], &[]] {
+            std::fs::write(&object, damaged).expect("damage");
+            case.expect_stopped("is damaged");
+        }
+        std::fs::write(&object, whole).expect("mended");
+        case.expect_recovered();
     }
-    std::fs::write(&object, whole).expect("mended");
-    case.expect_recovered();
 }
 
 #[test]
 fn recovery_stops_when_the_program_itself_breaks() {
-    let case = Case::new("recovery.signal");
-    let good = case.site.restore_command();
-    let config = case.site.config();
-    let breaks = [
-        (format!("PGRECALL_TEST_PANIC=late {good}"), "planted by"),
-        (good.replace("wal fetch", "wal fecth"), "wrong command line"),
-        (good.replace("wal fetch", "--no-such-flag wal fetch"), "wrong command line"),
-        (good.replace(config.to_str().expect("UTF-8"), "/no/such/file"), "/no/such/file"),
-        (good.replace("wal fetch", "--cluster other wal fetch"), "other"),
-    ];
-    for (command, said) in &breaks {
-        case.copy.append_to("postgresql.conf", &format!("restore_command = '{command}'\n"));
-        case.expect_stopped(said);
+    for major in majors() {
+        let case = Case::new(major);
+        let good = case.site.restore_command();
+        let config = case.site.config();
+        let breaks = [
+            (format!("PGRECALL_TEST_PANIC=late {good}"), "planted by"),
+            (good.replace("wal fetch", "wal fecth"), "wrong command line"),
+            (good.replace("wal fetch", "--no-such-flag wal fetch"), "wrong command line"),
+            (good.replace(config.to_str().expect("UTF-8"), "/no/such/file"), "/no/such/file"),
+            (good.replace("wal fetch", "--cluster other wal fetch"), "other"),
+        ];
+        for (command, said) in &breaks {
+            case.copy.append_to("postgresql.conf", &format!("restore_command = '{command}'\n"));
+            case.expect_stopped(said);
+        }
+        case.copy.append_to("postgresql.conf", &format!("restore_command = '{good}'\n"));
+        case.expect_recovered();
     }
-    case.copy.append_to("postgresql.conf", &format!("restore_command = '{good}'\n"));
-    case.expect_recovered();
 }

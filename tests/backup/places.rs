@@ -3,8 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use pgrecall_testkit::cluster_check::assert_sound;
-use pgrecall_testkit::postgres::{Cluster, ServerUser, Stop};
+use pgrecall_testkit::postgres::{Cluster, ServerUser, Stop, majors};
 
 use crate::fresh::Restored;
 use crate::ground::{back_up, restored, try_backup};
@@ -12,26 +11,27 @@ use crate::site::{Site, newest_major, own_all, switch};
 
 #[test]
 fn tablespaces_come_back_where_they_are_mapped_and_in_place() {
-    let site = Site::new();
-    let cluster = site.primary(newest_major());
-    let place = site.scratch().dir("place");
-    cluster.psql(&format!("CREATE TABLESPACE apart LOCATION '{}'", place.display()));
-    cluster.psql("CREATE TABLE a TABLESPACE apart AS SELECT generate_series(1, 20000) n");
-    // PostgreSQL wants it on in recovery too.
-    cluster.psql("ALTER SYSTEM SET allow_in_place_tablespaces = on");
-    cluster.reload();
-    cluster.wait_until("the setting is on", || {
-        cluster.psql("SHOW allow_in_place_tablespaces") == "on"
-    });
-    cluster.psql("CREATE TABLESPACE within LOCATION ''");
-    cluster.psql("CREATE TABLE w TABLESPACE within AS SELECT generate_series(1, 30000) n");
-    back_up(&site, &cluster);
-    let map = format!("{}={}", place.display(), site.scratch().path().join("moved").display());
-    let flags = ["--to-latest", "--tablespace-map", &map];
-    let copy = restored(&site, newest_major(), "copy", &flags);
-    assert_eq!(copy.psql("SELECT count(*) FROM a"), "20000");
-    assert_eq!(copy.psql("SELECT count(*) FROM w"), "30000");
-    assert_sound(&copy);
+    for major in majors() {
+        let site = Site::new();
+        let cluster = site.primary(major);
+        let place = site.scratch().dir("place");
+        cluster.psql(&format!("CREATE TABLESPACE apart LOCATION '{}'", place.display()));
+        cluster.psql("CREATE TABLE a TABLESPACE apart AS SELECT generate_series(1, 20000) n");
+        // PostgreSQL wants it on in recovery too.
+        cluster.psql("ALTER SYSTEM SET allow_in_place_tablespaces = on");
+        cluster.reload();
+        cluster.wait_until("the setting is on", || {
+            cluster.psql("SHOW allow_in_place_tablespaces") == "on"
+        });
+        cluster.psql("CREATE TABLESPACE within LOCATION ''");
+        cluster.psql("CREATE TABLE w TABLESPACE within AS SELECT generate_series(1, 30000) n");
+        back_up(&site, &cluster);
+        let map = format!("{}={}", place.display(), site.scratch().path().join("moved").display());
+        let flags = ["--to-latest", "--tablespace-map", &map];
+        let copy = restored(&site, major, "copy", &flags);
+        assert_eq!(copy.psql("SELECT count(*) FROM a"), "20000");
+        assert_eq!(copy.psql("SELECT count(*) FROM w"), "30000");
+    }
 }
 
 #[test]
@@ -61,26 +61,27 @@ fn link_wal(cluster: &Cluster, outside: &Path) {
 
 #[test]
 fn a_linked_pg_wal_asks_where_to_go() {
-    let site = Site::new();
-    let cluster = site.primary(newest_major());
-    cluster.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) n");
-    link_wal(&cluster, &site.scratch().path().join("wal"));
-    back_up(&site, &cluster);
-    let target = site.scratch().path().join("refused");
-    let words = ["restore", target.to_str().expect("UTF-8"), "--as", "copy"];
-    let refused = site.run(Path::new("/"), &words);
-    refused.expect_code(17);
-    assert!(refused.stderr.contains("--waldir"), "{}", refused.stderr);
-    assert!(!target.exists());
-    let waldir = site.scratch().path().join("new-wal").to_string_lossy().into_owned();
-    let copy = restored(&site, newest_major(), "copy", &["--to-latest", "--waldir", &waldir]);
-    assert_eq!(copy.psql("SELECT count(*) FROM t"), "1000");
-    let link = std::fs::read_link(copy.data_dir().join("pg_wal")).expect("a link");
-    assert_eq!(link, Path::new(&waldir));
-    // What it writes now goes there.
-    let current = copy.psql("SELECT pg_walfile_name(pg_current_wal_lsn())");
-    assert!(Path::new(&waldir).join(current).is_file());
-    assert_sound(&copy);
+    for major in majors() {
+        let site = Site::new();
+        let cluster = site.primary(major);
+        cluster.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) n");
+        link_wal(&cluster, &site.scratch().path().join("wal"));
+        back_up(&site, &cluster);
+        let target = site.scratch().path().join("refused");
+        let words = ["restore", target.to_str().expect("UTF-8"), "--as", "copy"];
+        let refused = site.run(Path::new("/"), &words);
+        refused.expect_code(17);
+        assert!(refused.stderr.contains("--waldir"), "{}", refused.stderr);
+        assert!(!target.exists());
+        let waldir = site.scratch().path().join("new-wal").to_string_lossy().into_owned();
+        let copy = restored(&site, major, "copy", &["--to-latest", "--waldir", &waldir]);
+        assert_eq!(copy.psql("SELECT count(*) FROM t"), "1000");
+        let link = std::fs::read_link(copy.data_dir().join("pg_wal")).expect("a link");
+        assert_eq!(link, Path::new(&waldir));
+        // What it writes now goes there.
+        let current = copy.psql("SELECT pg_walfile_name(pg_current_wal_lsn())");
+        assert!(Path::new(&waldir).join(current).is_file());
+    }
 }
 
 /// Debian's way: the configuration in a folder of its own, with `include_dir`, and files of the same
@@ -96,9 +97,9 @@ const HBA_LINE: &str = "local nowhere nobody reject\n";
 const HBA_LINES: &str = "SELECT count(*) FROM pg_hba_file_rules WHERE database = '{nowhere}'";
 
 impl Outside {
-    fn new() -> Self {
+    fn new(major: u32) -> Self {
         let site = Site::new();
-        let cluster = site.primary(newest_major());
+        let cluster = site.primary(major);
         let etc = site.scratch().dir("etc");
         std::fs::create_dir(etc.join("conf.d")).expect("a folder");
         let read = |name| std::fs::read_to_string(cluster.data_dir().join(name)).expect("a file");
@@ -149,43 +150,48 @@ impl Outside {
 
 #[test]
 fn configuration_outside_is_kept_with_what_it_includes() {
-    let outside = Outside::new();
-    let (site, cluster) = (&outside.site, &outside.cluster);
-    let ended = try_backup(site, cluster, &["--fast-checkpoint"]);
-    ended.expect_code(0);
-    assert!(ended.stderr.contains("not the one in force"), "{}", ended.stderr);
-    let copy = restored(site, newest_major(), "copy", &["--to-latest"]);
-    let dir = copy.data_dir();
-    outside.assert_served(&copy, dir);
-    let kept = std::fs::read_to_string(dir.join("conf.d/10.conf")).expect("the included file");
-    assert_eq!(kept, "work_mem = '7MB'\n");
-    let main = std::fs::read_to_string(dir.join("postgresql.conf")).expect("the file in force");
-    assert!(main.contains("include_dir"));
-    assert!(dir.join("postgresql.conf.not-in-force").exists());
-    assert_sound(&copy);
+    for major in majors() {
+        let outside = Outside::new(major);
+        let (site, cluster) = (&outside.site, &outside.cluster);
+        let ended = try_backup(site, cluster, &["--fast-checkpoint"]);
+        ended.expect_code(0);
+        assert!(ended.stderr.contains("not the one in force"), "{}", ended.stderr);
+        let copy = restored(site, major, "copy", &["--to-latest"]);
+        let dir = copy.data_dir();
+        outside.assert_served(&copy, dir);
+        let kept = std::fs::read_to_string(dir.join("conf.d/10.conf")).expect("the included file");
+        assert_eq!(kept, "work_mem = '7MB'\n");
+        let main = std::fs::read_to_string(dir.join("postgresql.conf")).expect("the file in force");
+        assert!(main.contains("include_dir"));
+        assert!(dir.join("postgresql.conf.not-in-force").exists());
+    }
 }
 
 #[test]
 fn everything_outside_goes_back_to_where_it_was() {
-    let outside = Outside::new();
-    let (site, cluster) = (&outside.site, &outside.cluster);
-    let wal = site.scratch().path().join("wal");
-    link_wal(cluster, &wal);
-    back_up(site, cluster);
-    cluster.psql("DELETE FROM t WHERE n > 900; INSERT INTO t SELECT generate_series(1, 100)");
-    site.wait_archived(cluster, &switch(cluster));
-    cluster.stop(Stop::Fast);
-    for lost in [cluster.data_dir(), &wal, &outside.etc] {
-        std::fs::remove_dir_all(lost).expect("lost");
+    for major in majors() {
+        let outside = Outside::new(major);
+        let (site, cluster) = (&outside.site, &outside.cluster);
+        let wal = site.scratch().path().join("wal");
+        link_wal(cluster, &wal);
+        back_up(site, cluster);
+        cluster.psql("DELETE FROM t WHERE n > 900; INSERT INTO t SELECT generate_series(1, 100)");
+        site.wait_archived(cluster, &switch(cluster));
+        cluster.stop(Stop::Fast);
+        for lost in [cluster.data_dir(), &wal, &outside.etc] {
+            std::fs::remove_dir_all(lost).expect("lost");
+        }
+        let flags = ["--to-latest", "--locations", "original"];
+        let copy = Restored::written_to(site, major, cluster.data_dir(), &flags);
+        copy.override_setting(
+            "config_file",
+            &outside.etc.join("postgresql.conf").to_string_lossy(),
+        );
+        copy.start();
+        copy.wait_until_recovered();
+        outside.assert_served(&copy, &outside.etc);
+        assert_eq!(copy.psql("SELECT max(n), sum(n) FROM t"), "900|410500");
+        assert_eq!(std::fs::read_link(copy.data_dir().join("pg_wal")).expect("a link"), wal);
+        assert!(!copy.data_dir().join("conf.d").exists());
     }
-    let flags = ["--to-latest", "--locations", "original"];
-    let copy = Restored::written_to(site, newest_major(), cluster.data_dir(), &flags);
-    copy.override_setting("config_file", &outside.etc.join("postgresql.conf").to_string_lossy());
-    copy.start();
-    copy.wait_until_recovered();
-    outside.assert_served(&copy, &outside.etc);
-    assert_eq!(copy.psql("SELECT max(n), sum(n) FROM t"), "900|410500");
-    assert_eq!(std::fs::read_link(copy.data_dir().join("pg_wal")).expect("a link"), wal);
-    assert!(!copy.data_dir().join("conf.d").exists());
-    assert_sound(&copy);
 }

@@ -1,13 +1,13 @@
 //! A cluster that was promoted before anybody archived.
 
-use pgrecall_testkit::postgres::{Cluster, ClusterOptions};
+use pgrecall_testkit::postgres::{Cluster, ClusterOptions, majors};
 
 use crate::ground::{back_up, objects, restored, try_backup};
-use crate::site::{Site, newest_major};
+use crate::site::Site;
 
 /// A primary on timeline 2 whose archive knows nothing of its past.
-fn promoted(site: &Site) -> Cluster {
-    let first = Cluster::create(ClusterOptions::new(newest_major()));
+fn promoted(site: &Site, major: u32) -> Cluster {
+    let first = Cluster::create(ClusterOptions::new(major));
     first.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) n");
     let second = Cluster::standby_of(&first);
     second.wait_caught_up(&first);
@@ -20,33 +20,37 @@ fn promoted(site: &Site) -> Cluster {
 
 #[test]
 fn the_history_of_an_earlier_promotion_is_stored_with_the_backup() {
-    let site = Site::new();
-    let cluster = promoted(&site);
-    let history = cluster.data_dir().join("pg_wal/00000002.history");
-    let status = cluster.data_dir().join("pg_wal/archive_status");
-    // As if it had been archived elsewhere, long ago.
-    for end in ["ready", "done"] {
-        let _ = std::fs::remove_file(status.join(format!("00000002.history.{end}")));
+    for major in majors() {
+        let site = Site::new();
+        let cluster = promoted(&site, major);
+        let history = cluster.data_dir().join("pg_wal/00000002.history");
+        let status = cluster.data_dir().join("pg_wal/archive_status");
+        // As if it had been archived elsewhere, long ago.
+        for end in ["ready", "done"] {
+            let _ = std::fs::remove_file(status.join(format!("00000002.history.{end}")));
+        }
+        std::fs::write(status.join("00000002.history.done"), "").expect("written");
+        assert!(history.exists());
+        back_up(&site, &cluster);
+        assert!(site.object("00000002.history").is_some());
+        let copy = restored(&site, major, "copy", &["--to-latest"]);
+        assert_eq!(copy.psql("SELECT count(*) FROM t"), "1000");
     }
-    std::fs::write(status.join("00000002.history.done"), "").expect("written");
-    assert!(history.exists());
-    back_up(&site, &cluster);
-    assert!(site.object("00000002.history").is_some());
-    let copy = restored(&site, newest_major(), "copy", &["--to-latest"]);
-    assert_eq!(copy.psql("SELECT count(*) FROM t"), "1000");
 }
 
 #[test]
 fn without_its_history_a_backup_is_refused() {
-    let site = Site::new();
-    let cluster = promoted(&site);
-    let away = site.scratch().path().join("00000002.history");
-    std::fs::rename(cluster.data_dir().join("pg_wal/00000002.history"), &away).expect("moved");
-    if let Some(stored) = site.object("00000002.history") {
-        std::fs::remove_file(stored).expect("removed");
+    for major in majors() {
+        let site = Site::new();
+        let cluster = promoted(&site, major);
+        let away = site.scratch().path().join("00000002.history");
+        std::fs::rename(cluster.data_dir().join("pg_wal/00000002.history"), &away).expect("moved");
+        if let Some(stored) = site.object("00000002.history") {
+            std::fs::remove_file(stored).expect("removed");
+        }
+        let ended = try_backup(&site, &cluster, &["--fast-checkpoint", "--wal-timeout", "60s"]);
+        assert_ne!(ended.code, Some(0));
+        assert!(ended.stderr.contains("00000002.history"), "{}", ended.stderr);
+        assert!(objects(&site, "backups").is_empty());
     }
-    let ended = try_backup(&site, &cluster, &["--fast-checkpoint", "--wal-timeout", "60s"]);
-    assert_ne!(ended.code, Some(0));
-    assert!(ended.stderr.contains("00000002.history"), "{}", ended.stderr);
-    assert!(objects(&site, "backups").is_empty());
 }

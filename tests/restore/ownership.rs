@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pgrecall_testkit::cluster_check::CheckedCluster;
-use pgrecall_testkit::postgres::{Cluster, ClusterOptions};
+use pgrecall_testkit::postgres::{Cluster, ClusterOptions, majors};
 
 use crate::fresh::fresh_copy;
-use crate::site::{Run, Site, newest_major, switch};
+use crate::site::{Run, Site, switch};
 
 /// Everything below a folder, itself included.
 fn everything(folder: &Path) -> Vec<PathBuf> {
@@ -31,32 +31,34 @@ fn as_ourselves(site: &Site, words: &[&str]) -> Command {
 
 #[test]
 fn a_cluster_with_group_access_comes_back_for_its_user_and_its_group() {
-    let site = Site::new();
-    let options = ClusterOptions::new(newest_major()).archive_command(&site.archive_command());
-    let primary = Cluster::create(options.initdb_arg("--allow-group-access"));
-    primary.psql("CREATE TABLE t AS SELECT generate_series(1, 100) n");
-    let pgdata = primary.data_dir().to_string_lossy().into_owned();
-    let words = ["--pgdata", &pgdata, "backup", "--fast-checkpoint"];
-    site.run(primary.data_dir(), &words).expect_code(0);
-    site.wait_archived(&primary, &switch(&primary));
+    for major in majors() {
+        let site = Site::new();
+        let options = ClusterOptions::new(major).archive_command(&site.archive_command());
+        let primary = Cluster::create(options.initdb_arg("--allow-group-access"));
+        primary.psql("CREATE TABLE t AS SELECT generate_series(1, 100) n");
+        let pgdata = primary.data_dir().to_string_lossy().into_owned();
+        let words = ["--pgdata", &pgdata, "backup", "--fast-checkpoint"];
+        site.run(primary.data_dir(), &words).expect_code(0);
+        site.wait_archived(&primary, &switch(&primary));
 
-    let site = fresh_copy(&site, &[]);
-    let dir = site.scratch().path().join("copy");
-    let text = dir.to_string_lossy().into_owned();
-    let words = ["restore", &text, "--as", "copy"];
-    Run::of(as_ourselves(&site, &words)).expect_code(0);
-    // The folder around it belongs to the server's user.
-    let owner = std::fs::metadata(site.scratch().path()).expect("the folder");
-    for path in everything(&dir) {
-        let meta = std::fs::symlink_metadata(&path).expect("metadata");
-        let shown = path.display();
-        assert_eq!((meta.uid(), meta.gid()), (owner.uid(), owner.gid()), "{shown}");
-        let mode = if meta.is_dir() { 0o750 } else { 0o640 };
-        assert_eq!(meta.permissions().mode() & 0o777, mode, "{shown}");
+        let site = fresh_copy(&site, &[]);
+        let dir = site.scratch().path().join("copy");
+        let text = dir.to_string_lossy().into_owned();
+        let words = ["restore", &text, "--as", "copy"];
+        Run::of(as_ourselves(&site, &words)).expect_code(0);
+        // The folder around it belongs to the server's user.
+        let owner = std::fs::metadata(site.scratch().path()).expect("the folder");
+        for path in everything(&dir) {
+            let meta = std::fs::symlink_metadata(&path).expect("metadata");
+            let shown = path.display();
+            assert_eq!((meta.uid(), meta.gid()), (owner.uid(), owner.gid()), "{shown}");
+            let mode = if meta.is_dir() { 0o750 } else { 0o640 };
+            assert_eq!(meta.permissions().mode() & 0o777, mode, "{shown}");
+        }
+        let copy = CheckedCluster::adopt(major, &dir);
+        copy.start();
+        copy.wait_until_recovered();
+        assert_eq!(copy.psql("SHOW data_directory_mode"), "0750");
+        assert_eq!(copy.psql("SELECT count(*) FROM t"), "100");
     }
-    let copy = CheckedCluster::adopt(newest_major(), &dir);
-    copy.start();
-    copy.wait_until_recovered();
-    assert_eq!(copy.psql("SHOW data_directory_mode"), "0750");
-    assert_eq!(copy.psql("SELECT count(*) FROM t"), "100");
 }

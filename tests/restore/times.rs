@@ -5,18 +5,18 @@ use std::path::Path;
 
 use pgrecall_pgformat::{Lsn, Timestamp};
 use pgrecall_testkit::commit_log::{CommitLog, Inclusion, Target, sql_timestamp};
-use pgrecall_testkit::postgres::{Cluster, ClusterOptions};
+use pgrecall_testkit::postgres::{Cluster, ClusterOptions, majors};
 use pgrecall_testkit::workload::{Workload, WorkloadOptions};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::fresh::{Restored, plan, planned};
 use crate::ground::{Running, back_up};
-use crate::site::{Site, newest_major, switch};
+use crate::site::{Site, switch};
 
 /// A primary with clients at work, and a backup.
-fn busy(site: &Site) -> (Cluster, Workload) {
-    let primary = site.primary(newest_major());
+fn busy(site: &Site, major: u32) -> (Cluster, Workload) {
+    let primary = site.primary(major);
     let workload = at_work(site, &primary);
     (primary, workload)
 }
@@ -55,106 +55,137 @@ fn assert_refused(site: &Site, flags: &[&str], code: i32, said: &[&str]) -> Stri
 
 #[test]
 fn a_time_in_an_idle_hour_gives_what_was_before_it() {
-    let site = Site::new();
-    let (primary, workload) = busy(&site);
-    workload.pause();
-    let idle = workload.mark(&primary);
-    let time = sql_timestamp(idle.time);
-    // A checkpoint tells whole seconds: one that began in a later second shows that WAL covers it.
-    let later = format!("SELECT checkpoint_time > '{time}' FROM pg_control_checkpoint()");
-    primary.wait_until("a checkpoint is later", || {
-        primary.psql("CHECKPOINT");
-        primary.psql(&later) == "t"
-    });
-    archive(&site, &primary);
-    let flags = ["--to-time", time.as_str()];
-    let nothing_follows = Restored::started(&site, newest_major(), "copy", &flags);
-    workload.go_on();
-    workload.wait_commits(50);
-    let log = workload.finish(&primary);
-    site.wait_archived(&primary, &switch(&primary));
-    let commits_follow = Restored::started(&site, newest_major(), "copy", &flags);
-    let target = Target::Time(idle.time, Inclusion::Inclusive);
-    let before = log.expected_at(&target).must_have;
-    assert_ne!(before, log.expected_at(&Target::Latest).must_have);
-    assert_eq!(before, log.expected_at(&Target::Before(idle.lsn)).must_have);
-    for copy in [nothing_follows, commits_follow] {
-        copy.wait_until_paused();
-        log.assert_equals(&copy, &target);
+    for major in majors() {
+        let site = Site::new();
+        let (primary, workload) = busy(&site, major);
+        workload.pause();
+        let idle = workload.mark(&primary);
+        let time = sql_timestamp(idle.time);
+        // A checkpoint tells whole seconds: one that began in a later second shows that WAL covers it.
+        let later = format!("SELECT checkpoint_time > '{time}' FROM pg_control_checkpoint()");
+        primary.wait_until("a checkpoint is later", || {
+            primary.psql("CHECKPOINT");
+            primary.psql(&later) == "t"
+        });
+        archive(&site, &primary);
+        let flags = ["--to-time", time.as_str()];
+        let nothing_follows = Restored::started(&site, major, "copy", &flags);
+        workload.go_on();
+        workload.wait_commits(50);
+        let log = workload.finish(&primary);
+        site.wait_archived(&primary, &switch(&primary));
+        let commits_follow = Restored::started(&site, major, "copy", &flags);
+        let target = Target::Time(idle.time, Inclusion::Inclusive);
+        let before = log.expected_at(&target).must_have;
+        assert_ne!(before, log.expected_at(&Target::Latest).must_have);
+        assert_eq!(before, log.expected_at(&Target::Before(idle.lsn)).must_have);
+        for copy in [nothing_follows, commits_follow] {
+            copy.wait_until_paused();
+            log.assert_equals(&copy, &target);
+        }
     }
 }
 
 #[test]
 fn a_time_within_a_backup_is_served_by_an_older_one_or_refused() {
-    let site = Site::new();
-    let (primary, workload) = busy(&site);
-    let older = plan(&site, &["--to-immediate"])["backup"]["id"].clone();
-    let backup = Running::held_in_the_middle(&site, &primary);
-    workload.wait_commits(30);
-    let within = workload.mark(&primary);
-    workload.wait_commits(30);
-    backup.signal(Signal::CONT);
-    backup.end().expect_code(0);
-    let log = workload.finish(&primary);
-    site.wait_archived(&primary, &switch(&primary));
-    let newer = plan(&site, &["--to-immediate"])["backup"]["id"].clone();
-    assert_ne!(older, newer);
+    for major in majors() {
+        let site = Site::new();
+        let (primary, workload) = busy(&site, major);
+        let older = plan(&site, &["--to-immediate"])["backup"]["id"].clone();
+        let backup = Running::held_in_the_middle(&site, &primary);
+        workload.wait_commits(30);
+        let within = workload.mark(&primary);
+        workload.wait_commits(30);
+        backup.signal(Signal::CONT);
+        backup.end().expect_code(0);
+        let log = workload.finish(&primary);
+        site.wait_archived(&primary, &switch(&primary));
+        let newer = plan(&site, &["--to-immediate"])["backup"]["id"].clone();
+        assert_ne!(older, newer);
 
-    let time = sql_timestamp(within.time);
-    let within_it = format!("the target lies within backup {}", newer.as_str().expect("an id"));
-    let said =
-        [within_it.as_str(), "which is consistent from", "no older backup gets to the target"];
-    assert_refused(&site, &["--to-time", &time, "--backup", "latest"], 18, &said);
-    let flags = ["--to-time", time.as_str()];
-    assert_eq!(plan(&site, &flags)["backup"]["id"], older);
-    let copy = Restored::started(&site, newest_major(), "copy", &flags);
-    copy.wait_until_paused();
-    log.assert_equals(&copy, &Target::Time(within.time, Inclusion::Inclusive));
+        let time = sql_timestamp(within.time);
+        let within_it = format!("the target lies within backup {}", newer.as_str().expect("an id"));
+        let said =
+            [within_it.as_str(), "which is consistent from", "no older backup gets to the target"];
+        assert_refused(&site, &["--to-time", &time, "--backup", "latest"], 18, &said);
+        let flags = ["--to-time", time.as_str()];
+        assert_eq!(plan(&site, &flags)["backup"]["id"], older);
+        let copy = Restored::started(&site, major, "copy", &flags);
+        copy.wait_until_paused();
+        log.assert_equals(&copy, &Target::Time(within.time, Inclusion::Inclusive));
+    }
+}
+
+#[test]
+fn what_was_before_the_first_backup_is_refused() {
+    for major in majors() {
+        let site = Site::new();
+        let (primary, workload) = busy(&site, major);
+        let log = workload.finish(&primary);
+        site.wait_archived(&primary, &switch(&primary));
+        let first = log.commits()[0].record.expect("a record");
+        let said = [
+            "the target lies before the first backup that could be used",
+            "hint: The earliest moment that can be reached is the end of that backup: ",
+        ];
+        let (time, lsn) = (sql_timestamp(first.time), first.start.to_string());
+        for flags in [["--to-time", &time], ["--to-lsn", &lsn]] {
+            assert_refused(&site, &flags, 18, &said);
+        }
+    }
 }
 
 #[test]
 fn a_time_beyond_the_wal_is_refused_and_the_latest_one_that_is_told_works() {
-    let site = Site::new();
-    let (primary, workload) = busy(&site);
-    workload.pause();
-    let idle = workload.mark(&primary);
-    archive(&site, &primary);
-    let log = workload.finish(&primary);
-    let hour = Timestamp::from_unix_micros(idle.time.to_unix_micros() + 3_600_000_000);
-    let said =
-        ["the stored WAL does not reach the target", "The latest time that can be asked for is"];
-    assert_refused(&site, &["--to-time", &sql_timestamp(hour)], 18, &said);
-    // No transaction is later, and yet nobody knows: the WAL ends with the last one.
-    let told = assert_refused(&site, &["--to-time", &sql_timestamp(idle.time)], 18, &said);
-    let (_, latest) = told.split_once("can be asked for is ").expect("a hint");
-    let (latest, _) = latest.split_once("+00.").expect("a time");
-    let flags = ["--to-time", &format!("{latest}+00")];
-    let copy = Restored::started(&site, newest_major(), "copy", &flags);
-    copy.wait_until_paused();
-    log.assert_equals(&copy, &Target::Latest);
+    for major in majors() {
+        let site = Site::new();
+        let (primary, workload) = busy(&site, major);
+        workload.pause();
+        let idle = workload.mark(&primary);
+        archive(&site, &primary);
+        let log = workload.finish(&primary);
+        let hour = Timestamp::from_unix_micros(idle.time.to_unix_micros() + 3_600_000_000);
+        let said = [
+            "the stored WAL does not reach the target",
+            "The latest time that can be asked for is",
+        ];
+        assert_refused(&site, &["--to-time", &sql_timestamp(hour)], 18, &said);
+        // No transaction is later, and yet nobody knows: the WAL ends with the last one.
+        let told = assert_refused(&site, &["--to-time", &sql_timestamp(idle.time)], 18, &said);
+        let (_, latest) = told.split_once("can be asked for is ").expect("a hint");
+        let (latest, _) = latest.split_once("+00.").expect("a time");
+        let flags = ["--to-time", &format!("{latest}+00")];
+        let copy = Restored::started(&site, major, "copy", &flags);
+        copy.wait_until_paused();
+        log.assert_equals(&copy, &Target::Latest);
+    }
 }
 
 #[test]
 fn the_very_time_of_a_commit_is_kept_or_left_out_as_asked() {
-    let site = Site::new();
-    let (primary, workload) = busy(&site);
-    let backup_end = primary.psql("SELECT pg_current_wal_lsn()").parse().expect("an LSN");
-    workload.wait_commits(50);
-    let log = workload.finish(&primary);
-    site.wait_archived(&primary, &switch(&primary));
-    let mut commits = log.commits();
-    commits.retain(|commit| commit.record.is_some_and(|record| record.start > backup_end));
-    let chosen = commits[commits.len() / 2].record.expect("a record").time;
-    let time = sql_timestamp(chosen);
-    let (kept, left_out) =
-        (Target::Time(chosen, Inclusion::Inclusive), Target::Time(chosen, Inclusion::Exclusive));
-    assert_ne!(log.expected_at(&kept), log.expected_at(&left_out));
-    for (flags, target) in
-        [(vec!["--to-time", &time], kept), (vec!["--to-time", &time, "--exclusive"], left_out)]
-    {
-        let copy = Restored::started(&site, newest_major(), "copy", &flags);
-        copy.wait_until_paused();
-        log.assert_equals(&copy, &target);
+    for major in majors() {
+        let site = Site::new();
+        let (primary, workload) = busy(&site, major);
+        let backup_end = primary.psql("SELECT pg_current_wal_lsn()").parse().expect("an LSN");
+        workload.wait_commits(50);
+        let log = workload.finish(&primary);
+        site.wait_archived(&primary, &switch(&primary));
+        let mut commits = log.commits();
+        commits.retain(|commit| commit.record.is_some_and(|record| record.start > backup_end));
+        let chosen = commits[commits.len() / 2].record.expect("a record").time;
+        let time = sql_timestamp(chosen);
+        let (kept, left_out) = (
+            Target::Time(chosen, Inclusion::Inclusive),
+            Target::Time(chosen, Inclusion::Exclusive),
+        );
+        assert_ne!(log.expected_at(&kept), log.expected_at(&left_out));
+        for (flags, target) in
+            [(vec!["--to-time", &time], kept), (vec!["--to-time", &time, "--exclusive"], left_out)]
+        {
+            let copy = Restored::started(&site, major, "copy", &flags);
+            copy.wait_until_paused();
+            log.assert_equals(&copy, &target);
+        }
     }
 }
 
@@ -192,46 +223,48 @@ const ROWS: &str = "SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM pgreca
 
 #[test]
 fn where_times_run_backwards_the_plan_stops_where_postgresql_does() {
-    let site = Site::new();
-    let options = ClusterOptions::new(newest_major())
-        .archive_command(&site.archive_command())
-        .setting("wal_buffers", "32kB");
-    let primary = Cluster::create(options);
-    let workload = at_work(&site, &primary);
-    let from = workload.mark(&primary).lsn;
-    crowd(&primary);
-    let log = workload.finish(&primary);
-    site.wait_archived(&primary, &switch(&primary));
-    let (first, second) = inversion(&log, from);
-    for (name, time, inclusion) in [
-        // The second one is left out, though it had committed by then.
-        ("second", second, Inclusion::Inclusive),
-        ("first", first, Inclusion::Inclusive),
-        ("before-first", first, Inclusion::Exclusive),
-    ] {
-        let text = sql_timestamp(time);
-        let mut flags = vec!["--to-time", text.as_str(), "--action", "promote"];
-        let mut settings =
-            format!("recovery_target_time = '{text}'\nrecovery_target_action = 'promote'\n");
-        if inclusion == Inclusion::Exclusive {
-            flags.push("--exclusive");
-            settings.push_str("recovery_target_inclusive = off\n");
+    for major in majors() {
+        let site = Site::new();
+        let options = ClusterOptions::new(major)
+            .archive_command(&site.archive_command())
+            .setting("wal_buffers", "32kB");
+        let primary = Cluster::create(options);
+        let workload = at_work(&site, &primary);
+        let from = workload.mark(&primary).lsn;
+        crowd(&primary);
+        let log = workload.finish(&primary);
+        site.wait_archived(&primary, &switch(&primary));
+        let (first, second) = inversion(&log, from);
+        for (name, time, inclusion) in [
+            // The second one is left out, though it had committed by then.
+            ("second", second, Inclusion::Inclusive),
+            ("first", first, Inclusion::Inclusive),
+            ("before-first", first, Inclusion::Exclusive),
+        ] {
+            let text = sql_timestamp(time);
+            let mut flags = vec!["--to-time", text.as_str(), "--action", "promote"];
+            let mut settings =
+                format!("recovery_target_time = '{text}'\nrecovery_target_action = 'promote'\n");
+            if inclusion == Inclusion::Exclusive {
+                flags.push("--exclusive");
+                settings.push_str("recovery_target_inclusive = off\n");
+            }
+            let left_out = plan(&site, &planned(&flags))["first_left_out"].clone();
+            let theirs = Restored::by_postgresql(&site, major, name, &settings);
+            theirs.start();
+            let ours = Restored::started(&site, major, name, &flags);
+            for copy in [&theirs, &ours] {
+                copy.wait_until_recovered();
+                log.assert_equals(copy, &Target::Time(time, inclusion));
+            }
+            assert_eq!(ours.psql(ROWS), theirs.psql(ROWS), "{name}");
+            let stopped = format!(
+                "recovery stopping before {} of transaction {},",
+                word(&left_out),
+                left_out["xid"]
+            );
+            assert!(theirs.log().contains(&stopped), "{stopped}: {}", theirs.log());
         }
-        let left_out = plan(&site, &planned(&flags))["first_left_out"].clone();
-        let theirs = Restored::by_postgresql(&site, newest_major(), name, &settings);
-        theirs.start();
-        let ours = Restored::started(&site, newest_major(), name, &flags);
-        for copy in [&theirs, &ours] {
-            copy.wait_until_recovered();
-            log.assert_equals(copy, &Target::Time(time, inclusion));
-        }
-        assert_eq!(ours.psql(ROWS), theirs.psql(ROWS), "{name}");
-        let stopped = format!(
-            "recovery stopping before {} of transaction {},",
-            word(&left_out),
-            left_out["xid"]
-        );
-        assert!(theirs.log().contains(&stopped), "{stopped}: {}", theirs.log());
     }
 }
 
