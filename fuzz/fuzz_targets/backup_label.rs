@@ -2,13 +2,16 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use pgrecall_pgformat::Major;
 use pgrecall_pgformat::label::{BackupHistory, BackupLabel};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(label) = BackupLabel::parse(bytes) {
-        assert_eq!(BackupLabel::parse(label.compose().as_bytes()).as_ref(), Ok(&label));
+        let text = label.compose(Major::V19);
+        assert_eq!(BackupLabel::parse(text.as_bytes()).as_ref(), Ok(&label));
     }
     if let Ok(history) = BackupHistory::parse(bytes) {
-        assert_eq!(BackupHistory::parse(history.compose().as_bytes()).as_ref(), Ok(&history));
+        let text = history.compose(Major::V19);
+        assert_eq!(BackupHistory::parse(text.as_bytes()).as_ref(), Ok(&history));
     }
 });

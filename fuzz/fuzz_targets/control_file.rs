@@ -12,8 +12,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let mut file = bytes.to_vec();
     file.resize(CONTROL_FILE_SIZE_BYTES, 0);
-    // Where the checksum lies: 14 to 17, and 18.
-    for at in [288, 292] {
+    // Where the checksum lies: 14 to 17, 18, and 19.
+    for at in [288, 292, 308] {
         let crc = crc32c::crc32c(&file[..at]);
         file[at..at + 4].copy_from_slice(&crc.to_le_bytes());
         let _ = ControlFile::decode(&file);

@@ -1,12 +1,14 @@
 //! `global/pg_control`: the state of a cluster (`ControlFileData` of `pg_control.h`).
 //!
 //! The layouts of 14 to 17 differ in one field of the checkpoint only (17 has `wal_level` where
-//! there was padding); 18 has one more byte before the nonce.
+//! there was padding); 18 has one more byte before the nonce. 19 has a longer checkpoint
+//! (`logicalDecodingEnabled`, and `nextMultiOffset` of 64 bits), the size of SLRU segments, and the
+//! data checksums that `initdb` chose.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{FileKind, FormatError};
-use crate::field::{array_at, i32_at, i64_at, to_u64, u8_at, u32_at, u64_at};
+use crate::field::{i32_at, i64_at, to_u64, u8_at, u32_at, u64_at};
 use crate::lsn::Lsn;
 use crate::segment::SegmentSize;
 use crate::timeline::TimelineId;
@@ -14,9 +16,6 @@ use crate::version::{KNOWN, Major};
 
 /// The length of the file, `PG_CONTROL_FILE_SIZE`; the rest after the data is zero.
 pub const CONTROL_FILE_SIZE_BYTES: usize = 8192;
-
-/// The length of a checkpoint in WAL and in the control file, `sizeof(CheckPoint)`.
-pub const CHECKPOINT_SIZE_BYTES: usize = 88;
 
 /// Where the copy of the last checkpoint starts.
 const CHECKPOINT_OFFSET: usize = 40;
@@ -141,8 +140,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads `sizeof(CheckPoint)` bytes; nothing if there are fewer, or if a field has a value it
-    /// cannot have.
+    /// Reads `sizeof(CheckPoint)` bytes, which may be followed by others; nothing if there are
+    /// fewer, or if a field has a value it cannot have.
     #[must_use]
     pub fn decode(bytes: &[u8], major: Major) -> Option<Self> {
         let wal_level = if major >= Major::V17 {
@@ -150,6 +149,8 @@ impl Checkpoint {
         } else {
             None
         };
+        let [next_full_xid, next_oid, oldest_xid, time, oldest_active_xid] =
+            if major >= Major::V19 { [32, 40, 56, 72, 88] } else { [24, 32, 44, 64, 80] };
         Some(Self {
             redo: Lsn(u64_at(bytes, 0)?),
             timeline: TimelineId(u32_at(bytes, 8)?),
@@ -160,11 +161,11 @@ impl Checkpoint {
                 _ => return None,
             },
             wal_level,
-            next_full_xid: u64_at(bytes, 24)?,
-            next_oid: u32_at(bytes, 32)?,
-            oldest_xid: u32_at(bytes, 44)?,
-            time_unix_secs: i64_at(bytes, 64)?,
-            oldest_active_xid: u32_at(bytes, 80)?,
+            next_full_xid: u64_at(bytes, next_full_xid)?,
+            next_oid: u32_at(bytes, next_oid)?,
+            oldest_xid: u32_at(bytes, oldest_xid)?,
+            time_unix_secs: i64_at(bytes, time)?,
+            oldest_active_xid: u32_at(bytes, oldest_active_xid)?,
         })
     }
 }
@@ -280,7 +281,7 @@ impl ControlFile {
         // Only now: a torn or damaged file must not pass for another version.
         let major = Major::from_control_and_catalog(control_version, catalog_version)
             .ok_or_else(|| unknown("catalog version", catalog_version))?;
-        Fields { bytes: data }.control_file(major)
+        Fields { bytes: data, major }.control_file()
     }
 }
 
@@ -289,6 +290,7 @@ fn crc_offset(control_version: u32) -> Result<usize, FormatError> {
     match control_version {
         1300 | 1700 => Ok(288),
         1800 => Ok(292),
+        1905 => Ok(308),
         other => {
             let swapped = other.swap_bytes();
             if (900..10_000).contains(&swapped) {
@@ -316,15 +318,34 @@ fn short(offset: usize) -> FormatError {
     }
 }
 
-/// The fields before the checksum.
+/// The fields before the checksum, asked for by where 14 to 18 have them.
 struct Fields<'a> {
     bytes: &'a [u8],
+    major: Major,
 }
 
 impl Fields<'_> {
-    fn control_file(&self, major: Major) -> Result<ControlFile, FormatError> {
-        let checkpoint = array_at::<CHECKPOINT_SIZE_BYTES>(self.bytes, CHECKPOINT_OFFSET)
-            .and_then(|bytes| Checkpoint::decode(&bytes, major))
+    /// Where this major has a field.
+    const fn place(&self, offset: usize) -> usize {
+        let later = match (self.major, offset) {
+            (Major::V14 | Major::V15 | Major::V16 | Major::V17 | Major::V18, _)
+            | (Major::V19, ..128) => 0,
+            // Behind the checkpoint.
+            (Major::V19, 128..224) => 8,
+            // Behind `slru_pages_per_segment`.
+            (Major::V19, 224..252) => 12,
+            // Behind `data_checksum_version_init`.
+            (Major::V19, 252..) => 16,
+        };
+        offset.saturating_add(later)
+    }
+
+    fn control_file(&self) -> Result<ControlFile, FormatError> {
+        let major = self.major;
+        let checkpoint = self
+            .bytes
+            .get(CHECKPOINT_OFFSET..)
+            .and_then(|bytes| Checkpoint::decode(bytes, major))
             .ok_or_else(|| {
                 wrong(CHECKPOINT_OFFSET, "checkPointCopy", "a checkpoint", "none".to_owned())
             })?;
@@ -342,11 +363,7 @@ impl Fields<'_> {
             min_recovery_timeline: self.u32(144)?,
             backup_start_lsn: Lsn(self.u64(152)?).valid(),
             backup_end_lsn: Lsn(self.u64(160)?).valid(),
-            backup_end: match u8_at(self.bytes, 168).ok_or_else(|| short(168))? {
-                0 => BackupEnd::NotRequired,
-                1 => BackupEnd::Required,
-                other => return Err(wrong(168, "backupEndRequired", "0 or 1", other.to_string())),
-            },
+            backup_end: self.backup_end()?,
             wal_level: self.checked(172, "wal_level", "0 to 2", |number| {
                 WalLevel::from_number(i32::try_from(number).ok()?)
             })?,
@@ -369,11 +386,22 @@ impl Fields<'_> {
         })
     }
 
+    fn backup_end(&self) -> Result<BackupEnd, FormatError> {
+        let offset = self.place(168);
+        match u8_at(self.bytes, offset).ok_or_else(|| short(offset))? {
+            0 => Ok(BackupEnd::NotRequired),
+            1 => Ok(BackupEnd::Required),
+            other => Err(wrong(offset, "backupEndRequired", "0 or 1", other.to_string())),
+        }
+    }
+
     fn u32(&self, offset: usize) -> Result<u32, FormatError> {
+        let offset = self.place(offset);
         u32_at(self.bytes, offset).ok_or_else(|| short(offset))
     }
 
     fn u64(&self, offset: usize) -> Result<u64, FormatError> {
+        let offset = self.place(offset);
         u64_at(self.bytes, offset).ok_or_else(|| short(offset))
     }
 
@@ -385,7 +413,7 @@ impl Fields<'_> {
         read: impl FnOnce(u32) -> Option<T>,
     ) -> Result<T, FormatError> {
         let number = self.u32(offset)?;
-        read(number).ok_or_else(|| wrong(offset, field, expected, number.to_string()))
+        read(number).ok_or_else(|| wrong(self.place(offset), field, expected, number.to_string()))
     }
 
     /// A page size: a power of two from 1 KiB up.

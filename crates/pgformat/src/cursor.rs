@@ -220,7 +220,7 @@ impl Cursor {
         };
         let header = self.enter_page(self.at, expected, window)?;
         if !self.started {
-            self.begins_with_overwrite = header.flags.overwrites_record();
+            self.begins_with_overwrite = header.overwrites_record();
             if header.flags.continues_record() {
                 self.skip = header.remaining_bytes;
             }
@@ -421,11 +421,11 @@ impl Cursor {
             // A long header where none belongs.
             return Err(Halt::NeedMore(page.saturating_add(u64::from(LONG_HEADER_BYTES))));
         };
-        let major = header.major();
-        if major.is_none() || (self.major.is_some() && major != self.major) {
+        let expected_major = |major: &Major| self.major.is_none_or(|known| known == *major);
+        let Some(major) = header.major().filter(expected_major) else {
             return Err(end(EndReason::PageMagic { found: header.magic }));
-        }
-        if !header.flags.are_known() || (is_segment_start && header.long.is_none()) {
+        };
+        if !header.flags.are_known(major) || (is_segment_start && header.long.is_none()) {
             return Err(end(EndReason::PageFlags { found: header.flags.0 }));
         }
         if let Some(long) = header.long {
@@ -461,9 +461,9 @@ impl Cursor {
     }
 
     #[inline]
-    fn learn(&mut self, page: Lsn, header: &PageHeader, major: Option<Major>) {
+    fn learn(&mut self, page: Lsn, header: &PageHeader, major: Major) {
         const TIMELINES_MAX: usize = 64;
-        self.major = major;
+        self.major = Some(major);
         if header.long.is_some() {
             self.long_header = header.long;
         }
@@ -531,7 +531,7 @@ fn check_continuation(page: Lsn, expected: Expected, header: &PageHeader) -> Res
     let (fits, expected_bytes) = match expected {
         Expected::Anything => (!goes_on || found_bytes != 0, 0),
         Expected::NewRecord => (!goes_on, 0),
-        Expected::Continuation(_) if header.flags.overwrites_record() => {
+        Expected::Continuation(_) if header.overwrites_record() => {
             return Err(Halt::Overwritten(page));
         }
         Expected::Continuation(missing) => (goes_on && found_bytes == missing, missing),

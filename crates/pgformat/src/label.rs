@@ -11,6 +11,7 @@ use crate::error::{FileKind, FormatError, excerpt};
 use crate::lsn::Lsn;
 use crate::segment::{ArchiveName, ArchiveNameKind};
 use crate::timeline::TimelineId;
+use crate::version::Major;
 
 /// Which server a backup was taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -90,18 +91,18 @@ impl BackupLabel {
         lines.label()
     }
 
-    /// The content of `backup_label`, byte for byte as PostgreSQL writes it.
+    /// The content of `backup_label`, byte for byte as this major writes it.
     #[must_use]
-    pub fn compose(&self) -> String {
-        let mut text = self.compose_start(None);
+    pub fn compose(&self, major: Major) -> String {
+        let mut text = self.compose_start(None, major);
         if let Some(from) = self.incremental_from {
-            let _ = writeln!(text, "INCREMENTAL FROM LSN: {}", from.lsn);
+            let _ = writeln!(text, "INCREMENTAL FROM LSN: {}", from.lsn.text_of(major));
             let _ = writeln!(text, "INCREMENTAL FROM TLI: {}", from.timeline.0);
         }
         text
     }
 
-    fn compose_start(&self, stop: Option<&BackupHistory>) -> String {
+    fn compose_start(&self, stop: Option<&BackupHistory>, major: Major) -> String {
         let method = match self.method {
             BackupMethod::Streamed => "streamed",
             BackupMethod::PgRewind => "pg_rewind",
@@ -112,13 +113,13 @@ impl BackupLabel {
         };
         let mut text = String::new();
         // Writing to a String cannot fail.
-        let _ =
-            writeln!(text, "START WAL LOCATION: {} (file {})", self.start_lsn, self.start_segment);
+        let start = self.start_lsn.text_of(major);
+        let _ = writeln!(text, "START WAL LOCATION: {start} (file {})", self.start_segment);
         if let Some(stop) = stop {
-            let _ =
-                writeln!(text, "STOP WAL LOCATION: {} (file {})", stop.stop_lsn, stop.stop_segment);
+            let lsn = stop.stop_lsn.text_of(major);
+            let _ = writeln!(text, "STOP WAL LOCATION: {lsn} (file {})", stop.stop_segment);
         }
-        let _ = writeln!(text, "CHECKPOINT LOCATION: {}", self.checkpoint_lsn);
+        let _ = writeln!(text, "CHECKPOINT LOCATION: {}", self.checkpoint_lsn.text_of(major));
         let _ = writeln!(text, "BACKUP METHOD: {method}");
         let _ = writeln!(text, "BACKUP FROM: {from}");
         let _ = writeln!(text, "START TIME: {}", self.start_time);
@@ -145,10 +146,10 @@ impl BackupHistory {
         })
     }
 
-    /// The content of the file, byte for byte as PostgreSQL writes it.
+    /// The content of the file, byte for byte as this major writes it.
     #[must_use]
-    pub fn compose(&self) -> String {
-        let mut text = self.label.compose_start(Some(self));
+    pub fn compose(&self, major: Major) -> String {
+        let mut text = self.label.compose_start(Some(self), major);
         let _ = writeln!(text, "STOP TIME: {}", self.stop_time);
         let _ = writeln!(text, "STOP TIMELINE: {}", self.stop_timeline.0);
         text
@@ -269,6 +270,7 @@ mod tests {
     use super::{BackupFrom, BackupHistory, BackupLabel, BackupMethod};
     use crate::lsn::Lsn;
     use crate::timeline::TimelineId;
+    use crate::version::Major;
 
     const LABEL: &str = "START WAL LOCATION: 0/9000028 (file 000000010000000000000009)\n\
         CHECKPOINT LOCATION: 0/9000060\nBACKUP METHOD: streamed\nBACKUP FROM: primary\n\
@@ -286,11 +288,11 @@ mod tests {
         assert_eq!(label.checkpoint_lsn, Lsn(0x900_0060));
         assert_eq!((label.method, label.from), (BackupMethod::Streamed, BackupFrom::Primary));
         assert_eq!(label.label, "a: b");
-        assert_eq!(label.compose(), LABEL);
+        assert_eq!(label.compose(Major::V18), LABEL);
         let text = format!("{LABEL}INCREMENTAL FROM LSN: 0/4000028\nINCREMENTAL FROM TLI: 1\n");
         let incremental = BackupLabel::parse(text.as_bytes()).unwrap();
         assert_eq!(incremental.incremental_from.unwrap().lsn, Lsn(0x400_0028));
-        assert_eq!(incremental.compose(), text);
+        assert_eq!(incremental.compose(Major::V18), text);
     }
 
     #[test]
@@ -298,7 +300,7 @@ mod tests {
         let history = BackupHistory::parse(HISTORY.as_bytes()).unwrap();
         assert_eq!(history.stop_lsn, Lsn(0x900_0138));
         assert_eq!(history.stop_timeline, TimelineId(1));
-        assert_eq!(history.compose(), HISTORY);
+        assert_eq!(history.compose(Major::V18), HISTORY);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! PostgreSQL's bytes, majors 14 to 18, read and written without I/O, without a clock and without
+//! PostgreSQL's bytes, majors 14 to 19, read and written without I/O, without a clock and without
 //! panics.
 //!
 //! Every decoder takes a slice and gives a value, "need more", or a located [`FormatError`];

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{FileKind, FormatError, excerpt};
+use crate::version::Major;
 
 /// A log sequence number: a byte position in the WAL of a cluster. 0 is no position
 /// (`InvalidXLogRecPtr`).
@@ -67,6 +68,17 @@ impl Lsn {
         }
     }
 
+    /// As servers of this major write it into files: from 19 on always with eight digits after the
+    /// slash (`%X/%08X`).
+    #[must_use]
+    pub fn text_of(self, major: Major) -> String {
+        if major >= Major::V19 {
+            format!("{:X}/{:08X}", self.0 >> 32, self.0 & 0xFFFF_FFFF)
+        } else {
+            self.to_string()
+        }
+    }
+
     /// How far into a block of `size_bytes` (a power of two) this position lies.
     #[must_use]
     pub(crate) const fn offset_in(self, size_bytes: u64) -> u64 {
@@ -119,6 +131,7 @@ impl<'de> Deserialize<'de> for Lsn {
 #[cfg(test)]
 mod tests {
     use super::Lsn;
+    use crate::version::Major;
 
     #[test]
     fn prints_and_reads_as_postgresql_does() {
@@ -135,6 +148,8 @@ mod tests {
             assert_eq!(serde_json::from_str::<Lsn>(&json).unwrap(), Lsn(value));
         }
         assert_eq!("0a/0000000b".parse::<Lsn>().unwrap(), Lsn(0x0A_0000_000B));
+        assert_eq!(Lsn(0x0A_0000_000B).text_of(Major::V18), "A/B");
+        assert_eq!(Lsn(0x0A_0000_000B).text_of(Major::V19), "A/0000000B");
     }
 
     #[test]

@@ -19,8 +19,6 @@ pub struct PageFlags(pub u16);
 impl PageFlags {
     const CONTINUES_RECORD: u16 = 0x0001;
     const LONG_HEADER: u16 = 0x0002;
-    const OVERWRITES_RECORD: u16 = 0x0008;
-    const ALL: u16 = 0x000F;
 
     /// The page begins with the rest of a record of the page before (`XLP_FIRST_IS_CONTRECORD`).
     #[must_use]
@@ -35,16 +33,19 @@ impl PageFlags {
     }
 
     /// The page takes the place of the lost rest of a record
-    /// (`XLP_FIRST_IS_OVERWRITE_CONTRECORD`).
+    /// (`XLP_FIRST_IS_OVERWRITE_CONTRECORD`). 19 gave it the bit of `XLP_BKP_REMOVABLE`, which it
+    /// no longer has.
     #[must_use]
-    pub const fn overwrites_record(self) -> bool {
-        self.0 & Self::OVERWRITES_RECORD != 0
+    pub fn overwrites_record(self, major: Major) -> bool {
+        let bit = if major >= Major::V19 { 0x0004 } else { 0x0008 };
+        self.0 & bit != 0
     }
 
-    /// Whether only bits are set that PostgreSQL knows.
+    /// Whether only bits are set that this major knows (`XLP_ALL_FLAGS`).
     #[must_use]
-    pub const fn are_known(self) -> bool {
-        self.0 & !Self::ALL == 0
+    pub fn are_known(self, major: Major) -> bool {
+        let known = if major >= Major::V19 { 0x0007 } else { 0x000F };
+        self.0 & !known == 0
     }
 }
 
@@ -106,6 +107,13 @@ impl PageHeader {
         Major::from_wal_magic(self.magic)
     }
 
+    /// Whether the page takes the place of the lost rest of a record; a page of no known major
+    /// does not.
+    #[must_use]
+    pub fn overwrites_record(&self) -> bool {
+        self.major().is_some_and(|major| self.flags.overwrites_record(major))
+    }
+
     /// How many bytes the header takes.
     #[must_use]
     pub const fn size_bytes(&self) -> u32 {
@@ -120,7 +128,7 @@ impl PageHeader {
 
 #[cfg(test)]
 mod tests {
-    use super::{LongHeader, PageHeader};
+    use super::{LongHeader, PageFlags, PageHeader};
     use crate::lsn::Lsn;
     use crate::version::Major;
 
@@ -139,7 +147,7 @@ mod tests {
         assert_eq!(header.major(), Some(Major::V17));
         assert_eq!((header.timeline.0, header.remaining_bytes), (7, 9));
         assert_eq!(header.address, Lsn(0x1_0100_0000));
-        assert!(header.flags.continues_record() && !header.flags.overwrites_record());
+        assert!(header.flags.continues_record() && !header.overwrites_record());
         let long = LongHeader {
             system_identifier: 77,
             segment_size_bytes: 16 << 20,
@@ -149,5 +157,14 @@ mod tests {
         assert_eq!(PageHeader::decode(&bytes[..39]), None);
         bytes[2] = 0x01;
         assert_eq!(PageHeader::decode(&bytes[..24]).unwrap().size_bytes(), 24);
+    }
+
+    #[test]
+    fn flags_mean_what_they_mean_in_their_major() {
+        let (old, new) = (PageFlags(0x0008), PageFlags(0x0004));
+        assert!(old.overwrites_record(Major::V18) && old.are_known(Major::V18));
+        assert!(!old.overwrites_record(Major::V19) && !old.are_known(Major::V19));
+        assert!(new.overwrites_record(Major::V19) && new.are_known(Major::V19));
+        assert!(!new.overwrites_record(Major::V18) && new.are_known(Major::V18));
     }
 }

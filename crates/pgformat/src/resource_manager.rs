@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A resource manager's id (`RmgrId`). The ids are the same in 14 to 18; from 15 on extensions may
+/// A resource manager's id (`RmgrId`). The ids are the same in 14 to 19; from 15 on extensions may
 /// have their own, from 128.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

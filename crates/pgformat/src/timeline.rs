@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{FileKind, FormatError, excerpt};
 use crate::lsn::Lsn;
+use crate::version::Major;
 
 /// A timeline id, printed as in file names: eight upper-case hexadecimal digits. Never 0 in a
 /// cluster.
@@ -128,15 +129,14 @@ impl History {
         Ok(Self { timeline, switches })
     }
 
-    /// The content of this timeline's history file, as PostgreSQL writes it (a blank line before
+    /// The content of this timeline's history file, as this major writes it (a blank line before
     /// each further line).
     #[must_use]
-    pub fn compose(&self) -> String {
-        let lines: Vec<String> = self
-            .switches
-            .iter()
-            .map(|switch| format!("{}\t{}\t{}\n", switch.timeline.0, switch.lsn, switch.reason))
-            .collect();
+    pub fn compose(&self, major: Major) -> String {
+        let line = |Switch { timeline, lsn, reason }: &Switch| {
+            format!("{}\t{}\t{reason}\n", timeline.0, lsn.text_of(major))
+        };
+        let lines: Vec<String> = self.switches.iter().map(line).collect();
         lines.join("\n")
     }
 
@@ -230,6 +230,7 @@ fn parse_switch(line: &str) -> Option<Switch> {
 mod tests {
     use super::{History, TimelineId, TimelineSpan};
     use crate::lsn::Lsn;
+    use crate::version::Major;
 
     const FILE: &[u8] =
         b"# by hand\n1\t0/3000000\tno recovery target specified\n\n  2\t0/5000158\t\
@@ -250,7 +251,10 @@ mod tests {
         assert_eq!(history.switch_point(TimelineId(2)), Some(lsn("0/5000158")));
         assert_eq!(history.switch_point(TimelineId(5)), None);
         assert_eq!(history.switches()[0].reason, "no recovery target specified");
-        assert_eq!(History::parse(TimelineId(5), history.compose().as_bytes()).unwrap(), history);
+        for major in Major::ALL {
+            let text = history.compose(major);
+            assert_eq!(History::parse(TimelineId(5), text.as_bytes()).unwrap(), history);
+        }
     }
 
     #[test]
@@ -299,12 +303,14 @@ mod tests {
         let root = History::without_ancestors(TimelineId::FIRST);
         let child =
             root.fork(TimelineId(2), Lsn(0x300_0000), "no recovery target specified").unwrap();
-        assert_eq!(child.compose(), "1\t0/3000000\tno recovery target specified\n");
+        let line = "1\t0/3000000\tno recovery target specified\n";
+        assert_eq!(child.compose(Major::V18), line);
+        assert_eq!(child.compose(Major::V19), line.replace("0/3", "0/03"));
         assert!(child.fork(TimelineId(2), Lsn(0x400_0000), "").is_none());
         assert!(child.fork(TimelineId(3), Lsn(0x200_0000), "").is_none());
         let grandchild = child.fork(TimelineId(3), Lsn(0x400_0000), "r").unwrap();
         assert_eq!(
-            grandchild.compose(),
+            grandchild.compose(Major::V18),
             "1\t0/3000000\tno recovery target specified\n\n2\t0/4000000\tr\n"
         );
     }

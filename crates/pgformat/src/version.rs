@@ -25,6 +25,8 @@ pub enum Major {
     V17,
     /// PostgreSQL 18.
     V18,
+    /// PostgreSQL 19.
+    V19,
 }
 
 /// What the files of a major say; from `pg_control.h`, `catversion.h` and `xlog_internal.h` of its
@@ -40,7 +42,7 @@ struct VersionRow {
     wal_magic: u16,
 }
 
-const VERSIONS: [VersionRow; 5] = [
+const VERSIONS: [VersionRow; 6] = [
     VersionRow {
         major: Major::V14,
         number: 14,
@@ -76,14 +78,21 @@ const VERSIONS: [VersionRow; 5] = [
         catalog_version: 202_506_291,
         wal_magic: 0xD118,
     },
+    VersionRow {
+        major: Major::V19,
+        number: 19,
+        control_version: 1905,
+        catalog_version: 202_610_061,
+        wal_magic: 0xD122,
+    },
 ];
 
 /// The majors known here, for messages.
-pub(crate) const KNOWN: &str = "14 to 18";
+pub(crate) const KNOWN: &str = "14 to 19";
 
 impl Major {
     /// All majors known here, oldest first.
-    pub const ALL: [Self; 5] = [Self::V14, Self::V15, Self::V16, Self::V17, Self::V18];
+    pub const ALL: [Self; 6] = [Self::V14, Self::V15, Self::V16, Self::V17, Self::V18, Self::V19];
 
     /// The number people use: 14, 15, …
     #[must_use]
@@ -142,13 +151,14 @@ impl Major {
     }
 
     const fn row(self) -> &'static VersionRow {
-        let [v14, v15, v16, v17, v18] = &VERSIONS;
+        let [v14, v15, v16, v17, v18, v19] = &VERSIONS;
         match self {
             Self::V14 => v14,
             Self::V15 => v15,
             Self::V16 => v16,
             Self::V17 => v17,
             Self::V18 => v18,
+            Self::V19 => v19,
         }
     }
 }
@@ -213,6 +223,7 @@ mod tests {
         }
         assert_eq!(Major::V17.tablespace_directory(), "PG_17_202406281");
         assert!("13".parse::<Major>().is_err());
+        assert!("20".parse::<Major>().is_err());
         assert!("".parse::<Major>().is_err());
         assert!(Major::from_control_and_catalog(1300, 202_406_281).is_none());
     }

@@ -50,7 +50,7 @@ fn control_files() {
         for (name, value) in [
             ("Database system identifier", control.system_identifier.to_string()),
             ("Database cluster state", control.state.name().to_owned()),
-            ("Latest checkpoint's REDO location", control.checkpoint.redo.to_string()),
+            ("Latest checkpoint's REDO location", control.checkpoint.redo.text_of(major)),
             ("Bytes per WAL segment", control.wal_segment_size.bytes().to_string()),
         ] {
             let line = text.lines().find(|line| line.starts_with(name)).unwrap();

@@ -110,7 +110,7 @@ pub enum ServerError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// The server's major is not known here.
-    #[error("the server is PostgreSQL {}; 14 to 18 are known", shown_version(*number))]
+    #[error("the server is PostgreSQL {}; 14 to 19 are known", shown_version(*number))]
     UnsupportedVersion {
         /// `server_version_num`.
         number: u32,

@@ -1,4 +1,4 @@
-//! What is asked of a running PostgreSQL server, majors 14 to 18, and the rights that this needs.
+//! What is asked of a running PostgreSQL server, majors 14 to 19, and the rights that this needs.
 //!
 //! Nothing here knows of repositories or backups as we store them: the crate speaks SQL and gives
 //! back typed answers.

@@ -68,6 +68,8 @@ mod tests {
             ("140023", Major::V14, "14.23"),
             ("170000", Major::V17, "17.0"),
             ("180006\n", Major::V18, "18.6"),
+            // Betas and release candidates are all minor 0.
+            ("190000", Major::V19, "19.0"),
         ] {
             let version = ServerVersion::parse(text).unwrap();
             assert_eq!((version.major(), version.to_string().as_str()), (major, shown));
@@ -76,7 +78,7 @@ mod tests {
 
     #[test]
     fn older_and_newer_majors_are_refused_by_name() {
-        for (text, shown) in [("90624", "9.6.24"), ("130009", "13.9"), ("190001", "19.1")] {
+        for (text, shown) in [("90624", "9.6.24"), ("130009", "13.9"), ("200001", "20.1")] {
             let error = ServerVersion::parse(text).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported);
             assert!(error.to_string().contains(shown), "{error}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pgrecall_engine::ErrorKind;
 use pgrecall_engine::archive::fetch::FetchOutcome;
 use pgrecall_pgformat::timeline::History;
-use pgrecall_pgformat::{Lsn, TimelineId};
+use pgrecall_pgformat::{Lsn, Major, TimelineId};
 use pgrecall_repo::id::RepositoryId;
 use pgrecall_repo::names;
 use pgrecall_store::{ErrorKind as StoreErrorKind, MemoryStore, Store};
@@ -146,7 +146,7 @@ async fn history_and_backup_files_come_back_and_odd_ones_are_refused() {
     let history = History::without_ancestors(TimelineId(1))
         .fork(TimelineId(2), Lsn(0x30_0000), "no recovery target specified")
         .unwrap()
-        .compose();
+        .compose(Major::V17);
     let label = "000000010000000000000001.00000028.backup";
     for (name, bytes) in [("00000002.history", history.as_bytes()), (label, b"START WAL")] {
         push(&access, &bench.file(name, bytes)).await.unwrap();

@@ -194,8 +194,8 @@ pub(crate) fn labels(major: Major) {
     let unhex = |text: &str| data_encoding::HEXLOWER.decode(text.as_bytes()).expect("hex");
     let label_bytes = unhex(label_text);
     let label = BackupLabel::parse(&label_bytes).expect("a label");
-    assert_eq!(label.compose().as_bytes(), label_bytes);
-    assert_eq!(label.start_lsn.to_string(), start_lsn);
+    assert_eq!(label.compose(major).as_bytes(), label_bytes);
+    assert_eq!(label.start_lsn.text_of(major), start_lsn);
     assert_eq!((label.label.as_str(), label.from), ("a: label", BackupFrom::Primary));
     let map = unhex(map);
     let links = tablespace_map::parse(&map).expect("a map");
@@ -216,7 +216,7 @@ pub(crate) fn labels(major: Major) {
     assert_eq!(parsed.file_name(SegmentSize::DEFAULT), name);
     let bytes = fs::read(wal.join(&name)).expect("a backup history file");
     let history = BackupHistory::parse(&bytes).expect("a backup history file");
-    assert_eq!(history.compose().as_bytes(), bytes);
+    assert_eq!(history.compose(major).as_bytes(), bytes);
     assert_eq!(history.label.start_lsn, label.start_lsn);
-    assert_eq!(history.stop_lsn.to_string(), stop_lsn);
+    assert_eq!(history.stop_lsn.text_of(major), stop_lsn);
 }

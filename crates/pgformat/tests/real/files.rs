@@ -26,6 +26,10 @@ pub(crate) fn control_file(major: Major) {
     cluster.stop("fast");
     let control = compare_control(&cluster);
     assert!(control.min_recovery_lsn.is_some(), "a standby has a minimum recovery point");
+    // 19 keeps beside it what initdb chose.
+    let data = cluster.data();
+    cluster.run("pg_checksums", &["--disable", "-N", "-D", data.to_str().expect("UTF-8")]);
+    assert_eq!(compare_control(&cluster).data_checksums, DataChecksums::Off);
 
     let path = cluster.data().join("global/pg_control");
     let good = fs::read(path).expect("pg_control");
@@ -51,7 +55,7 @@ fn compare_control(cluster: &Cluster) -> ControlFile {
         .map(|(name, value)| (name, value.trim()))
         .collect();
     let on_off = |on: bool| if on { "on" } else { "off" }.to_owned();
-    let lsn = |lsn: Option<Lsn>| lsn.unwrap_or(Lsn(0)).to_string();
+    let lsn = |lsn: Option<Lsn>| lsn.unwrap_or(Lsn(0)).text_of(cluster.major);
     let checkpoint = &control.checkpoint;
     let (epoch, next) = (checkpoint.next_full_xid >> 32, checkpoint.next_full_xid & 0xFFFF_FFFF);
     let settings = &control.standby_settings;
@@ -64,8 +68,8 @@ fn compare_control(cluster: &Cluster) -> ControlFile {
         ("Catalog version number", control.catalog_version.to_string()),
         ("Database system identifier", control.system_identifier.to_string()),
         ("Database cluster state", control.state.name().to_owned()),
-        ("Latest checkpoint location", control.checkpoint_lsn.to_string()),
-        ("Latest checkpoint's REDO location", checkpoint.redo.to_string()),
+        ("Latest checkpoint location", lsn(Some(control.checkpoint_lsn))),
+        ("Latest checkpoint's REDO location", lsn(Some(checkpoint.redo))),
         ("Latest checkpoint's TimeLineID", checkpoint.timeline.0.to_string()),
         ("Latest checkpoint's PrevTimeLineID", checkpoint.previous_timeline.0.to_string()),
         (

@@ -105,18 +105,18 @@ fn compare(cluster: &Cluster, timeline: u32, size: SegmentSize) -> Vec<Seen> {
     for (expected, found) in expected.iter().zip(&found) {
         let without_text = DumpedRecord { description: String::new(), ..expected.clone() };
         assert_eq!(found.dumped, without_text, "{}", expected.description);
-        check_event(expected, found.event.as_ref());
+        check_event(expected, found.event.as_ref(), cluster.major);
     }
     assert_eq!(found.len(), expected.len(), "{errors}");
     if let Some(end) = end {
-        assert!(errors.contains(&end.lsn.to_string()), "{end:?}: {errors}");
+        assert!(errors.contains(&end.lsn.text_of(cluster.major)), "{end:?}: {errors}");
     }
     assert!(found.len() > 100, "too little WAL to tell anything");
     found
 }
 
 /// What an event says must be what `pg_waldump` describes.
-fn check_event(dumped: &DumpedRecord, event: Option<&Event>) {
+fn check_event(dumped: &DumpedRecord, event: Option<&Event>, major: Major) {
     let text = &dumped.description;
     let starts = |start: String| assert!(text.starts_with(&start), "{event:?}: {text}");
     let is_end = dumped.resource_manager == "Transaction"
@@ -127,7 +127,7 @@ fn check_event(dumped: &DumpedRecord, event: Option<&Event>) {
         Some(Event::Checkpoint(kind, checkpoint)) => starts(format!(
             "CHECKPOINT_{} redo {}; tli {}; prev tli {}; fpw {}; ",
             if *kind == CheckpointKind::Online { "ONLINE" } else { "SHUTDOWN" },
-            checkpoint.redo,
+            checkpoint.redo.text_of(major),
             checkpoint.timeline.0,
             checkpoint.previous_timeline.0,
             checkpoint.full_page_writes == FullPageWrites::On
@@ -140,7 +140,8 @@ fn check_event(dumped: &DumpedRecord, event: Option<&Event>) {
             timeline.0, previous_timeline.0
         )),
         Some(Event::OverwriteContrecord { overwritten_lsn, .. }) => {
-            starts(format!("OVERWRITE_CONTRECORD lsn {overwritten_lsn}; time "));
+            let lsn = overwritten_lsn.text_of(major);
+            starts(format!("OVERWRITE_CONTRECORD lsn {lsn}; time "));
         }
         Some(Event::ParameterChange { wal_level }) => {
             assert!(text.contains(&format!(" wal_level={} ", wal_level.name())), "{text}");
@@ -148,7 +149,9 @@ fn check_event(dumped: &DumpedRecord, event: Option<&Event>) {
         Some(Event::FullPageWrites(value)) => {
             starts(format!("FPW_CHANGE {}", *value == FullPageWrites::On));
         }
-        Some(Event::BackupEnd { start_lsn }) => starts(format!("BACKUP_END {start_lsn}")),
+        Some(Event::BackupEnd { start_lsn }) => {
+            starts(format!("BACKUP_END {}", start_lsn.text_of(major)));
+        }
         Some(Event::RedoPoint) => starts("CHECKPOINT_REDO".to_owned()),
         Some(Event::Switch) => starts("SWITCH".to_owned()),
         Some(Event::DatabaseCreate { database, tablespace, .. }) => {
@@ -385,7 +388,7 @@ fn damage(cluster: &Cluster, segments: &[PathBuf], size: SegmentSize) {
         assert_eq!(summary.last_record, expected.last().map(|record| record.lsn));
         if let Some(bad) = summary.bad_checksum {
             bad_checksums += 1;
-            let text = format!("checksum in record at {}", bad.lsn);
+            let text = format!("checksum in record at {}", bad.lsn.text_of(cluster.major));
             assert!(errors.contains(&text), "{errors}");
         }
     }
@@ -411,7 +414,7 @@ pub(crate) fn promotion_in_mid_segment(major: Major) {
 
     let history_bytes = fs::read(data.join("pg_wal/00000002.history")).expect("a history");
     let history = History::parse(TimelineId(2), &history_bytes).expect("a history");
-    assert_eq!(history.compose().as_bytes(), history_bytes);
+    assert_eq!(history.compose(major).as_bytes(), history_bytes);
     let switch = history.switch_point(TimelineId(1)).expect("a switch point");
     assert_eq!(history.owner_of(switch), TimelineId(2));
     assert_eq!(history.owner_of(switch.saturating_sub(1)), TimelineId(1));

@@ -6,7 +6,7 @@ use std::process::Command;
 use super::user::as_server_user;
 
 /// Majors that `scripts/servers.sh` installs.
-const KNOWN_MAJORS: [u32; 5] = [14, 15, 16, 17, 18];
+const KNOWN_MAJORS: [u32; 6] = [14, 15, 16, 17, 18, 19];
 
 /// The installation of one PostgreSQL major.
 #[derive(Debug, Clone, PartialEq, Eq)]
