@@ -67,6 +67,9 @@ fn a_signal_in_the_middle_of_a_copy_ends_it_cleanly_and_its_packs_serve_the_next
     }
 }
 
+/// What the log says of a checkpoint that is not spread (`LogCheckpointStart`, xlog.c).
+const FAST: &str = "immediate";
+
 /// The words of the server's log on the checkpoints that backups have asked for since then.
 fn checkpoints(cluster: &Cluster, since: usize) -> Vec<String> {
     let log = cluster.log().split_off(since);
@@ -88,7 +91,7 @@ fn spread_and_fast(major: u32) {
     let since = cluster.log().len();
     // Spread over minutes.
     let backup = Running::begin(&site, &cluster, &[]);
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%backup_start%' \
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE query ~ 'backup_start|start_backup' \
                  AND pid <> pg_backend_pid()";
     cluster.wait_until("the backup waits", || cluster.psql(waits) == "1");
     backup.signal(Signal::INT);
@@ -105,11 +108,11 @@ fn spread_and_fast(major: u32) {
     cluster.psql("UPDATE t SET v = v || 'y'");
     try_backup(&site, &cluster, &[]).expect_code(0);
     let spread = checkpoints(&cluster, since);
-    assert_eq!(spread.last().map(String::as_str), Some("force wait"), "{spread:?}");
+    assert!(spread.len() > 1 && !spread.iter().any(|how| how.contains(FAST)), "{spread:?}");
     let since = cluster.log().len();
     back_up(&site, &cluster);
-    let fast = if major < 18 { "immediate force wait" } else { "fast force wait" };
-    assert_eq!(checkpoints(&cluster, since), [fast]);
+    let fast = checkpoints(&cluster, since);
+    assert!(!fast.is_empty() && fast.iter().all(|how| how.contains(FAST)), "{fast:?}");
 
     let flags = ["--to-immediate", "--action", "promote"];
     let copy = restored(&site, major, "copy", &flags);

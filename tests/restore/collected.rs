@@ -111,8 +111,8 @@ fn waiting_backup(site: &Site, cluster: &Cluster) -> Child {
     let backup = backup.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let backup = backup.expect("pgrecall runs");
     wait_for("the backup is stopped on the server", || {
-        let state =
-            cluster.psql("SELECT count(*) FROM pg_stat_activity WHERE query ~ 'backup_stop'");
+        let state = cluster
+            .psql("SELECT count(*) FROM pg_stat_activity WHERE query ~ 'backup_stop|stop_backup'");
         !objects(site, "intents").is_empty() && state.parse::<u32>().is_ok_and(|count| count > 1)
     });
     backup
