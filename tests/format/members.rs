@@ -3,6 +3,14 @@
 
 use std::collections::BTreeSet;
 
+use pgrecall_engine::archive::trailer::{self, Trailer};
+use pgrecall_engine::cluster::ClusterFacts;
+use pgrecall_engine::details::{
+    BackupDetails, BackupStats, DamagedFile, Method, Position, Tablespace, TakenFrom,
+};
+use pgrecall_pgformat::control::DataChecksums;
+use pgrecall_pgformat::segment::ArchiveNameKind;
+use pgrecall_pgformat::{Lsn, Major, SegmentSize, TimelineId};
 use pgrecall_repo::format::document::{
     Damage, DamagedChunk, Document, DomainKeysDocument, Expired, ExpiredWal, Hold, Identity,
     Intent, KeyLog, LivingKey, Manifest, Promise, Resolution, RetireVerdict, Retired,
@@ -168,5 +176,95 @@ fn words_that_stand_for_values_are_those_of_the_code() {
     for method in [WrapMethod::KeyFile, WrapMethod::PASSPHRASE] {
         let word = format!("`\"{}\"`", method.name());
         assert!(rows.iter().any(|row| row[0] == "KeyLog" && row[1].contains(&word)), "{word}");
+    }
+}
+
+fn details() -> BackupDetails {
+    let (text, position) = (String::new, Position { timeline: TimelineId(1), lsn: Lsn(1) });
+    BackupDetails {
+        began: text(),
+        ended: "2026-11-22T00:01:00Z".parse().unwrap(),
+        host: text(),
+        major: Major::V17,
+        server_version: 170_011,
+        catalog_version: 202_406_281,
+        from: TakenFrom::Primary,
+        start: position,
+        checkpoint_lsn: Lsn(1),
+        stop: position,
+        backup_label: text(),
+        tablespace_map: text(),
+        tablespaces: vec![Tablespace { oid: 1, location: text() }],
+        pg_wal_link: None,
+        page_size_bytes: 8192,
+        wal_segment_size: SegmentSize::DEFAULT,
+        relation_segment_pages: 131_072,
+        data_checksums: DataChecksums::On { version: 1 },
+        chunk_bytes: 256 << 10,
+        method: Method::Full,
+        reference: None,
+        damage: vec![DamagedFile { path: text(), blocks: vec![], count: 1 }],
+        stats: BackupStats::default(),
+        saw_backups: vec![],
+    }
+}
+
+#[test]
+fn details_of_backups_and_identities_have_the_members_that_are_told() {
+    let text = specification();
+    let mut value = details().to_value();
+    let own: BTreeSet<String> = value.as_object().unwrap().keys().cloned().collect();
+    let rows = table(&text, "Backup details");
+    let told: BTreeSet<String> = rows.iter().flatten().flat_map(|cell| names(cell)).collect();
+    let first: BTreeSet<String> = first_cells(&text, "Backup details").into_iter().collect();
+    assert!(first.is_subset(&own), "{:?}", first.difference(&own));
+    // Numbers for people, and PostgreSQL's own words.
+    for untold in ["stats", "data_checksums"] {
+        value[untold] = Value::Null;
+    }
+    let mut all = BTreeSet::new();
+    members(&value, &mut all);
+    assert!(all.is_subset(&told), "{:?}", all.difference(&told));
+
+    let facts = ClusterFacts {
+        system_identifier: 1,
+        major: Major::V17,
+        page_size_bytes: 8192,
+        wal_segment_size: SegmentSize::DEFAULT,
+    };
+    let sentence = text.lines().find_map(|line| line.strip_prefix("`details` of an identity:"));
+    let mut all = BTreeSet::new();
+    members(&serde_json::to_value(facts).unwrap(), &mut all);
+    assert_eq!(names(sentence.unwrap()).into_iter().collect::<BTreeSet<_>>(), all);
+}
+
+#[test]
+fn the_trailer_of_a_wal_object_has_the_members_that_are_told() {
+    let kinds = [
+        (ArchiveNameKind::Segment, "segment"),
+        (ArchiveNameKind::Partial, "partial"),
+        (ArchiveNameKind::History, "history"),
+        (ArchiveNameKind::BackupHistory, "backup_history"),
+    ];
+    let text = specification();
+    let rows = table(&text, "WAL archive");
+    let row = |name: &str| &rows.iter().find(|row| row[0] == format!("`{name}`")).unwrap()[1];
+    assert!(row("version").starts_with(&format!("{};", trailer::VERSION)));
+    for (kind, word) in kinds {
+        let trailer = Trailer {
+            version: trailer::VERSION,
+            kind,
+            name: String::new(),
+            plain_bytes: 0,
+            summary: None,
+            host: String::new(),
+            pushed: String::new(),
+        };
+        let json: Value = serde_json::from_slice(&trailer.encode()).unwrap();
+        assert_eq!(json["kind"], word);
+        assert!(row("kind").contains(&format!("`\"{word}\"`")), "{word}");
+        let own: BTreeSet<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        let told = first_cells(&text, "WAL archive");
+        assert_eq!(told.iter().map(String::as_str).collect::<BTreeSet<_>>(), own);
     }
 }
