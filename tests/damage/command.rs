@@ -23,11 +23,13 @@ pub(crate) enum Command {
     PushNew,
     Expire,
     Gc,
+    Repair,
+    GcAgain,
 }
 
 impl Command {
     /// In the order of the table.
-    pub(crate) const ALL: [(Self, &'static str); 11] = [
+    pub(crate) const ALL: [(Self, &'static str); 13] = [
         (Self::List, "list"),
         (Self::Plan, "plan"),
         (Self::Restore, "restore"),
@@ -39,6 +41,8 @@ impl Command {
         (Self::PushNew, "wal push, new"),
         (Self::Expire, "expire"),
         (Self::Gc, "gc"),
+        (Self::Repair, "repair"),
+        (Self::GcAgain, "gc, then"),
     ];
 
     fn words(self, target: &Path) -> Vec<String> {
@@ -54,7 +58,8 @@ impl Command {
             Self::PushAgain => &["wal", "push", "pg_wal/000000010000000000000008"],
             Self::PushNew => &["wal", "push", "pg_wal/00000007.history"],
             Self::Expire => &["expire", "--keep-last", "1"],
-            Self::Gc => &["gc"],
+            Self::Gc | Self::GcAgain => &["gc"],
+            Self::Repair => &["repair", "--yes"],
         };
         words.iter().map(|word| (*word).to_owned()).collect()
     }
@@ -73,10 +78,15 @@ impl Command {
             .expect("the program runs");
         let outcome = self.judge(copy, pair, &output, &target);
         let after = standing(copy.repository());
-        let deletes = matches!(self, Self::Expire | Self::Gc);
         for (object, was) in &before {
-            let is = after.get(object);
-            let as_it_was = is == Some(was) || (deletes && is.is_none());
+            let as_it_was = match (self, after.get(object)) {
+                (Self::Expire | Self::Gc | Self::GcAgain, None) => true,
+                (Self::Repair, None) => {
+                    let below = object.strip_prefix(copy.repository()).expect("below it");
+                    after.contains_key(&copy.repository().join("quarantine").join(below))
+                }
+                (_, is) => is == Some(was),
+            };
             assert!(as_it_was, "{} is harmed: {outcome:?}", object.display());
         }
         // Whichever it is.
@@ -101,7 +111,7 @@ impl Command {
         let warnings: Vec<_> = said.lines().filter(is_warning).collect();
         let where_named = match (self, code) {
             // A verification prints what it finds wrong, and nothing of what is sound.
-            (Self::Verify, _) => format!("{printed}{said}"),
+            (Self::Verify | Self::Repair, _) => format!("{printed}{said}"),
             // So does a list, beside what is sound.
             (Self::List, Some(0)) => {
                 let bad = printed.lines().filter(|line| line.contains("does not read"));
@@ -128,7 +138,9 @@ impl Command {
             Self::PushAgain | Self::PushNew => {
                 assert!(code.is_some_and(|code| code <= 125), "{context}");
             }
-            Self::List | Self::Plan | Self::Expire | Self::Gc if code != Some(0) => {
+            Self::List | Self::Plan | Self::Expire | Self::Gc | Self::GcAgain
+                if code != Some(0) =>
+            {
                 assert!(said.contains("hint: "), "nothing to do about it: {context}");
             }
             _ => {}

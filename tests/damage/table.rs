@@ -20,7 +20,8 @@ Made by `tests/damage.rs`: one object of a repository with two backups is damage
   the object not named.
 - `wal fetch`: *stops* is exit code 126, *absent* is 1. It is called for a stored segment, for one of which two contents
   were stored and settled, and for one that was never stored.
-- `expire --keep-last 1` and `gc` come last. What could be restored before can be restored after them.
+- `expire --keep-last 1`, `gc`, `repair` and `gc` once more come last. What could be restored before can be restored
+  after them.
 - *plan*, *restore* and *list* succeed with the older backup where the newer one is not there.
 
 ";
@@ -42,7 +43,7 @@ fn row(made: &Made, foreign_root: &[u8], kind: (Kind, &str), damage: (Damage, &s
 
 /// What could be restored can be restored after an expiry and a collection, and nothing else than
 /// one of the backups comes of it.
-fn assert_still_restores(copy: &Copy<'_>, pair: &Pair, outcomes: &[String; 11]) {
+fn assert_still_restores(copy: &Copy<'_>, pair: &Pair, outcomes: &[String; 13]) {
     let (after, said) = Command::Restore.run(copy, pair);
     let could = |outcome: &str| outcome == "ok" || outcome == "told";
     let before = Command::ALL.iter().position(|(command, _)| *command == Command::Restore);

@@ -178,9 +178,30 @@ fn golden(printed: &mut Printed) {
     };
     let listed = printed.run("pgrecall list", run(&["list"]), &[0]);
     printed.run("pgrecall verify", run(&["verify"]), &[14]);
+    repairs(printed, &url.join("domains/main"), &run);
     let dead = text(&listed["clusters"][0]["under_way"][0]["id"]);
     let end = ["backup", "--end-dead", dead, "--yes"];
     printed.run("pgrecall backup --end-dead", run(&end), &[0]);
+}
+
+/// Repairs of an index object, of a manifest, and of what cannot be mended.
+fn repairs(printed: &mut Printed, domain: &Path, run: &dyn Fn(&[&str]) -> Command) {
+    let cut = |folder: &str| {
+        let found = Command::new("find").arg(domain.join(folder)).args(["-type", "f"]).output();
+        let found = String::from_utf8(found.expect("find runs").stdout).expect("UTF-8");
+        let path = found.lines().max().expect("an object");
+        let bytes = std::fs::read(path).expect("an object");
+        std::fs::remove_file(path).expect("the old one goes");
+        std::fs::write(path, &bytes[..bytes.len() / 2]).expect("an object");
+    };
+    cut("index");
+    cut("backups");
+    printed.run("pgrecall repair", run(&["repair", "--dry-run"]), &[0]);
+    let done = printed.run("pgrecall repair", run(&["repair", "--yes"]), &[0]);
+    assert_eq!(done["done"]["quarantined_objects"], 2, "{done}");
+    cut("expired");
+    let left = printed.run("pgrecall repair", run(&["repair"]), &[13]);
+    assert!(!left["left"].as_array().expect("an array").is_empty(), "{left}");
 }
 
 /// A repository is made, with and without encryption, and then known, by a file that lacks something.

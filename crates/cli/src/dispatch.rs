@@ -62,6 +62,7 @@ pub(crate) fn run(cli: Cli, contract: &Cell<Contract>) -> Outcome<u8> {
         Command::Check(args) => commands::check::run(&settings, args),
         Command::Expire(args) => commands::expire::run(&settings, args).map(|()| 0),
         Command::Gc(args) => commands::gc::run(&settings, args).map(|()| 0),
+        Command::Repair(args) => commands::repair::run(&settings, args),
         Command::Hold(command) => commands::hold::run(&settings, command).map(|()| 0),
         Command::Completions(_) | Command::Man(_) => Ok(0),
     }
@@ -78,6 +79,7 @@ fn for_the_owner(command: &Command) -> bool {
         | Command::Backup(_)
         | Command::Expire(_)
         | Command::Gc(_)
+        | Command::Repair(_)
         | Command::Hold(_)
         | Command::Verify(_) => true,
         Command::Wal(WalCommand::Fetch(_))
@@ -105,6 +107,7 @@ fn needs(command: &Command) -> (Vec<Flag>, ClusterNeed) {
         | Command::ArchiveGet(_)
         | Command::Check(_)
         | Command::Hold(_)
+        | Command::Repair(_)
         | Command::Plan(_) => (Vec::new(), ClusterNeed::One),
         Command::List(_)
         | Command::Verify(_)
@@ -124,6 +127,7 @@ fn system_id(command: &Command) -> Option<u64> {
         Command::Verify(args) => args.lineage.system_id,
         Command::Expire(args) => args.lineage.system_id,
         Command::Gc(args) => args.lineage.system_id,
+        Command::Repair(args) => args.lineage.system_id,
         Command::Hold(command) => command.lineage().system_id,
         Command::Backup(args) => args.system_id,
         Command::Wal(_)

@@ -28,6 +28,7 @@ pub mod names;
 pub mod object;
 pub mod pack;
 pub mod random;
+pub mod repair;
 pub mod repository;
 pub mod sealed_store;
 mod sha256_lanes;

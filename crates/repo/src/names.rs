@@ -141,6 +141,17 @@ pub fn expired(domain: &Name) -> LogName {
     LogName(prefix(format!("domains/{domain}/expired/")))
 }
 
+/// `quarantine/<name>`: what does not read, moved out of the way. Nothing reads it.
+///
+/// # Errors
+/// When the name is too long for that.
+pub fn quarantine(name: &Key) -> Result<Key, RepoError> {
+    Key::parse(&format!("quarantine/{name}")).map_err(|error| RepoError::Invalid {
+        what: format!("the name quarantine/{name}"),
+        reason: error.to_string(),
+    })
+}
+
 /// The folder of a pack kind.
 fn pack_folder(kind: Kind) -> &'static str {
     if kind == Kind::MetaPack { "meta" } else { "data" }

@@ -7,6 +7,7 @@ pub(crate) mod gc;
 pub(crate) mod hold;
 pub(crate) mod key;
 pub(crate) mod recovery;
+pub(crate) mod repair;
 pub(crate) mod wal;
 
 use std::path::PathBuf;
@@ -109,6 +110,7 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     Expire(expire::ExpireArgs),
     Gc(gc::GcArgs),
+    Repair(repair::RepairArgs),
     /// Backups that are kept whatever the rules say: add, list, remove
     #[command(subcommand)]
     Hold(hold::HoldCommand),
@@ -389,7 +391,7 @@ mod tests {
         for sub in Cli::command().get_subcommands() {
             let flag = sub.get_arguments().find(|flag| flag.get_id() == "system_id");
             let is_shown = flag.is_some_and(|flag| !flag.is_hide_set());
-            let reads = ["backup", "expire", "gc", "list", "plan", "restore", "verify"];
+            let reads = ["backup", "expire", "gc", "list", "plan", "repair", "restore", "verify"];
             let reads = reads.contains(&sub.get_name());
             assert_eq!(is_shown, reads, "{}", sub.get_name());
         }

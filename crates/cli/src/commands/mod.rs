@@ -14,6 +14,7 @@ pub(crate) mod key;
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod plan;
+pub(crate) mod repair;
 pub(crate) mod restore;
 pub(crate) mod verify;
 mod wal_access;

@@ -1,0 +1,33 @@
+//! Arguments of `repair`.
+
+use clap::Args;
+
+use super::{ConfirmArgs, LineageArgs, OutputArgs};
+
+/// Mend what rot has done to the repository's own notes
+///
+/// Works on the cluster's domain. Packs that the index does not name are put into it again, by the
+/// directory that each has. What does not read and stands in the way of `expire` and `gc` is moved
+/// to `quarantine/` in the repository: nothing is thrown away. A backup whose manifest does not
+/// read is given up. The plan is printed first. Chunks are not looked at: `verify --read-data`
+/// finds those that have rotted, and the next backup stores them again where the server still has
+/// them.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  pgrecall repair --dry-run
+  pgrecall repair
+
+No `gc` may run anywhere while a part of a collection's round is moved. Objects of another version of pgrecall, and those
+whose key is not here, stay where they are.")]
+pub(crate) struct RepairArgs {
+    /// Print what would be done, and change nothing
+    #[arg(long, short = 'n')]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) confirm: ConfirmArgs,
+    #[command(flatten)]
+    pub(crate) lineage: LineageArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}

@@ -1,0 +1,202 @@
+//! `pgrecall repair`: a plan of what can be mended, printed, and carried out.
+
+use pgrecall_repo::ErrorKind;
+use pgrecall_repo::repair::{self, Quarantined, RepairPlan, Repaired, What};
+use serde::Serialize;
+
+use crate::args::repair::RepairArgs;
+use crate::config::settings::Settings;
+use crate::context::{cluster, repository, runtime};
+use crate::failure::{Kind, Outcome};
+use crate::output::{prompt, stdout};
+
+/// Gives the exit code: that of the gravest thing that is left as it is.
+pub(crate) fn run(settings: &Settings, args: &RepairArgs) -> Outcome<u8> {
+    let (report, done) = runtime::run(async {
+        let repository = repository::open(settings).await?;
+        let cluster = cluster::stored(settings, &repository).await?;
+        let (sealed, domain) = (&cluster.sealed, cluster.domain());
+        let plan = repair::look(sealed, domain).await?;
+        let report = Report::of(domain.to_string(), &plan, args.dry_run);
+        if !args.output.json {
+            stdout::print(&render(&report))?;
+        }
+        if args.dry_run || plan.is_empty() {
+            return Ok((report, None));
+        }
+        if let Some(question) = question(&plan) {
+            prompt::confirm(&question, args.confirm.yes)?;
+        }
+        let done = repair::carry_out(sealed, domain, &plan).await?;
+        Ok::<_, crate::failure::Failure>((report, Some(done)))
+    })?;
+    let left = report.left.iter().map(|left| left.failed_as);
+    let code = left.min_by_key(|kind| *kind != Kind::Corrupt).map_or(0, |kind| kind.row().code);
+    let report = Report { done: done.map(Done::of), ..report };
+    if args.output.json {
+        stdout::print_json(&report)?;
+    } else if let Some(done) = &report.done {
+        stdout::print(&told(done))?;
+    }
+    Ok(code)
+}
+
+/// What has to be confirmed: that backups are given up, and that no collection runs.
+fn question(plan: &RepairPlan) -> Option<String> {
+    let given_up = plan.given_up().count();
+    let rounds = plan.quarantined.iter().any(|object| matches!(object.what, What::Round(_)));
+    let mut said = Vec::new();
+    if given_up > 0 {
+        said.push(format!("{given_up} backups are given up."));
+    }
+    if rounds {
+        said.push("No gc may run on any host until this is done.".to_owned());
+    }
+    (!said.is_empty()).then(|| format!("{} Go on?", said.join(" ")))
+}
+
+/// What `repair` tells. Its JSON is stable: members are added, never changed.
+#[derive(Serialize)]
+struct Report {
+    domain: String,
+    dry_run: bool,
+    unindexed: Unindexed,
+    quarantined: Vec<Moved>,
+    left: Vec<Stays>,
+    done: Option<Done>,
+}
+
+#[derive(Serialize)]
+struct Unindexed {
+    packs: u64,
+    chunks: u64,
+}
+
+#[derive(Serialize)]
+struct Moved {
+    object: String,
+    kind: &'static str,
+    reason: String,
+    /// The backup that is given up, and its cluster.
+    backup: Option<String>,
+    cluster: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Stays {
+    object: String,
+    reason: String,
+    #[serde(skip)]
+    failed_as: Kind,
+}
+
+#[derive(Serialize)]
+struct Done {
+    indexed_packs: u64,
+    indexed_chunks: u64,
+    index_objects: u64,
+    quarantined_objects: u64,
+}
+
+impl Report {
+    fn of(domain: String, plan: &RepairPlan, dry_run: bool) -> Self {
+        let stays = plan.left.iter().map(|left| Stays {
+            object: left.name.to_string(),
+            reason: left.reason.clone(),
+            failed_as: match left.kind {
+                ErrorKind::Unsupported => Kind::Unsupported,
+                _ => Kind::Corrupt,
+            },
+        });
+        Self {
+            domain,
+            dry_run,
+            unindexed: Unindexed {
+                packs: plan.reindexed.len() as u64,
+                chunks: plan.reindexed.iter().map(|pack| pack.chunks).sum(),
+            },
+            quarantined: plan.quarantined.iter().map(Moved::of).collect(),
+            left: stays.collect(),
+            done: None,
+        }
+    }
+}
+
+impl Moved {
+    fn of(object: &Quarantined) -> Self {
+        let kind = match object.what {
+            What::Manifest { .. } => "manifest",
+            What::Index => "index",
+            What::DamageNote => "damage_note",
+            What::Round(_) => "round",
+            What::Pack => "pack",
+        };
+        let (backup, cluster) = match &object.what {
+            What::Manifest { at, backup } => {
+                (Some(backup.to_string()), Some(at.cluster.to_string()))
+            }
+            _ => (None, None),
+        };
+        let (object, reason) = (object.name.to_string(), object.reason.clone());
+        Self { object, kind, reason, backup, cluster }
+    }
+
+    fn meaning(&self) -> String {
+        match (self.kind, &self.backup, &self.cluster) {
+            (_, Some(backup), Some(cluster)) => {
+                format!("backup {backup} of cluster {cluster} is given up")
+            }
+            ("index", ..) => "what the packs hold is put into the index before".to_owned(),
+            ("damage_note", ..) => "verify --read-data finds again what it noted".to_owned(),
+            ("round", ..) => "the packs of its round count as if gc had not chosen them".to_owned(),
+            _ => {
+                "nobody knows what was in it: verify tells which backups lack something".to_owned()
+            }
+        }
+    }
+}
+
+impl Done {
+    fn of(done: Repaired) -> Self {
+        Self {
+            indexed_packs: done.packs,
+            indexed_chunks: done.chunks,
+            index_objects: done.index_objects,
+            quarantined_objects: done.moved,
+        }
+    }
+}
+
+fn render(report: &Report) -> String {
+    let mut text = format!("domain {}\n", report.domain);
+    let Unindexed { packs, chunks } = report.unindexed;
+    if packs > 0 {
+        text.push_str(&format!(
+            "{packs} packs with {chunks} chunks are not in the index, or not whole: they are put \
+             into it again\n"
+        ));
+    }
+    for object in &report.quarantined {
+        text.push_str(&format!(
+            "{} is moved to quarantine/\n    {}\n    {}\n",
+            object.object,
+            object.reason,
+            object.meaning()
+        ));
+    }
+    for left in &report.left {
+        text.push_str(&format!("{} stays as it is\n    {}\n", left.object, left.reason));
+    }
+    if packs == 0 && report.quarantined.is_empty() {
+        text.push_str("nothing to mend\n");
+    }
+    text
+}
+
+fn told(done: &Done) -> String {
+    format!(
+        "\n{} packs with {} chunks are in the index again; {} objects were moved to quarantine/\n\
+         Now run `pgrecall verify --read-data`: it tells what can be restored.\n",
+        done.indexed_packs, done.indexed_chunks, done.quarantined_objects
+    )
+}

@@ -1,0 +1,241 @@
+//! Looking for what does not read, and for packs that the index does not know.
+
+use std::collections::HashMap;
+
+use futures::StreamExt as _;
+use pgrecall_store::Key;
+
+use super::{Left, LostPack, Quarantined, RepairPlan, What};
+use crate::error::{ErrorKind, RepoError};
+use crate::format::document::{Damage, Document, RetireVerdict, Retired, RetiredIntents};
+use crate::format::header::{Kind, Suite};
+use crate::id::PackId;
+use crate::names::{self, Name, RoundPart};
+use crate::sealed_store::SealedStore;
+use crate::{index, manifests};
+
+/// Directories read at once.
+const READS_AT_ONCE: usize = 8;
+
+/// Looks at a domain, and changes nothing. Chunks are not read: that is what a verification does.
+///
+/// # Errors
+/// When the store fails.
+pub async fn look(sealed: &SealedStore, domain: &Name) -> Result<RepairPlan, RepoError> {
+    let mut plan = RepairPlan::default();
+    // The index first, packs after: what an index object speaks of was there before it.
+    let known = look_at_index(sealed, domain, &mut plan).await?;
+    look_at_packs(sealed, domain, &known, &mut plan).await?;
+    look_at_manifests(sealed, domain, &mut plan).await?;
+    for object in sealed.list(&names::all_damaged(domain)).await? {
+        let read = sealed.get::<Damage>(Kind::Damage, &object.key).await;
+        plan.judge(sealed, object.key, What::DamageNote, read.map(drop)).await?;
+    }
+    look_at_rounds(sealed, domain, &mut plan).await?;
+    Ok(plan)
+}
+
+impl RepairPlan {
+    /// Takes an object up that does not read. True when it is to be moved.
+    async fn judge(
+        &mut self,
+        sealed: &SealedStore,
+        name: Key,
+        what: What,
+        read: Result<(), RepoError>,
+    ) -> Result<bool, RepoError> {
+        let Err(error) = read else { return Ok(false) };
+        if error.is_not_found() {
+            return Ok(false);
+        }
+        let mut reason = chain(&error);
+        match error.kind() {
+            // With its key it may be whole.
+            ErrorKind::Corrupt if let Some(epoch) = unknown_epoch(sealed, &name).await? => {
+                reason = format!("{reason}; the keys of epoch {epoch} are not here: find them");
+                self.leave(name, ErrorKind::Corrupt, reason);
+            }
+            ErrorKind::Corrupt => {
+                self.quarantined.push(Quarantined { name, what, reason });
+                return Ok(true);
+            }
+            ErrorKind::Unsupported => self.leave(name, ErrorKind::Unsupported, reason),
+            _ if error.is_damage() => {
+                reason = format!("{reason}; the store cannot read it, so it cannot be moved");
+                self.leave(name, ErrorKind::Corrupt, reason);
+            }
+            _ => return Err(error),
+        }
+        Ok(false)
+    }
+
+    fn leave(&mut self, name: Key, kind: ErrorKind, reason: String) {
+        self.left.push(Left { name, kind, reason });
+    }
+}
+
+/// The epoch of an object whose keys are not here.
+async fn unknown_epoch(sealed: &SealedStore, name: &Key) -> Result<Option<u32>, RepoError> {
+    match sealed.header(name).await {
+        Ok(header) => {
+            let sealing = header.sealing;
+            let known = sealed.keys().has_epoch(sealing.class, sealing.epoch);
+            Ok((sealing.suite != Suite::Clear && !known).then_some(sealing.epoch))
+        }
+        Err(error) if error.is_damage() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// How many chunks the index names in each pack.
+struct Known {
+    chunks: HashMap<PackId, u64>,
+    /// Whether all index objects read: then a pack that one of them names is named whole.
+    whole: bool,
+}
+
+async fn look_at_index(
+    sealed: &SealedStore,
+    domain: &Name,
+    plan: &mut RepairPlan,
+) -> Result<Known, RepoError> {
+    let mut numbers: HashMap<PackId, u32> = HashMap::new();
+    // By pack and frame: several objects may name the same, and one object not all of a pack.
+    let mut named: Vec<(u32, u32)> = Vec::new();
+    let mut whole = true;
+    for object in sealed.list(&names::indexes(domain)).await? {
+        let read = index::read_object(sealed, &object.key).await;
+        if let Ok(read) = &read {
+            for entry in &read.entries {
+                let Some(pack) = read.pack(entry) else { continue };
+                let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
+                named.push((*numbers.entry(pack.id).or_insert(next), entry.frame));
+            }
+        }
+        whole &= read.is_ok();
+        plan.judge(sealed, object.key, What::Index, read.map(drop)).await?;
+    }
+    named.sort_unstable();
+    named.dedup();
+    let mut counts = vec![0_u64; numbers.len()];
+    for (pack, _) in named {
+        if let Some(count) = usize::try_from(pack).ok().and_then(|pack| counts.get_mut(pack)) {
+            *count += 1;
+        }
+    }
+    let count = |number: u32| counts.get(usize::try_from(number).ok()?).copied();
+    let chunks = numbers.into_iter().map(|(id, number)| (id, count(number).unwrap_or(0)));
+    Ok(Known { chunks: chunks.collect(), whole })
+}
+
+async fn look_at_packs(
+    sealed: &SealedStore,
+    domain: &Name,
+    known: &Known,
+    plan: &mut RepairPlan,
+) -> Result<(), RepoError> {
+    let mut listed: Vec<_> = index::list_packs_by_kind(sealed, domain).await?.into_iter().collect();
+    listed.sort_unstable_by_key(|(id, _)| *id);
+    let asked = listed.into_iter().filter_map(|(id, (kind, _))| {
+        let named = known.chunks.get(&id).copied().unwrap_or(0);
+        (named == 0 || !known.whole).then_some((id, kind, named))
+    });
+    let mut read = futures::stream::iter(asked)
+        .map(|(id, kind, named)| async move {
+            (id, kind, named, index::read_directory(sealed, domain, kind, id).await)
+        })
+        .buffered(READS_AT_ONCE);
+    while let Some((id, kind, named, directory)) = read.next().await {
+        let name = names::pack(domain, kind, id);
+        match directory {
+            Ok(pack) => {
+                let chunks = pack.entries.len() as u64;
+                if chunks > named {
+                    plan.reindexed.push(LostPack { id, kind, chunks });
+                }
+            }
+            Err(error) if error.is_not_found() => {}
+            Err(error) if named > 0 && error.is_damage() => {
+                let reason = chain(&error);
+                let reason = format!("{reason}; the index knows {named} chunks in it");
+                plan.leave(name, error.kind(), reason);
+            }
+            Err(error) => {
+                plan.judge(sealed, name, What::Pack, Err(error)).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn look_at_manifests(
+    sealed: &SealedStore,
+    domain: &Name,
+    plan: &mut RepairPlan,
+) -> Result<(), RepoError> {
+    let listed = manifests::list(sealed, domain).await?;
+    if let Some(error) = &listed.log_error {
+        // Without it nobody knows which backups have expired, and no entry can follow it.
+        let name = names::expired(domain).prefix().as_str().trim_end_matches('/').to_owned();
+        let reason = format!("its highest entry does not read: {}", chain(error));
+        if let Ok(name) = Key::parse(&name) {
+            plan.leave(name, error.kind(), reason);
+        }
+    }
+    for found in listed.unreadable {
+        let name = names::manifest(&found.at, found.id);
+        if listed.log_error.is_some() {
+            let reason = format!("{}; the log of expired backups has to read first", found.error);
+            plan.leave(name, found.error.kind(), reason);
+            continue;
+        }
+        let what = What::Manifest { at: found.at, backup: found.id };
+        plan.judge(sealed, name, what, Err(found.error)).await?;
+    }
+    Ok(())
+}
+
+/// A round goes as a whole: its marker alone would say too much, its list too little.
+async fn look_at_rounds(
+    sealed: &SealedStore,
+    domain: &Name,
+    plan: &mut RepairPlan,
+) -> Result<(), RepoError> {
+    let mut parts = Vec::new();
+    let mut broken = Vec::new();
+    for object in sealed.list(&names::retired(domain)).await? {
+        let Some((round, part)) = names::round_of(domain, &object.key) else { continue };
+        let name = &object.key;
+        let read = match part {
+            RoundPart::Marker => read::<Retired>(sealed, Kind::Retired, name).await,
+            RoundPart::Intents => read::<RetiredIntents>(sealed, Kind::RetiredIntents, name).await,
+            RoundPart::Verdict => read::<RetireVerdict>(sealed, Kind::RetireVerdict, name).await,
+        };
+        let moves = plan.judge(sealed, object.key.clone(), What::Round(round), read).await?;
+        if moves {
+            broken.push(round);
+        } else {
+            parts.push((round, object.key));
+        }
+    }
+    for (round, name) in parts.into_iter().filter(|(round, _)| broken.contains(round)) {
+        let reason = "it belongs to a round of which a part does not read".to_owned();
+        plan.quarantined.push(Quarantined { name, what: What::Round(round), reason });
+    }
+    Ok(())
+}
+
+async fn read<T: Document>(sealed: &SealedStore, kind: Kind, name: &Key) -> Result<(), RepoError> {
+    sealed.get::<T>(kind, name).await.map(drop)
+}
+
+/// An error with its causes on one line.
+fn chain(error: &RepoError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

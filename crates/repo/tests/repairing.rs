@@ -1,0 +1,161 @@
+//! Repairs over a store in memory: what the index has lost is in it again, what does not read is out
+//! of the way and kept, and what may be whole stays.
+
+use bytes::Bytes;
+use pgrecall_repo::ErrorKind;
+use pgrecall_repo::expired::ExpiredLog;
+use pgrecall_repo::format::document::Damage;
+use pgrecall_repo::gc::{self, Live, live_chunks};
+use pgrecall_repo::index::{self, Purpose};
+use pgrecall_repo::manifests;
+use pgrecall_repo::names::{self, RoundPart};
+use pgrecall_repo::repair::{RepairPlan, Repaired, What, carry_out, look};
+use pgrecall_repo::sealed_store::SealedStore;
+use pgrecall_store::{Key, Put};
+use pgrecall_testkit::chunked_backups::{at, backup, begin, check, domain, plain};
+use pgrecall_testkit::stores::{Calls, FailNth, Lasting};
+
+async fn plan(sealed: &SealedStore) -> RepairPlan {
+    look(sealed, &at().domain).await.unwrap()
+}
+
+async fn repair(sealed: &SealedStore) -> Repaired {
+    let plan = plan(sealed).await;
+    carry_out(sealed, &at().domain, &plan).await.unwrap()
+}
+
+async fn below(sealed: &SealedStore, prefix: &pgrecall_store::Prefix) -> Vec<Key> {
+    sealed.list(prefix).await.unwrap().into_iter().map(|object| object.key).collect()
+}
+
+/// Puts other bytes in an object's place, and gives those that were there.
+async fn spoil(sealed: &SealedStore, name: &Key) -> Bytes {
+    let store = sealed.store();
+    let bytes = store.get(name, 1 << 30).await.unwrap();
+    let mut other = bytes.to_vec();
+    let at = other.len() / 2;
+    other[at] ^= 1;
+    store.delete(name).await.unwrap();
+    assert!(matches!(store.put_if_absent(name, other.into()).await, Put::Created));
+    bytes
+}
+
+#[tokio::test]
+async fn a_sound_domain_has_nothing_to_mend() {
+    let sealed = domain().await;
+    backup(&sealed, 0..20).await;
+    assert_eq!(plan(&sealed).await, RepairPlan::default());
+}
+
+#[tokio::test]
+async fn a_lost_or_damaged_index_comes_back_from_the_packs() {
+    let sealed = domain().await;
+    backup(&sealed, 0..20).await;
+    backup(&sealed, 10..30).await;
+    let objects = below(&sealed, &names::indexes(&at().domain)).await;
+    assert!(objects.len() >= 2, "{objects:?}");
+    sealed.store().delete(&objects[0]).await.unwrap();
+    let rot = spoil(&sealed, &objects[1]).await;
+    let plan = plan(&sealed).await;
+    assert!(!plan.reindexed.is_empty());
+    let moved: Vec<_> =
+        plan.quarantined.iter().map(|object| (&object.name, &object.what)).collect();
+    assert_eq!(moved, [(&objects[1], &What::Index)]);
+    let done = carry_out(&sealed, &at().domain, &plan).await.unwrap();
+    assert_eq!((done.packs, done.moved), (plan.reindexed.len() as u64, 1));
+    // It is kept, under its old name.
+    let kept = names::quarantine(&objects[1]).unwrap();
+    let kept = sealed.store().get(&kept, 1 << 30).await.unwrap();
+    assert!(kept.len() == rot.len() && kept != rot);
+    let index = index::Index::open(&sealed, &at().domain, Purpose::Refer).await.unwrap();
+    let mut found = 0;
+    index.each(&sealed, |_, _| found += 1).await.unwrap();
+    assert!(found >= 30, "{found} entries");
+    check(&sealed).await;
+    assert_eq!(repair(&sealed).await, Repaired::default());
+    // The next backup finds all that was stored.
+    let session = begin(&sealed).await;
+    for number in 0..30 {
+        let chunk = sealed.keys().chunk_id(&plain(number));
+        assert_eq!(session.claim(&chunk), pgrecall_repo::backup::Claim::Known, "{number}");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_whose_manifest_does_not_read_is_given_up_and_others_stay() {
+    let sealed = domain().await;
+    let lost = backup(&sealed, 0..20).await;
+    let kept = backup(&sealed, 10..30).await;
+    let name = names::manifest(&at(), lost);
+    spoil(&sealed, &name).await;
+    assert!(live_chunks(&sealed, &at().domain).await.is_err(), "nothing can be collected");
+    let plan = plan(&sealed).await;
+    assert_eq!(plan.given_up().collect::<Vec<_>>(), [lost]);
+    // A store that stops between the log's entry and the rest: nothing is lost, and it goes on.
+    for nth in 1..12 {
+        let (calls, kind) = (Calls::all(), pgrecall_store::ErrorKind::Unavailable);
+        let inner = sealed.store().clone();
+        let store = FailNth::over(inner, calls, nth, Lasting::ForEver, kind);
+        let broken = SealedStore::new(store, sealed.keys().clone(), sealed.random().clone());
+        let _ = carry_out(&broken, &at().domain, &plan).await;
+        let there = sealed.store().head(&name).await.is_ok();
+        let moved = sealed.store().head(&names::quarantine(&name).unwrap()).await.is_ok();
+        let log = ExpiredLog::read(&sealed, &at().domain).await.unwrap();
+        assert!(there || (moved && log.entry().backups.contains(&lost)), "lost at {nth}");
+    }
+    repair(&sealed).await;
+    live_chunks(&sealed, &at().domain).await.unwrap();
+    let valid = manifests::list(&sealed, &at().domain).await.unwrap().valid;
+    assert_eq!(valid.iter().map(|b| b.manifest.backup).collect::<Vec<_>>(), [kept]);
+    let log = ExpiredLog::read(&sealed, &at().domain).await.unwrap();
+    assert_eq!(log.entry().backups, [lost]);
+    check(&sealed).await;
+}
+
+#[tokio::test]
+async fn notes_and_rounds_that_do_not_read_are_moved_and_the_others_are_not() {
+    let sealed = domain().await;
+    backup(&sealed, 0..20).await;
+    let chunk = sealed.keys().chunk_id(&plain(3));
+    let pack = *index::list_packs(&sealed, &at().domain).await.unwrap().keys().next().unwrap();
+    let bad = vec![pgrecall_repo::format::document::DamagedChunk { pack, chunk }];
+    for _ in 0..2 {
+        let note = "a test".to_owned();
+        pgrecall_repo::backup::report_damage(&sealed, &at(), bad.clone(), note).await.unwrap();
+    }
+    let notes = below(&sealed, &names::all_damaged(&at().domain)).await;
+    spoil(&sealed, &notes[0]).await;
+    let sound = gc::retire(&sealed, &at().domain, vec![]).await.unwrap();
+    let broken = gc::retire(&sealed, &at().domain, vec![]).await.unwrap();
+    spoil(&sealed, &names::round(&at().domain, broken, RoundPart::Intents)).await;
+    assert_eq!(repair(&sealed).await.moved, 3, "a note, a marker, a list");
+    assert_eq!(below(&sealed, &names::all_damaged(&at().domain)).await, notes[1..]);
+    let rounds = gc::rounds(&sealed, &at().domain).await.unwrap();
+    assert_eq!(rounds.iter().map(|round| round.id).collect::<Vec<_>>(), [sound]);
+    let nobody = async |_: &_, _| Ok::<bool, pgrecall_repo::RepoError>(false);
+    gc::sweep(&sealed, &at().domain, &[sound], Live::default(), nobody).await.unwrap();
+}
+
+/// Of what was sealed in an epoch whose keys are missing, all looks damaged.
+#[tokio::test]
+async fn what_another_key_may_open_stays_where_it_is() {
+    let made = pgrecall_testkit::repositories::InMemory::create().await;
+    let name = "main".parse().unwrap();
+    made.repository.domain(&name).await.unwrap();
+    made.repository.rotate(&name, pgrecall_repo::keys::Rotation::Sealing).await.unwrap();
+    let new = made.repository.existing_domain(&name).await.unwrap();
+    backup(&new, 0..20).await;
+    let note = names::damaged(&name, pgrecall_repo::id::DamageId::random(new.random()));
+    let document = Damage { chunks: vec![], found: "a test".into() };
+    new.put(pgrecall_repo::format::header::Kind::Damage, &note, &document).await.unwrap();
+    let keys = names::domain_keys(&name).entry(1);
+    made.store.delete(&keys).await.unwrap();
+    let old = made.repository.existing_domain(&name).await.unwrap();
+    let plan = plan(&old).await;
+    assert!(plan.is_empty(), "{:?}", plan.quarantined);
+    assert!(plan.left.len() >= 3, "{:?}", plan.left);
+    for left in &plan.left {
+        assert_eq!(left.kind, ErrorKind::Corrupt);
+        assert!(left.reason.contains("epoch 1 are not here"), "{left:?}");
+    }
+}
