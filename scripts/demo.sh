@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 
 # PostgreSQL refuses to run as root: the demonstration itself runs as an ordinary user.
 if [ -z "${DEMO_STAGE:-}" ]; then
+  scripts/need.sh cc:gcc setpriv:util-linux
   scripts/servers.sh 17
   home=$(scripts/servers.sh --where)
   if [ -z "${PGRECALL:-}" ]; then

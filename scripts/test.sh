@@ -8,10 +8,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Examples of the documentation are run with jq; strace sees what a restore syncs.
-for tool in jq strace; do
-  command -v "$tool" >/dev/null || { echo "$tool is missing: install it (apt-get install $tool)" >&2; exit 1; }
-done
+# Examples of the documentation are run with jq, `script` makes terminals, strace sees what a restore syncs, and zone names
+# are read from the system's database.
+scripts/need.sh cc:gcc jq:jq script:bsdutils strace:strace /usr/share/zoneinfo/Europe/Berlin:tzdata
 export PGRECALL_TEST_MAJORS=${PGRECALL_TEST_MAJORS:-17}
 # Some tests compare versions whatever is asked for, so all servers are there.
 scripts/servers.sh
