@@ -9,15 +9,17 @@ use std::sync::Arc;
 use pgrecall_repo::archive;
 use pgrecall_repo::chunks;
 use pgrecall_repo::codec::{self, Level};
+use pgrecall_repo::format::document::{Document, RetireVerdict, Retired, RetiredIntents};
 use pgrecall_repo::format::frame::Codec;
 use pgrecall_repo::format::header::{Header, Kind};
 use pgrecall_repo::format::map::FileMap;
 use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::format::table::{self, PieceMap};
 use pgrecall_repo::format::{bytes::Reader, index::IndexHead};
+use pgrecall_repo::id::{BackupId, PackId};
 use pgrecall_repo::index::{Index, Purpose};
 use pgrecall_repo::keys::Unlock;
-use pgrecall_repo::names::Name;
+use pgrecall_repo::names::{self, ClusterRef, Name};
 use pgrecall_repo::object::Proof;
 use pgrecall_repo::object::{self, TrailerRead};
 use pgrecall_repo::random::SharedRandom;
@@ -43,7 +45,22 @@ pub(crate) async fn write(corpus: &Corpus) {
         corpus.add("root_object", &fs::read(root).expect("the golden root is read"));
     }
     write_clear(corpus).await;
+    write_rounds(corpus);
     write_frames(corpus);
+}
+
+/// No golden repository is in the middle of a collection.
+fn write_rounds(corpus: &Corpus) {
+    let packs = vec![PackId::from_bytes([1; 16])];
+    let at = ClusterRef {
+        domain: "main".parse().expect("a name"),
+        cluster: "main".parse().expect("a name"),
+        lineage: "7".into(),
+    };
+    let intents = vec![names::intent(&at, BackupId::from_bytes([2; 16])).to_string()];
+    corpus.add("document", &Retired { packs: packs.clone() }.encode());
+    corpus.add("document", &RetiredIntents { intents }.encode());
+    corpus.add("document", &RetireVerdict { packs }.encode());
 }
 
 /// The repository in the clear can be opened without a key; inside both are alike.
@@ -160,7 +177,7 @@ async fn write_tables(corpus: &Corpus, sealed: &SealedStore, domain: &Name) {
 }
 
 async fn write_archived(corpus: &Corpus, sealed: &SealedStore) {
-    for object in sealed.list(&pgrecall_repo::names::clusters()).await.expect("a list") {
+    for object in sealed.list(&names::clusters()).await.expect("a list") {
         if !object.key.as_str().ends_with(".history") {
             continue;
         }

@@ -3,8 +3,10 @@
 use pgrecall_engine::details::{
     BackupDetails, BackupStats, DamagedFile, Method, Position, Tablespace, TakenFrom,
 };
+use pgrecall_engine::restore::target_dir::Marker;
 use pgrecall_pgformat::control::DataChecksums;
 use pgrecall_pgformat::{Lsn, Major, SegmentSize, TimelineId};
+use pgrecall_repo::id::BackupId;
 
 use crate::corpus::Corpus;
 
@@ -127,5 +129,10 @@ pub(crate) fn write(corpus: &Corpus) {
             corpus.add(target, text.as_bytes());
         }
     }
+    let backup = BackupId::from_bytes([1; 16]);
+    let began = "2026-11-22T00:00:00Z";
+    let marker = Marker { system_identifier: 7, backup, began: began.into() };
+    corpus.add("local_state", &marker.encode());
+    corpus.add("local_state", format!("{{\"{backup}\":\"{began}\"}}").as_bytes());
     corpus.add("pass_file", b"# ours\ndb1:5432:*:me:sec\\:ret\nlocalhost:*:postgres:me:x\n");
 }

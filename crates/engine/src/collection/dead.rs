@@ -29,10 +29,24 @@ impl Sightings {
     /// What the file says; nothing when it is not there or does not read.
     #[must_use]
     pub fn read(file: &Path) -> Self {
-        let text = std::fs::read(file).unwrap_or_default();
-        let rows: BTreeMap<String, Timestamp> = serde_json::from_slice(&text).unwrap_or_default();
+        let bytes = std::fs::read(file).unwrap_or_default();
+        Self { file: Some(file.to_owned()), ..Self::decode(&bytes) }
+    }
+
+    /// What these bytes of a file say; nothing when they do not read.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Self {
+        let rows: BTreeMap<String, Timestamp> = serde_json::from_slice(bytes).unwrap_or_default();
         let row = |(id, at): (String, Timestamp)| Some((id.parse().ok()?, at));
-        Self { file: Some(file.to_owned()), seen: rows.into_iter().filter_map(row).collect() }
+        Self { file: None, seen: rows.into_iter().filter_map(row).collect() }
+    }
+
+    /// The file's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let rows: BTreeMap<String, Timestamp> =
+            self.seen.iter().map(|(id, at)| (id.to_string(), *at)).collect();
+        serde_json::to_vec(&rows).unwrap_or_default()
     }
 
     /// Notes which backups are under way now. What cannot be kept is told in the log only.
@@ -48,14 +62,12 @@ impl Sightings {
 
     fn write(&self) -> std::io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
-        let rows: BTreeMap<String, Timestamp> =
-            self.seen.iter().map(|(id, at)| (id.to_string(), *at)).collect();
         if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder)?;
         }
         let mut beside = file.as_os_str().to_owned();
         beside.push(format!(".{}", std::process::id()));
-        std::fs::write(&beside, serde_json::to_vec(&rows)?)?;
+        std::fs::write(&beside, self.encode())?;
         std::fs::rename(&beside, file)
     }
 

@@ -31,6 +31,20 @@ pub struct Marker {
     pub began: String,
 }
 
+impl Marker {
+    /// The file's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Reads them; one that was cut short says nothing.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+}
+
 /// Whether what is there may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
@@ -143,7 +157,7 @@ fn control_file(dir: &Path) -> Result<Option<ControlFile>, EngineError> {
 fn read_marker(dir: &Path) -> Result<Option<Marker>, EngineError> {
     let path = dir.join(MARKER);
     match fs::read(&path) {
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        Ok(bytes) => Ok(Marker::decode(&bytes)),
         Err(error) if error.kind() == IoKind::NotFound => Ok(None),
         Err(error) => Err(EngineError::file("read", &path, error)),
     }
@@ -229,8 +243,7 @@ impl Marked {
             let message = format!("another restore is at work in {}", dir.display());
             return Err(EngineError::refused(ErrorKind::Conflict, message));
         }
-        let text = serde_json::to_vec(marker).unwrap_or_default();
-        file.set_len(0).and_then(|()| file.write_all(&text)).map_err(fail("write"))?;
+        file.set_len(0).and_then(|()| file.write_all(&marker.encode())).map_err(fail("write"))?;
         file.sync_all().map_err(fail("fsync"))?;
         sync_folder(dir)?;
         Ok(Self { path, lock: DirectoryLock { _file: Arc::new(file) } })
