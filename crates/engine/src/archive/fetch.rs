@@ -4,7 +4,7 @@
 //! repository itself, told by its pinned id, has shown that it knows the cluster that asks.
 
 use std::fs::{self, File};
-use std::io::{self, Seek as _, Write as _};
+use std::io::{self, Seek as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,7 @@ use super::{check, holder};
 use crate::clock::Clock;
 use crate::cluster::{ClusterFacts, ClusterStore};
 use crate::error::{EngineError, ErrorKind};
+use crate::pieces;
 use crate::wal_place;
 
 /// A file to bring back.
@@ -279,7 +280,7 @@ impl<'a> Beside<'a> {
 
     fn write(&mut self, part: &[u8]) {
         if self.failed.is_none() {
-            self.failed = self.file.write_all(part).err();
+            self.failed = pieces::write_all(&self.file, part).err();
             self.bytes += part.len() as u64;
         }
     }

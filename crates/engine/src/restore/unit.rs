@@ -5,7 +5,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use rustix::fs::Advice;
 use super::copy::Place;
 use super::threads::Going;
 use crate::error::{EngineError, ErrorKind};
+use crate::pieces;
 use crate::progress::Progress;
 
 /// Bytes of a unit's places.
@@ -271,7 +271,7 @@ impl<'a> Writer<'a> {
             self.open.insert(file, Opened { file: opened, from: offset, to: offset });
         }
         if let Some(open) = self.open.get_mut(&file) {
-            open.file.write_all_at(bytes, offset).map_err(fail)?;
+            pieces::write_all_at(&open.file, bytes, offset).map_err(fail)?;
             open.from = open.from.min(offset);
             open.to = open.to.max(offset + bytes.len() as u64);
         }

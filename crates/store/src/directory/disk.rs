@@ -11,6 +11,10 @@ use rustix::io::Errno;
 const FILE_MODE: Mode = Mode::from_raw_mode(0o640);
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o750);
 
+/// Bytes of one write at most. Linux gives as much of one as it can to one folio of its page cache,
+/// and large ones cost a multiple where their memory comes from the host of a virtual machine.
+const PIECE_BYTES: usize = 256 << 10;
+
 /// A change that has been made, or made durable.
 #[derive(Debug, Clone, Copy)]
 #[cfg_attr(not(test), allow(dead_code, reason = "only tests look at it"))]
@@ -71,7 +75,7 @@ impl Disk {
     /// Writes all of `bytes`.
     pub(super) fn write(&self, file: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
         while !bytes.is_empty() {
-            match rustix::io::write(file, bytes) {
+            match rustix::io::write(file, bytes.get(..PIECE_BYTES).unwrap_or(bytes)) {
                 Ok(0) => return Err(Errno::IO),
                 Ok(written) => {
                     let (done, rest) = bytes.split_at_checked(written).ok_or(Errno::IO)?;
