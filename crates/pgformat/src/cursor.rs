@@ -225,7 +225,9 @@ impl Cursor {
                 self.skip = header.remaining_bytes;
             }
         }
-        self.started = true;
+        // What the page has of a record from before may still be on its way: then it is entered
+        // again, and must be judged as it was now.
+        self.started |= self.skip == 0;
         Ok(self.at.saturating_add(u64::from(header.size_bytes())))
     }
 
@@ -237,6 +239,7 @@ impl Cursor {
             .from(start)
             .get(..usize::try_from(len).unwrap_or(usize::MAX))
             .ok_or_else(|| Halt::NeedMore(start.saturating_add(len)))?;
+        self.started = true;
         self.skip = self.skip.saturating_sub(u32::try_from(len).unwrap_or(u32::MAX));
         let end = start.saturating_add(len);
         self.at = if self.skip == 0 { end.align_up() } else { end };
