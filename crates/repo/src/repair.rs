@@ -36,10 +36,7 @@ impl RepairPlan {
 
     /// The backups that are given up.
     pub fn given_up(&self) -> impl Iterator<Item = BackupId> {
-        self.quarantined.iter().filter_map(|object| match object.what {
-            What::Manifest { backup, .. } => Some(backup),
-            _ => None,
-        })
+        self.quarantined.iter().filter_map(Quarantined::gives_up)
     }
 }
 
@@ -63,6 +60,15 @@ pub struct Quarantined {
     pub what: What,
     /// What is wrong with it, or with what it belongs to.
     pub reason: String,
+}
+
+impl Quarantined {
+    const fn gives_up(&self) -> Option<BackupId> {
+        match self.what {
+            What::Manifest { backup, .. } => Some(backup),
+            _ => None,
+        }
+    }
 }
 
 /// What a damaged object is.

@@ -112,6 +112,24 @@ async fn a_backup_whose_manifest_does_not_read_is_given_up_and_others_stay() {
     check(&sealed).await;
 }
 
+/// A person brought the object back while the question stood, or one read went wrong.
+#[tokio::test]
+async fn what_reads_again_when_it_comes_to_it_stays() {
+    let sealed = domain().await;
+    let id = backup(&sealed, 0..20).await;
+    let name = names::manifest(&at(), id);
+    let whole = spoil(&sealed, &name).await;
+    let plan = plan(&sealed).await;
+    assert_eq!(plan.given_up().collect::<Vec<_>>(), [id]);
+    sealed.store().delete(&name).await.unwrap();
+    assert!(matches!(sealed.store().put_if_absent(&name, whole).await, Put::Created));
+    let done = carry_out(&sealed, &at().domain, &plan).await.unwrap();
+    assert_eq!(done, Repaired::default());
+    let log = ExpiredLog::read(&sealed, &at().domain).await.unwrap();
+    assert_eq!(log.entry().backups, []);
+    check(&sealed).await;
+}
+
 #[tokio::test]
 async fn notes_and_rounds_that_do_not_read_are_moved_and_the_others_are_not() {
     let sealed = domain().await;

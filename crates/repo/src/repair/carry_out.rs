@@ -2,7 +2,7 @@
 
 use pgrecall_store::{Key, Put};
 
-use super::{LostPack, Quarantined, RepairPlan, What};
+use super::{LostPack, Quarantined, RepairPlan, What, look};
 use crate::error::RepoError;
 use crate::expired::ExpiredLog;
 use crate::format::document::Expired;
@@ -46,21 +46,33 @@ pub async fn carry_out(
     plan: &RepairPlan,
 ) -> Result<Repaired, RepoError> {
     let mut done = Repaired::default();
-    for part in cut(&plan.reindexed) {
+    // A person may have thought about it for an hour, and a read may have gone wrong: what is moved
+    // has to be damaged twice.
+    let again = look(sealed, domain).await?;
+    for part in cut(&again.reindexed) {
         reindex(sealed, domain, part, &mut done).await?;
     }
-    let given_up: Vec<BackupId> = plan.given_up().collect();
+    let still = |object: &&Quarantined| {
+        again.quarantined.iter().any(|now| (&now.name, &now.what) == (&object.name, &object.what))
+    };
+    let moved: Vec<&Quarantined> = plan.quarantined.iter().filter(still).collect();
+    // Kept before anything is said or deleted: who sees a backup in the log deletes its manifest.
+    for object in &moved {
+        copy(sealed, &object.name).await?;
+    }
+    let given_up: Vec<BackupId> = moved.iter().filter_map(|object| object.gives_up()).collect();
     if !given_up.is_empty() {
         give_up(sealed, domain, given_up).await?;
     }
     // A marker goes before its list and its verdict, as at the end of every round.
-    let is_rest = |object: &&Quarantined| match object.what {
+    let is_rest = |object: &Quarantined| match object.what {
         What::Round(id) => object.name != names::round(domain, id, RoundPart::Marker),
         _ => false,
     };
-    let rest = plan.quarantined.iter().filter(is_rest);
-    for object in plan.quarantined.iter().filter(|object| !is_rest(object)).chain(rest) {
-        done.moved += u64::from(quarantine(sealed, &object.name).await?);
+    let (rest, first): (Vec<_>, Vec<_>) = moved.into_iter().partition(|object| is_rest(object));
+    for object in first.into_iter().chain(rest) {
+        sealed.store().delete(&object.name).await?;
+        done.moved += 1;
     }
     Ok(done)
 }
@@ -128,29 +140,23 @@ async fn give_up(
     })
 }
 
-/// Copies an object to `quarantine/`, and deletes it where it was. False when it is gone.
-async fn quarantine(sealed: &SealedStore, name: &Key) -> Result<bool, RepoError> {
+/// Copies an object to `quarantine/`; nothing happens when it is gone.
+async fn copy(sealed: &SealedStore, name: &Key) -> Result<(), RepoError> {
     let store = sealed.store();
     let bytes = match store.get(name, MOVED_BYTES_MAX).await {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == pgrecall_store::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == pgrecall_store::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     let to = names::quarantine(name)?;
     match store.put_if_absent(&to, bytes.clone()).await {
-        Put::Created => {}
+        Put::Created => Ok(()),
         // An earlier repair was ended between the copy and the deletion.
-        Put::Exists if store.get(&to, MOVED_BYTES_MAX).await? == bytes => {}
-        Put::Exists => {
-            return Err(RepoError::Invalid {
-                what: to.to_string(),
-                reason: format!("it holds something else than {name}"),
-            });
-        }
-        Put::Unknown(source) => {
-            return Err(RepoError::Unknown { object: to.to_string(), source });
-        }
+        Put::Exists if store.get(&to, MOVED_BYTES_MAX).await? == bytes => Ok(()),
+        Put::Exists => Err(RepoError::Invalid {
+            what: to.to_string(),
+            reason: format!("it holds something else than {name}"),
+        }),
+        Put::Unknown(source) => Err(RepoError::Unknown { object: to.to_string(), source }),
     }
-    store.delete(name).await?;
-    Ok(true)
 }
