@@ -65,7 +65,7 @@ install_debian_postgres() {
   [ -s "$home/.version" ] && return
   command -v dpkg-deb >/dev/null ||
     { echo "PostgreSQL $major comes from Debian packages: dpkg is missing" >&2; return 1; }
-  need gpgv gpgv && need patchelf patchelf || return 1
+  (need gpgv gpgv && need patchelf patchelf) || return 1
   [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] ||
     { echo "debian-archive-keyring is missing: install it" >&2; return 1; }
   "$(dirname "$0")/debian_postgres.py" "$major" "$home"

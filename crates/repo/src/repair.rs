@@ -10,7 +10,7 @@ use pgrecall_store::Key;
 
 use crate::error::ErrorKind;
 use crate::format::header::Kind;
-use crate::id::{BackupId, PackId, RoundId};
+use crate::id::{BackupId, PackId};
 use crate::names::ClusterRef;
 
 pub use carry_out::{Repaired, carry_out};
@@ -86,9 +86,6 @@ pub enum What {
     Index,
     /// A note of damage: what it noted is found again by who reads it.
     DamageNote,
-    /// A part of a round of which some part does not read: the round is over, and its packs are as
-    /// if nobody had retired them.
-    Round(RoundId),
     /// A pack whose directory does not read and of which no index object speaks: nobody knows what
     /// was in it, nor where.
     Pack,

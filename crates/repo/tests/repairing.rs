@@ -117,6 +117,7 @@ async fn a_backup_whose_manifest_does_not_read_is_given_up_and_others_stay() {
 async fn what_reads_again_when_it_comes_to_it_stays() {
     let sealed = domain().await;
     let id = backup(&sealed, 0..20).await;
+    backup(&sealed, 0..20).await;
     let name = names::manifest(&at(), id);
     let whole = spoil(&sealed, &name).await;
     let plan = plan(&sealed).await;
@@ -131,7 +132,7 @@ async fn what_reads_again_when_it_comes_to_it_stays() {
 }
 
 #[tokio::test]
-async fn notes_and_rounds_that_do_not_read_are_moved_and_the_others_are_not() {
+async fn notes_that_do_not_read_are_moved_and_rounds_are_not() {
     let sealed = domain().await;
     backup(&sealed, 0..20).await;
     let chunk = sealed.keys().chunk_id(&plain(3));
@@ -146,10 +147,11 @@ async fn notes_and_rounds_that_do_not_read_are_moved_and_the_others_are_not() {
     let sound = gc::retire(&sealed, &at().domain, vec![]).await.unwrap();
     let broken = gc::retire(&sealed, &at().domain, vec![]).await.unwrap();
     spoil(&sealed, &names::round(&at().domain, broken, RoundPart::Intents)).await;
-    assert_eq!(repair(&sealed).await.moved, 3, "a note, a marker, a list");
+    assert_eq!(repair(&sealed).await.moved, 1, "the note");
     assert_eq!(below(&sealed, &names::all_damaged(&at().domain)).await, notes[1..]);
     let rounds = gc::rounds(&sealed, &at().domain).await.unwrap();
-    assert_eq!(rounds.iter().map(|round| round.id).collect::<Vec<_>>(), [sound]);
+    assert_eq!(rounds.len(), 2);
+    assert_eq!(plan(&sealed).await.left.len(), 1, "the list");
     let nobody = async |_: &_, _| Ok::<bool, pgrecall_repo::RepoError>(false);
     gc::sweep(&sealed, &at().domain, &[sound], Live::default(), nobody).await.unwrap();
 }
@@ -174,6 +176,6 @@ async fn what_another_key_may_open_stays_where_it_is() {
     assert!(plan.left.len() >= 3, "{:?}", plan.left);
     for left in &plan.left {
         assert_eq!(left.kind, ErrorKind::Corrupt);
-        assert!(left.reason.contains("epoch 1 are not here"), "{left:?}");
+        assert!(left.reason.contains("epoch"), "{left:?}");
     }
 }

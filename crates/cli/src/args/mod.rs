@@ -310,8 +310,8 @@ Examples:
   pgrecall verify
   pgrecall verify --read-data --backup latest
 
-The exit code is 0 when all is sound, 18 when WAL or a timeline's history is missing and nothing else is wrong, and 13
-when something is damaged.")]
+The exit code is 0 when all is sound, 18 when WAL or a timeline's history is missing and nothing else is wrong, 14
+when all that is wrong is that another version of pgrecall wrote some of it, and 13 when something is damaged.")]
 pub(crate) struct VerifyArgs {
     /// Read and open all data, not only look whether it is there
     #[arg(long)]

@@ -18,8 +18,8 @@ Examples:
   pgrecall repair --dry-run
   pgrecall repair
 
-No `gc` may run anywhere while a part of a collection's round is moved. Objects of another version of pgrecall, and those
-whose key is not here, stay where they are.")]
+Objects of another version of pgrecall, those whose key is not here, and the parts of a collection's round stay where they
+are.")]
 pub(crate) struct RepairArgs {
     /// Print what would be done, and change nothing
     #[arg(long, short = 'n')]

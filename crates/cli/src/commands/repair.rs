@@ -41,18 +41,15 @@ pub(crate) fn run(settings: &Settings, args: &RepairArgs) -> Outcome<u8> {
     Ok(code)
 }
 
-/// What has to be confirmed: that backups are given up, and that no collection runs.
+/// What has to be confirmed: that backups are given up.
 fn question(plan: &RepairPlan) -> Option<String> {
-    let given_up = plan.given_up().count();
-    let rounds = plan.quarantined.iter().any(|object| matches!(object.what, What::Round(_)));
-    let mut said = Vec::new();
-    if given_up > 0 {
-        said.push(format!("{given_up} backups are given up."));
-    }
-    if rounds {
-        said.push("No gc may run on any host until this is done.".to_owned());
-    }
-    (!said.is_empty()).then(|| format!("{} Go on?", said.join(" ")))
+    let count = plan.given_up().count();
+    (count > 0).then(|| {
+        format!(
+            "{count} backups are given up for ever: the next gc removes what only they need. If \
+             an older version of a manifest can be had, put it back first. Go on?"
+        )
+    })
 }
 
 /// What `repair` tells. Its JSON is stable: members are added, never changed.
@@ -128,7 +125,6 @@ impl Moved {
             What::Manifest { .. } => "manifest",
             What::Index => "index",
             What::DamageNote => "damage_note",
-            What::Round(_) => "round",
             What::Pack => "pack",
         };
         let (backup, cluster) = match &object.what {
@@ -148,7 +144,6 @@ impl Moved {
             }
             ("index", ..) => "what the packs hold is put into the index before".to_owned(),
             ("damage_note", ..) => "verify --read-data finds again what it noted".to_owned(),
-            ("round", ..) => "the packs of its round count as if gc had not chosen them".to_owned(),
             _ => {
                 "nobody knows what was in it: verify tells which backups lack something".to_owned()
             }

@@ -31,14 +31,15 @@ struct Opened {
     bad: Vec<(ChunkId, PackId, Unreadable)>,
 }
 
-/// Reads all copies that backups refer to, and marks the bad ones.
+/// Reads all copies that backups refer to, and marks the bad ones. Whether there are any, and those
+/// that are damaged.
 pub(super) async fn read_all(
     sealed: &SealedStore,
     domain: &Name,
     rows: &mut Rows,
     report: &mut VerifyReport,
     (progress, cancel): (&Progress, &Cancel),
-) -> Result<Vec<DamagedChunk>, EngineError> {
+) -> Result<(bool, Vec<DamagedChunk>), EngineError> {
     let mut bad: BTreeMap<PackId, Vec<(ChunkId, Unreadable)>> = BTreeMap::new();
     for name in rows.objects().to_vec() {
         let object = index::read_object(sealed, &name).await?;
@@ -64,7 +65,7 @@ pub(super) async fn read_all(
             }
         }
     }
-    let mut damaged = Vec::new();
+    let (any, mut damaged) = (!bad.is_empty(), Vec::new());
     for (pack, chunks) in bad {
         tell(pack, &chunks, report);
         for (chunk, why) in chunks {
@@ -75,7 +76,7 @@ pub(super) async fn read_all(
             }
         }
     }
-    Ok(damaged)
+    Ok((any, damaged))
 }
 
 fn tell(pack: PackId, chunks: &[(ChunkId, Unreadable)], report: &mut VerifyReport) {

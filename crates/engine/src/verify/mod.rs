@@ -78,13 +78,16 @@ pub async fn verify(
     if options.depth == Depth::ReadData {
         options.progress.phase("reading chunks", None);
         let watch = (&options.progress, &options.cancel);
-        let bad = content::read_all(sealed, domain, &mut rows, &mut report, watch).await?;
+        let (any_bad, damaged) =
+            content::read_all(sealed, domain, &mut rows, &mut report, watch).await?;
         directories::read_all(sealed, domain, &rows, &mut report, &options.cancel).await?;
-        if !bad.is_empty() {
+        if any_bad {
             // Which files and backups are hurt is known only now.
             walked = walk_all(cluster, &backups, &mut rows, &options.cancel).await?;
+        }
+        if !damaged.is_empty() {
             let note = format!("verify on {} at {}", options.host, options.clock.now_text());
-            report_damage(sealed, &cluster.at, bad, note).await?;
+            report_damage(sealed, &cluster.at, damaged, note).await?;
         }
     }
     options.progress.phase("looking at WAL", None);

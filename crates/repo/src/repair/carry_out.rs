@@ -1,14 +1,16 @@
 //! Carrying a repair out. It can be ended at any moment, and begun again.
 
+use std::collections::HashSet;
+
 use pgrecall_store::{Key, Put};
 
-use super::{LostPack, Quarantined, RepairPlan, What, look};
+use super::{LostPack, Quarantined, RepairPlan, look};
 use crate::error::RepoError;
 use crate::expired::ExpiredLog;
 use crate::format::document::Expired;
 use crate::id::BackupId;
 use crate::index;
-use crate::names::{self, Name, RoundPart};
+use crate::names::{self, Name};
 use crate::sealed_store::SealedStore;
 
 /// Packs and chunks of one new index object, which is put together in memory.
@@ -34,8 +36,7 @@ pub struct Repaired {
     pub moved: u64,
 }
 
-/// Does what a plan says. No collection may run meanwhile where a round is moved; anything else
-/// may.
+/// Does what a plan says. Anything may run meanwhile.
 ///
 /// # Errors
 /// When the store fails, or an object stands under the name that a damaged one would move to. What
@@ -55,22 +56,21 @@ pub async fn carry_out(
     let still = |object: &&Quarantined| {
         again.quarantined.iter().any(|now| (&now.name, &now.what) == (&object.name, &object.what))
     };
-    let moved: Vec<&Quarantined> = plan.quarantined.iter().filter(still).collect();
+    let mut moved: Vec<&Quarantined> = Vec::new();
     // Kept before anything is said or deleted: who sees a backup in the log deletes its manifest.
-    for object in &moved {
-        copy(sealed, &object.name).await?;
+    for object in plan.quarantined.iter().filter(still) {
+        match copy(sealed, &object.name).await {
+            Ok(()) => moved.push(object),
+            Err(error) => {
+                tracing::error!(object = %object.name, %error, "it cannot be moved, and stays");
+            }
+        }
     }
     let given_up: Vec<BackupId> = moved.iter().filter_map(|object| object.gives_up()).collect();
     if !given_up.is_empty() {
         give_up(sealed, domain, given_up).await?;
     }
-    // A marker goes before its list and its verdict, as at the end of every round.
-    let is_rest = |object: &Quarantined| match object.what {
-        What::Round(id) => object.name != names::round(domain, id, RoundPart::Marker),
-        _ => false,
-    };
-    let (rest, first): (Vec<_>, Vec<_>) = moved.into_iter().partition(|object| is_rest(object));
-    for object in first.into_iter().chain(rest) {
+    for object in moved {
         sealed.store().delete(&object.name).await?;
         done.moved += 1;
     }
@@ -112,7 +112,18 @@ async fn reindex(
     if found.is_empty() {
         return Ok(());
     }
-    index::put_index(sealed, domain, &found).await?;
+    // An index object names a chunk once: a second copy of one goes into the next object.
+    let (mut packs, mut chunks) = (Vec::new(), HashSet::new());
+    for pack in &found {
+        if pack.entries.iter().any(|entry| chunks.contains(&entry.chunk)) {
+            index::put_index(sealed, domain, &packs).await?;
+            done.index_objects += 1;
+            (packs, chunks) = (Vec::new(), HashSet::new());
+        }
+        chunks.extend(pack.entries.iter().map(|entry| entry.chunk));
+        packs.push(pack.clone());
+    }
+    index::put_index(sealed, domain, &packs).await?;
     done.index_objects += 1;
     done.packs += found.len() as u64;
     done.chunks += found.iter().map(|pack| pack.entries.len() as u64).sum::<u64>();

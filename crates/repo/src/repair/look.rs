@@ -7,6 +7,7 @@ use pgrecall_store::Key;
 
 use super::{Left, LostPack, Quarantined, RepairPlan, What};
 use crate::error::{ErrorKind, RepoError};
+use crate::expired::ExpiredLog;
 use crate::format::document::{Damage, Document, RetireVerdict, Retired, RetiredIntents};
 use crate::format::header::{Kind, Suite};
 use crate::id::PackId;
@@ -90,7 +91,7 @@ async fn unknown_epoch(sealed: &SealedStore, name: &Key) -> Result<Option<u32>, 
 /// How many chunks the index names in each pack.
 struct Known {
     chunks: HashMap<PackId, u64>,
-    /// Whether all index objects read: then a pack that one of them names is named whole.
+    /// Whether all index objects read.
     whole: bool,
 }
 
@@ -112,6 +113,7 @@ async fn look_at_index(
                 named.push((*numbers.entry(pack.id).or_insert(next), entry.frame));
             }
         }
+        // One that is gone was merged into another, which this listing does not have.
         whole &= read.is_ok();
         plan.judge(sealed, object.key, What::Index, read.map(drop)).await?;
     }
@@ -136,10 +138,10 @@ async fn look_at_packs(
 ) -> Result<(), RepoError> {
     let mut listed: Vec<_> = index::list_packs_by_kind(sealed, domain).await?.into_iter().collect();
     listed.sort_unstable_by_key(|(id, _)| *id);
-    let asked = listed.into_iter().filter_map(|(id, (kind, _))| {
-        let named = known.chunks.get(&id).copied().unwrap_or(0);
-        (named == 0 || !known.whole).then_some((id, kind, named))
-    });
+    // All of them: an object of several that name a pack may be lost.
+    let asked = listed
+        .into_iter()
+        .map(|(id, (kind, _))| (id, kind, known.chunks.get(&id).copied().unwrap_or(0)));
     let mut read = futures::stream::iter(asked)
         .map(|(id, kind, named)| async move {
             (id, kind, named, index::read_directory(sealed, domain, kind, id).await)
@@ -155,9 +157,9 @@ async fn look_at_packs(
                 }
             }
             Err(error) if error.is_not_found() => {}
-            Err(error) if named > 0 && error.is_damage() => {
+            Err(error) if (named > 0 || !known.whole) && error.is_damage() => {
                 let reason = chain(&error);
-                let reason = format!("{reason}; the index knows {named} chunks in it");
+                let reason = format!("{reason}; an index object knows its chunks, or may");
                 plan.leave(name, error.kind(), reason);
             }
             Err(error) => {
@@ -182,8 +184,23 @@ async fn look_at_manifests(
             plan.leave(name, error.kind(), reason);
         }
     }
+    let held = match &listed.log_error {
+        None => ExpiredLog::read(sealed, domain).await?.entry().held.clone(),
+        Some(_) => Vec::new(),
+    };
     for found in listed.unreadable {
         let name = names::manifest(&found.at, found.id);
+        let why_not = match () {
+            () if held.iter().any(|hold| hold.backup == found.id) => Some("the backup is held"),
+            // The keys may be others than those that all were sealed with.
+            () if listed.valid.is_empty() => Some("no manifest reads, so the keys may be wrong"),
+            () => None,
+        };
+        if let Some(why_not) = why_not {
+            let reason = format!("{}; {why_not}", chain(&found.error));
+            plan.leave(name, found.error.kind(), reason);
+            continue;
+        }
         if listed.log_error.is_some() {
             let reason = format!("{}; the log of expired backups has to read first", found.error);
             plan.leave(name, found.error.kind(), reason);
@@ -195,32 +212,29 @@ async fn look_at_manifests(
     Ok(())
 }
 
-/// A round goes as a whole: its marker alone would say too much, its list too little.
+/// Of a round nothing is moved: somebody who has read its verdict may still be deleting, and no
+/// order of requests makes that safe.
 async fn look_at_rounds(
     sealed: &SealedStore,
     domain: &Name,
     plan: &mut RepairPlan,
 ) -> Result<(), RepoError> {
-    let mut parts = Vec::new();
-    let mut broken = Vec::new();
     for object in sealed.list(&names::retired(domain)).await? {
-        let Some((round, part)) = names::round_of(domain, &object.key) else { continue };
+        let Some((_, part)) = names::round_of(domain, &object.key) else { continue };
         let name = &object.key;
         let read = match part {
             RoundPart::Marker => read::<Retired>(sealed, Kind::Retired, name).await,
             RoundPart::Intents => read::<RetiredIntents>(sealed, Kind::RetiredIntents, name).await,
             RoundPart::Verdict => read::<RetireVerdict>(sealed, Kind::RetireVerdict, name).await,
         };
-        let moves = plan.judge(sealed, object.key.clone(), What::Round(round), read).await?;
-        if moves {
-            broken.push(round);
-        } else {
-            parts.push((round, object.key));
+        match read {
+            Err(error) if error.is_not_found() => {}
+            Err(error) if error.is_damage() => {
+                let reason = format!("{}; of a round nothing is moved", chain(&error));
+                plan.leave(object.key, error.kind(), reason);
+            }
+            read => read?,
         }
-    }
-    for (round, name) in parts.into_iter().filter(|(round, _)| broken.contains(round)) {
-        let reason = "it belongs to a round of which a part does not read".to_owned();
-        plan.quarantined.push(Quarantined { name, what: What::Round(round), reason });
     }
     Ok(())
 }
