@@ -160,6 +160,7 @@ pub(crate) enum Damage {
     Missing,
     Empty,
     Truncated,
+    FlippedVersion,
     FlippedHeader,
     FlippedBody,
     FlippedTail,
@@ -171,10 +172,11 @@ pub(crate) enum Damage {
 
 impl Damage {
     /// In the order of the table.
-    pub(crate) const ALL: [(Self, &'static str); 10] = [
+    pub(crate) const ALL: [(Self, &'static str); 11] = [
         (Self::Missing, "missing"),
         (Self::Empty, "empty"),
         (Self::Truncated, "truncated"),
+        (Self::FlippedVersion, "bit flipped in the version"),
         (Self::FlippedHeader, "bit flipped in the header"),
         (Self::FlippedBody, "bit flipped in the body"),
         (Self::FlippedTail, "bit flipped in the tail"),
@@ -188,7 +190,11 @@ impl Damage {
     pub(crate) fn is_rot(self) -> bool {
         matches!(
             self,
-            Self::Truncated | Self::FlippedHeader | Self::FlippedBody | Self::FlippedTail
+            Self::Truncated
+                | Self::FlippedVersion
+                | Self::FlippedHeader
+                | Self::FlippedBody
+                | Self::FlippedTail
         )
     }
 
@@ -202,6 +208,9 @@ impl Damage {
             Self::Renamed => return fs::rename(&path, renamed(&path)).expect("it is renamed"),
             Self::Empty => bytes.clear(),
             Self::Truncated => bytes.truncate(len - len / 3),
+            Self::FlippedVersion if bytes.starts_with(b"pgrecall") => flip(&mut bytes[8]),
+            // A document in plain text has no checksum.
+            Self::FlippedVersion => newer(&mut bytes),
             Self::FlippedHeader => flip(&mut bytes[10]),
             Self::FlippedBody => flip(&mut bytes[(92 + 4 + len / 8).min(len / 2)]),
             Self::FlippedTail => flip(&mut bytes[len - 6]),

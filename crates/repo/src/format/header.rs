@@ -193,7 +193,7 @@ impl Header {
     /// Reads a header from the front of an object.
     ///
     /// # Errors
-    /// When it is truncated, has another magic, a newer version, an unknown value or a wrong CRC.
+    /// When it is truncated, has another magic, another version, an unknown value or a wrong CRC.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self, FormatError> {
         let whole = reader.rest();
         let start = reader.consumed();
@@ -206,6 +206,13 @@ impl Header {
             });
         }
         let version = reader.u16("format version")?;
+        if version != VERSION && is_ours(whole) {
+            return Err(FormatError::Unexpected {
+                what: "format version, whose CRC is that of another one",
+                expected: VERSION.to_string(),
+                found: version.to_string(),
+            });
+        }
         supported("the object", version.into(), VERSION.into())?;
         let kind = reader.u8("object kind")?;
         let suite = reader.u8("crypto suite")?;
@@ -248,6 +255,17 @@ impl Header {
             digest,
         })
     }
+}
+
+/// Whether a header that says another version is whole with ours in its place: then rot has changed
+/// the version, and the object is damaged, not of another version.
+fn is_ours(whole: &[u8]) -> bool {
+    let limit = usize::try_from(HEADER_BYTES_MAX).unwrap_or(usize::MAX);
+    let mut header = whole.get(..limit).unwrap_or(whole).to_vec();
+    let at = MAGIC.len()..MAGIC.len() + 2;
+    let Some(version) = header.get_mut(at) else { return false };
+    version.copy_from_slice(&VERSION.to_le_bytes());
+    Header::decode(&mut Reader::new(&header)).is_ok()
 }
 
 /// Tells versions that were never released, and newer ones, from the one that is read here.
@@ -373,11 +391,28 @@ mod tests {
             let mut bytes = Vec::new();
             header().encode(&mut bytes);
             bytes[8..10].copy_from_slice(&version.to_le_bytes());
+            let covered = bytes.len() - 4;
+            let crc = crc32c::crc32c(&bytes[..covered]);
+            bytes[covered..].copy_from_slice(&crc.to_le_bytes());
             Header::decode(&mut Reader::new(&bytes))
         };
         assert!(matches!(decoded(VERSION + 1), Err(FormatError::Newer { .. })));
         assert!(matches!(decoded(1), Err(FormatError::Older { .. })));
         assert!(matches!(decoded(0), Err(FormatError::Unexpected { .. })));
+    }
+
+    #[test]
+    fn a_version_that_rotted_is_damage() {
+        let mut bytes = Vec::new();
+        header().encode(&mut bytes);
+        // Whatever follows the header.
+        bytes.extend_from_slice(&[7; 5000]);
+        for bit in 0..16 {
+            let mut bad = bytes.clone();
+            bad[8 + bit / 8] ^= 1 << (bit % 8);
+            let found = Header::decode(&mut Reader::new(&bad));
+            assert!(matches!(found, Err(FormatError::Unexpected { .. })), "bit {bit}: {found:?}");
+        }
     }
 
     #[test]
