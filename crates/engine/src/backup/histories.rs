@@ -31,7 +31,8 @@ pub fn local(pgdata: &Path, timeline: TimelineId) -> Result<History, EngineError
     }
 }
 
-/// The newest timeline that this one was left for, and where, by the files in `pg_wal`.
+/// The newest timeline that this one was left for, and where, by the files in `pg_wal`; only what
+/// happened after a position counts: others may have gone ways of their own before.
 /// A standby has the file as soon as it follows (`WalRcvFetchTimeLineHistoryFiles`, walreceiver.c).
 ///
 /// # Errors
@@ -39,6 +40,7 @@ pub fn local(pgdata: &Path, timeline: TimelineId) -> Result<History, EngineError
 pub fn left_for(
     pgdata: &Path,
     timeline: TimelineId,
+    after: Lsn,
 ) -> Result<Option<(TimelineId, Lsn)>, EngineError> {
     let folder = pgdata.join("pg_wal");
     let fail = |error| EngineError::file("list", &folder, error);
@@ -51,8 +53,8 @@ pub fn left_for(
         };
         // One that does not read tells nothing; it may be on its way.
         let Ok(history) = local(pgdata, TimelineId(number)) else { continue };
-        let left = history.switch_point(timeline).map(|lsn| (TimelineId(number), lsn));
-        newest = newest.max(left);
+        let left = history.switch_point(timeline).filter(|lsn| *lsn >= after);
+        newest = newest.max(left.map(|lsn| (TimelineId(number), lsn)));
     }
     Ok(newest)
 }
@@ -107,5 +109,30 @@ async fn is_stored(cluster: &ClusterStore, timeline: TimelineId) -> Result<bool,
         Ok(_) => Ok(true),
         Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(false),
         Err(error) => Err(RepoError::from(error).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_left_a_timeline_after_the_beginning_counts() {
+        let pgdata = tempfile::tempdir().unwrap();
+        let folder = pgdata.path().join("pg_wal");
+        std::fs::create_dir(&folder).unwrap();
+        let left = |after| left_for(pgdata.path(), TimelineId(1), Lsn(after)).unwrap();
+        assert_eq!(left(0), None);
+        let put = |timeline: u32, text: &str| {
+            std::fs::write(folder.join(format!("{timeline:08X}.history")), text).unwrap();
+        };
+        put(2, "1\t0/3000000\tno recovery target\n");
+        // A copy that was recovered to an earlier moment later on.
+        put(3, "1\t0/1000000\tno recovery target\n");
+        std::fs::write(folder.join("00000004.history"), "on its way").unwrap();
+        assert_eq!(left(0x200_0000), Some((TimelineId(2), Lsn(0x300_0000))));
+        assert_eq!(left(0x300_0000), Some((TimelineId(2), Lsn(0x300_0000))));
+        assert_eq!(left(0x300_0001), None);
+        assert_eq!(left(0), Some((TimelineId(3), Lsn(0x100_0000))));
     }
 }

@@ -362,6 +362,7 @@ impl Run<'_> {
         let waiting = Waiting {
             cluster: &request.cluster,
             pgdata: &request.pgdata,
+            start: details.start.lsn,
             server,
             archiving,
             patience: request.wal_timeout,

@@ -55,6 +55,8 @@ pub struct Waiting<'a> {
     pub cluster: &'a ClusterStore,
     /// The data directory of the server.
     pub pgdata: &'a Path,
+    /// Where the backup began.
+    pub start: Lsn,
     /// Asked about its archiver when nothing comes.
     pub server: &'a Server,
     /// Who archives.
@@ -104,7 +106,7 @@ impl Waiting<'_> {
             return Ok(());
         }
         let size = self.cluster.facts.wal_segment_size;
-        match histories::left_for(self.pgdata, segment.timeline)? {
+        match histories::left_for(self.pgdata, segment.timeline, self.start)? {
             Some((timeline, lsn)) if lsn < segment.number.end(size) => {
                 let message = format!(
                     "what this standby follows was promoted while it was backed up: timeline {} \
