@@ -53,6 +53,15 @@ impl Cause {
         }
     }
 
+    /// The graver of two: damage outweighs what cannot be judged.
+    #[must_use]
+    pub const fn graver(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::OtherVersion, Self::OtherVersion) => Self::OtherVersion,
+            _ => Self::Damage,
+        }
+    }
+
     /// The reaction that it calls for.
     #[must_use]
     pub const fn kind(self) -> ErrorKind {

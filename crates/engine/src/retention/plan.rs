@@ -198,7 +198,7 @@ fn text(moment: Option<Timestamp>) -> Option<String> {
 }
 
 fn require_readable(unreadable: &[UnreadableRow]) -> Result<(), EngineError> {
-    let Some(row) = unreadable.first() else { return Ok(()) };
+    let Some(row) = gravest(unreadable, |row| row.cause) else { return Ok(()) };
     let message = format!(
         "{} backups do not read, so nobody knows which WAL they need; {}: {}",
         unreadable.len(),
@@ -209,17 +209,23 @@ fn require_readable(unreadable: &[UnreadableRow]) -> Result<(), EngineError> {
         .hint("`pgrecall verify` says what is wrong. Until then nothing expires."))
 }
 
+/// The first of those that have the gravest cause.
+fn gravest<T>(all: &[T], cause: impl Fn(&T) -> Cause) -> Option<&T> {
+    all.iter().find(|one| cause(one) == Cause::Damage).or(all.first())
+}
+
 /// Without all histories and settlements, what can be restored looks as if it could not.
 fn require_sound(stored: &StoredWal) -> Result<(), EngineError> {
     let histories = stored.bad_histories.iter().map(|bad| (bad.object.to_string(), &bad.error));
     let settlements = stored.holders.unreadable.iter().map(|(file, e)| (file.to_string(), e));
-    let bad = histories.chain(settlements).map(|(file, e)| (file, Cause::of(e.kind()).kind()));
+    let bad = histories.chain(settlements).map(|(file, e)| (file, Cause::of(e.kind())));
     let missing = stored.without_history().into_iter();
-    let missing = missing.map(|t| (format!("{:08X}.history", t.0), ErrorKind::Corrupt));
-    let Some((example, kind)) = bad.chain(missing).next() else { return Ok(()) };
+    let missing = missing.map(|t| (format!("{:08X}.history", t.0), Cause::Damage));
+    let bad: Vec<(String, Cause)> = bad.chain(missing).collect();
+    let Some((example, cause)) = gravest(&bad, |(_, cause)| *cause) else { return Ok(()) };
     let message =
         format!("{example} does not read or is not there, so nobody knows what is needed");
-    Err(EngineError::refused(kind, message)
+    Err(EngineError::refused(cause.kind(), message)
         .hint("`pgrecall verify` says what is wrong. Until then nothing expires."))
 }
 

@@ -77,10 +77,7 @@ impl Walked {
     }
 
     fn weigh(&mut self, cause: Cause) {
-        self.cause = match (self.cause, cause) {
-            (None | Some(Cause::OtherVersion), cause) => Some(cause),
-            (Some(Cause::Damage), _) => Some(Cause::Damage),
-        };
+        self.cause = Some(self.cause.map_or(cause, |before| before.graver(cause)));
     }
 }
 
