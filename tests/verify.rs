@@ -5,8 +5,12 @@ mod checking;
 #[path = "restore/fresh.rs"]
 #[allow(dead_code, reason = "what the tests of restoring use and these do not")]
 mod fresh;
+#[path = "verify/golden.rs"]
+mod golden;
 #[path = "verify/json.rs"]
 mod json;
+#[path = "verify/latest.rs"]
+mod latest;
 #[path = "restore/needed.rs"]
 mod needed;
 #[path = "verify/secrets.rs"]

@@ -2,12 +2,13 @@
 //! commands print on a cluster with a life behind it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use pgrecall_testkit::postgres::{Cluster, Stop};
 use serde_json::Value;
 
+use crate::golden::Golden;
 use crate::shape::Shape;
 use crate::site::{Site, newest_major, switch};
 
@@ -161,45 +162,26 @@ fn collections(printed: &mut Printed, site: &Site, cluster: &Cluster) {
 
 /// A repository with backups that do not read and one under way on another host: the golden one.
 fn golden(printed: &mut Printed) {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let golden =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/repo/v2/clear/repository");
-    let copied = Command::new("cp").arg("-r").arg(golden).arg(folder.path()).status();
-    assert!(copied.expect("cp runs").success());
-    let config: PathBuf = folder.path().join("pgrecall.toml");
-    let url = folder.path().join("repository");
-    let lines =
-        format!("[[repository]]\nurl = \"file://{}\"\nencryption = \"none\"\n", url.display());
-    std::fs::write(&config, lines).expect("the configuration");
-    let run = |words: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pgrecall"));
-        command.env_clear().env("PGRECALL_CONFIG", &config).args(["--cluster", "shop"]).args(words);
-        command
-    };
+    let golden = Golden::clear();
+    let run = |words: &[&str]| golden.pgrecall(words);
     let listed = printed.run("pgrecall list", run(&["list"]), &[0]);
     printed.run("pgrecall verify", run(&["verify"]), &[14]);
-    repairs(printed, &url.join("domains/main"), &run);
+    repairs(printed, &golden);
     let dead = text(&listed["clusters"][0]["under_way"][0]["id"]);
     let end = ["backup", "--end-dead", dead, "--yes"];
     printed.run("pgrecall backup --end-dead", run(&end), &[0]);
 }
 
 /// Repairs of an index object, of a manifest, and of what cannot be mended.
-fn repairs(printed: &mut Printed, domain: &Path, run: &dyn Fn(&[&str]) -> Command) {
-    let cut = |folder: &str| {
-        let found = Command::new("find").arg(domain.join(folder)).args(["-type", "f"]).output();
-        let found = String::from_utf8(found.expect("find runs").stdout).expect("UTF-8");
-        let path = found.lines().max().expect("an object");
-        let bytes = std::fs::read(path).expect("an object");
-        std::fs::remove_file(path).expect("the old one goes");
-        std::fs::write(path, &bytes[..bytes.len() / 2]).expect("an object");
-    };
-    cut("index");
-    cut("backups");
+fn repairs(printed: &mut Printed, golden: &Golden) {
+    let cut = |folder: &str| golden.cut(golden.objects(folder).last().expect("an object"));
+    let run = |words: &[&str]| golden.pgrecall(words);
+    cut("domains/main/index");
+    cut("domains/main/backups");
     printed.run("pgrecall repair", run(&["repair", "--dry-run"]), &[0]);
     let done = printed.run("pgrecall repair", run(&["repair", "--yes"]), &[0]);
     assert_eq!(done["done"]["quarantined_objects"], 2, "{done}");
-    cut("expired");
+    cut("domains/main/expired");
     let left = printed.run("pgrecall repair", run(&["repair"]), &[13]);
     assert!(!left["left"].as_array().expect("an array").is_empty(), "{left}");
 }

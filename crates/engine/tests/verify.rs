@@ -10,7 +10,7 @@ use pgrecall_engine::clock::Clock;
 use pgrecall_engine::cluster::{ClusterFacts, ClusterStore};
 use pgrecall_engine::progress::Progress;
 use pgrecall_engine::verify::finding::{Nature, Severity, VerifyReport};
-use pgrecall_engine::verify::{Depth, VerifyOptions, verify};
+use pgrecall_engine::verify::{Depth, VerifyOptions, Which, verify};
 use pgrecall_engine::{catalog, wal_place};
 use pgrecall_pgformat::control::ControlFile;
 use pgrecall_pgformat::segment::ArchiveNameKind;
@@ -177,7 +177,7 @@ async fn push_backup(cluster: &ClusterStore) -> BackupId {
 async fn check(made: &Made, depth: Depth) -> VerifyReport {
     let options = VerifyOptions {
         depth,
-        backup: None,
+        which: Which::All,
         clock: Clock::system(),
         host: "db1".into(),
         progress: Progress::silent(),
@@ -360,6 +360,61 @@ async fn an_index_object_that_does_not_read_is_told_apart_from_what_it_hides() {
     let own = report.findings.iter().find(|finding| finding.object == object.as_str()).unwrap();
     assert_eq!(own.severity, Severity::Warning);
     assert!(!report.backups[0].restorable);
+}
+
+/// Says that the next version of the program wrote it.
+fn newer(bytes: &mut [u8]) {
+    bytes[8] += 1;
+    let crc = crc32c::crc32c(&bytes[..88]);
+    bytes[88..92].copy_from_slice(&crc.to_le_bytes());
+}
+
+#[tokio::test]
+async fn what_another_version_wrote_is_no_damage_and_hides_none() {
+    let made = made().await;
+    let index = made.names("domains/main/index/").await.remove(0);
+    let data = made.names("domains/main/packs/data/").await;
+    // A second index object, of a newer version.
+    let other = renamed(&index);
+    let bytes = made.store.get(&index, 64 << 20).await.unwrap();
+    assert!(matches!(made.store.put_if_absent(&other, bytes).await, Put::Created));
+    made.replace(&other, |bytes| newer(bytes)).await;
+    let report = check(&made, Depth::ReadData).await;
+    assert!(report.sound && report.backups[0].restorable, "{}", said(&report));
+    let own = report.findings.iter().find(|finding| finding.object == other.as_str()).unwrap();
+    assert_eq!((own.severity, own.nature), (Severity::Warning, Nature::OtherVersion));
+    // What only it may name, nobody can judge.
+    let first = made.store.get(&index, 64 << 20).await.unwrap();
+    made.store.delete(&index).await.unwrap();
+    let report = check(&made, Depth::Structure).await;
+    assert_eq!(report.gravest(), Some(Nature::OtherVersion), "{}", said(&report));
+    assert!(matches!(made.store.put_if_absent(&index, first).await, Put::Created));
+    // What a pack held that is lost is lost.
+    for pack in &data {
+        made.store.delete(pack).await.unwrap();
+    }
+    for depth in [Depth::Structure, Depth::ReadData] {
+        let report = check(&made, depth).await;
+        assert_eq!(report.gravest(), Some(Nature::Wrong), "{}", said(&report));
+    }
+}
+
+/// Another name that an object of this kind could have.
+fn renamed(name: &Key) -> Key {
+    let (rest, last) = name.as_str().split_at(name.as_str().len() - 1);
+    Key::parse(&format!("{rest}{}", if last == "a" { "e" } else { "a" })).unwrap()
+}
+
+#[tokio::test]
+async fn a_directory_of_another_version_is_told_as_that() {
+    let made = made().await;
+    for pack in made.names("domains/main/packs/data/").await {
+        made.replace(&pack, |bytes| newer(bytes)).await;
+    }
+    let report = check(&made, Depth::ReadData).await;
+    assert!(report.sound && report.backups[0].restorable, "{}", said(&report));
+    let natures: Vec<_> = report.findings.iter().map(|f| (f.severity, f.nature)).collect();
+    assert_eq!(natures, [(Severity::Warning, Nature::OtherVersion)], "{}", said(&report));
 }
 
 #[tokio::test]

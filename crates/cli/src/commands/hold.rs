@@ -58,13 +58,25 @@ async fn add(cluster: &ClusterStore, args: &AddArgs) -> Outcome<()> {
             .hint("Say why the backup is held: whoever removes the hold will want to know."));
     }
     let until = args.until.as_deref().map(until).transpose()?;
-    let (known, _) = catalog::backups(cluster).await?;
+    let (known, unreadable) = catalog::backups(cluster).await?;
     let stored = StoredWal::read(cluster).await?;
     let newest = order::newest_backup(&known, &stored);
-    let known: Vec<BackupId> = known.iter().map(|backup| backup.manifest.backup).collect();
-    let backup = match (args.backup.as_str(), newest) {
-        ("latest", Some(latest)) => latest,
-        (beginning, _) => meant(&known, beginning, "pgrecall list shows the backups.")?,
+    let backup = match (args.backup.as_str(), newest, unreadable.first()) {
+        ("latest", _, Some(row)) => {
+            let message = format!(
+                "nobody knows which backup is the latest: the manifest of {} does not read",
+                row.id
+            );
+            return Err(Failure::new(row.why().cause.kind().into(), message)
+                .hint("Give the id of the backup that is meant; `pgrecall list` shows them."));
+        }
+        ("latest", Some(latest), None) => latest,
+        (beginning, _, _) => {
+            // A hold also keeps `repair` from giving up a backup whose manifest does not read.
+            let mut ids: Vec<BackupId> = unreadable.iter().map(|row| row.id).collect();
+            ids.extend(known.iter().map(|backup| backup.manifest.backup));
+            meant(&ids, beginning, "pgrecall list shows the backups.")?
+        }
     };
     let reason = args.reason.clone();
     let by = format!("{} at {}", host::name(), host::now());

@@ -1,11 +1,10 @@
 //! `pgrecall verify`: what is stored is there, and, with --read-data, is what was stored.
 
 use pgrecall_engine::catalog;
-use pgrecall_engine::catalog::order;
-use pgrecall_engine::catalog::wal::StoredWal;
 use pgrecall_engine::clock::Clock;
+use pgrecall_engine::cluster::ClusterStore;
 use pgrecall_engine::verify::finding::{Finding, Nature, Severity, Verdict, VerifyReport};
-use pgrecall_engine::verify::{self, Depth, VerifyOptions};
+use pgrecall_engine::verify::{self, Depth, VerifyOptions, Which};
 use pgrecall_repo::id::BackupId;
 use serde::Serialize;
 
@@ -26,22 +25,20 @@ pub(crate) fn run(settings: &Settings, args: &VerifyArgs) -> Outcome<u8> {
         let telling = Telling::new();
         let mut report = Report { sound: true, clusters: Vec::new() };
         let stores = list::meant(settings, &repository).await?;
-        let mut chosen = None;
-        if let Some(text) = &args.backup {
-            chosen = Some(choose(&stores, text).await?);
-        }
+        let chosen = match args.backup.as_deref() {
+            None => Chosen::OfEach(Which::All),
+            Some("latest") => Chosen::OfEach(Which::Newest),
+            Some(beginning) => choose(&stores, beginning).await?,
+        };
         for (number, store) in stores.iter().enumerate() {
-            let own = |(at, id): &(usize, BackupId)| (*at == number).then_some(*id);
-            let backup = match &chosen {
-                Some(chosen) => match chosen.iter().find_map(own) {
-                    Some(id) => Some(id),
-                    None => continue,
-                },
-                None => None,
+            let which = match chosen {
+                Chosen::OfEach(which) => which,
+                Chosen::One { of, backup } if of == number => Which::One(backup),
+                Chosen::One { .. } => continue,
             };
             let options = VerifyOptions {
                 depth: if args.read_data { Depth::ReadData } else { Depth::Structure },
-                backup,
+                which,
                 clock: Clock::system(),
                 host: host::name(),
                 progress: telling.progress(),
@@ -55,7 +52,11 @@ pub(crate) fn run(settings: &Settings, args: &VerifyArgs) -> Outcome<u8> {
                 report: found,
             });
         }
-        Ok(report)
+        let nothing = report.sound && report.backups() == 0;
+        match chosen {
+            Chosen::OfEach(Which::Newest) if nothing => Err(no_backup("latest")),
+            _ => Ok(report),
+        }
     })?;
     if args.output.json {
         stdout::print_json(&report)?;
@@ -80,6 +81,10 @@ struct Report {
 }
 
 impl Report {
+    fn backups(&self) -> usize {
+        self.clusters.iter().map(|cluster| cluster.report.backups.len()).sum()
+    }
+
     fn gravest(&self) -> Option<Nature> {
         let each = self.clusters.iter().filter_map(|cluster| cluster.report.gravest());
         each.min_by_key(|nature| nature.rank())
@@ -94,37 +99,39 @@ struct ClusterReport {
     report: VerifyReport,
 }
 
-/// The backups that `--backup` means, each with the position of its cluster: `latest` is one of
-/// each.
-async fn choose(
-    stores: &[pgrecall_engine::cluster::ClusterStore],
-    text: &str,
-) -> Outcome<Vec<(usize, BackupId)>> {
+/// What `--backup` means.
+#[derive(Clone, Copy)]
+enum Chosen {
+    /// These of each cluster.
+    OfEach(Which),
+    /// One backup, of the cluster in this place.
+    One { of: usize, backup: BackupId },
+}
+
+/// The backup whose id begins like this.
+async fn choose(stores: &[ClusterStore], beginning: &str) -> Outcome<Chosen> {
     let mut known: Vec<(usize, BackupId)> = Vec::new();
-    let mut newest: Vec<(usize, BackupId)> = Vec::new();
     for (number, store) in stores.iter().enumerate() {
         let (backups, unreadable) = catalog::backups(store).await?;
-        if text == "latest" {
-            let stored = StoredWal::read(store).await?;
-            newest.extend(order::newest_backup(&backups, &stored).map(|id| (number, id)));
-        }
         known.extend(backups.into_iter().map(|backup| (number, backup.manifest.backup)));
         known.extend(unreadable.into_iter().map(|row| (number, row.id)));
     }
-    if text == "latest" && !newest.is_empty() {
-        return Ok(newest);
-    }
-    known.retain(|(_, id)| id.to_string().starts_with(text));
+    known.retain(|(_, id)| id.to_string().starts_with(beginning));
     match known.as_slice() {
-        [_] => Ok(known),
-        [] => Err(Failure::new(Kind::NotFound, format!("no backup is called {text}"))
-            .hint("pgrecall list shows the backups.")),
+        [(of, backup)] => Ok(Chosen::One { of: *of, backup: *backup }),
+        [] => Err(no_backup(beginning)),
         several => {
             let ids: Vec<String> = several.iter().map(|(_, id)| id.to_string()).collect();
-            Err(Failure::new(Kind::Invalid, format!("several backups begin with {text}"))
+            let message = format!("several backups begin with {beginning}");
+            Err(Failure::new(Kind::Invalid, message)
                 .hint(format!("Give more of the id: {}.", ids.join(", "))))
         }
     }
+}
+
+fn no_backup(called: &str) -> Failure {
+    Failure::new(Kind::NotFound, format!("no backup is called {called}"))
+        .hint("pgrecall list shows the backups.")
 }
 
 fn render(report: &Report, colour: Colour) -> String {

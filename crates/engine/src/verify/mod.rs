@@ -18,6 +18,7 @@ use pgrecall_repo::backup::report_damage;
 use pgrecall_repo::id::BackupId;
 
 use crate::cancel::Cancel;
+use crate::catalog::order;
 use crate::catalog::reach::is_consistent;
 use crate::catalog::wal::{Gap, StoredWal};
 use crate::catalog::{self, Known};
@@ -40,13 +41,24 @@ pub enum Depth {
     ReadData,
 }
 
+/// Which backups a verification looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Every one.
+    All,
+    /// This one.
+    One(BackupId),
+    /// The newest. One that does not read may be it, and is told of.
+    Newest,
+}
+
 /// What to verify, and how.
 #[derive(Debug, Clone)]
 pub struct VerifyOptions {
     /// How thoroughly.
     pub depth: Depth,
-    /// Only this backup.
-    pub backup: Option<BackupId>,
+    /// Of which backups.
+    pub which: Which,
     /// The time, for notes.
     pub clock: Clock,
     /// This host, for notes.
@@ -66,10 +78,7 @@ pub async fn verify(
     options: &VerifyOptions,
 ) -> Result<VerifyReport, EngineError> {
     let mut report = VerifyReport::default();
-    let mut backups = list(cluster, options, &mut report).await?;
-    if let Some(only) = options.backup {
-        backups.retain(|backup| backup.manifest.backup == only);
-    }
+    let backups = list(cluster, options.which, &mut report).await?;
     options.progress.phase("looking at backups", None);
     let (sealed, domain) = (&cluster.sealed, cluster.domain());
     let mut rows = Rows::read(sealed, domain, &mut report).await?;
@@ -105,20 +114,29 @@ pub async fn verify(
 
 async fn list(
     cluster: &ClusterStore,
-    options: &VerifyOptions,
+    which: Which,
     report: &mut VerifyReport,
 ) -> Result<Vec<Known>, EngineError> {
-    let (backups, unreadable) = catalog::backups(cluster).await?;
+    let (mut backups, unreadable) = catalog::backups(cluster).await?;
     for row in unreadable {
-        if options.backup.is_none_or(|only| only == row.id) {
-            report.add_unreadable(
-                Severity::Damage,
-                format!("backup {}", row.id),
-                ("its manifest does not read: ", &row.why()),
-                "it cannot be restored by this program",
-            );
-        }
+        let consequence = match which {
+            Which::One(only) if only != row.id => continue,
+            Which::Newest => "it cannot be restored by this program, and may be the newest",
+            Which::One(_) | Which::All => "it cannot be restored by this program",
+        };
+        report.add_unreadable(
+            Severity::Damage,
+            format!("backup {}", row.id),
+            ("its manifest does not read: ", &row.why()),
+            consequence,
+        );
     }
+    let only = match which {
+        Which::All => return Ok(backups),
+        Which::One(only) => Some(only),
+        Which::Newest => order::newest_backup(&backups, &StoredWal::read(cluster).await?),
+    };
+    backups.retain(|backup| Some(backup.manifest.backup) == only);
     Ok(backups)
 }
 

@@ -28,13 +28,14 @@ type Short = [u8; 16];
 
 /// One copy of a chunk. Chunk ids are keyed hashes: two that share their first 16 bytes do not
 /// occur.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy)]
 struct Row {
     id: Short,
     pack: u32,
     plain_len: u32,
     referred: bool,
-    bad: bool,
+    /// Why it does not count, once it was found bad.
+    bad: Option<Cause>,
 }
 
 fn short(chunk: &ChunkId) -> Short {
@@ -52,8 +53,8 @@ pub(super) struct Rows {
     meta: HashMap<Short, Location>,
     objects: Vec<Key>,
     noted: HashSet<DamagedChunk>,
-    /// Packs that another version of the program wrote.
-    other_version: HashSet<u32>,
+    /// Chunks of packs that the index names and that are not there.
+    gone: HashSet<Short>,
     /// Whether an index object is of another version: what no other names may be named there.
     index_of_other_version: bool,
 }
@@ -105,7 +106,7 @@ impl Rows {
             }
             rows.objects.push(name);
         }
-        rows.rows.sort_unstable();
+        rows.rows.sort_unstable_by_key(|row| (row.id, row.pack, row.plain_len));
         rows.rows.dedup_by_key(|row| (row.id, row.pack));
         rows.rows.shrink_to_fit();
         report_gone(sealed, domain, gone, report).await?;
@@ -125,6 +126,7 @@ impl Rows {
                 self.add_entry(pack, entry);
             } else {
                 gone.entry(pack.id).or_insert_with(|| (IndexPack::clone(pack), 0)).1 += 1;
+                self.gone.insert(short(&entry.chunk));
             }
         }
     }
@@ -134,11 +136,12 @@ impl Rows {
             self.packs.push(pack.clone());
             u32::try_from(self.packs.len() - 1).unwrap_or(u32::MAX)
         });
-        let bad = self.noted.contains(&DamagedChunk { pack: pack.id, chunk: entry.chunk });
+        let noted = self.noted.contains(&DamagedChunk { pack: pack.id, chunk: entry.chunk });
+        let bad = noted.then_some(Cause::Damage);
         let id = short(&entry.chunk);
         let plain_len = entry.plain_len;
         self.rows.push(Row { id, pack: number, plain_len, referred: false, bad });
-        if pack.kind == Kind::MetaPack && !bad {
+        if pack.kind == Kind::MetaPack && !noted {
             self.meta.entry(id).or_insert_with(|| location(pack, entry));
         }
     }
@@ -154,7 +157,8 @@ impl Rows {
     pub(super) fn refer(&mut self, chunk: &ChunkId, plain_len: u32) -> Presence {
         let range = self.range(short(chunk));
         let Some(copies) = self.rows.get_mut(range).filter(|copies| !copies.is_empty()) else {
-            return match self.index_of_other_version {
+            // Of a chunk whose pack is lost an index object that does not read says nothing.
+            return match self.index_of_other_version && !self.gone.contains(&short(chunk)) {
                 true => Presence::OtherVersion,
                 false => Presence::Missing,
             };
@@ -162,18 +166,12 @@ impl Rows {
         let mut presence = Presence::Bad;
         for row in copies {
             row.referred = true;
-            match (row.bad, row.plain_len == plain_len) {
-                (false, true) => presence = Presence::There,
-                (false, false) if presence == Presence::Bad => {
-                    presence = Presence::OtherLength(row.plain_len);
-                }
-                (true, _)
-                    if presence == Presence::Bad && self.other_version.contains(&row.pack) =>
-                {
-                    presence = Presence::OtherVersion;
-                }
-                _ => {}
-            }
+            presence = match (row.bad, presence) {
+                (None, _) if row.plain_len == plain_len => Presence::There,
+                (None, Presence::Bad) => Presence::OtherLength(row.plain_len),
+                (Some(Cause::OtherVersion), Presence::Bad) => Presence::OtherVersion,
+                (_, before) => before,
+            };
         }
         presence
     }
@@ -181,19 +179,16 @@ impl Rows {
     /// A copy was read and is bad, or cannot be judged.
     pub(super) fn mark_bad(&mut self, chunk: &ChunkId, pack: PackId, cause: Cause) {
         let Some(&number) = self.numbers.get(&pack) else { return };
-        if cause == Cause::OtherVersion {
-            self.other_version.insert(number);
-        }
         let range = self.range(short(chunk));
         let copies = self.rows.get_mut(range).unwrap_or_default();
-        copies.iter_mut().filter(|row| row.pack == number).for_each(|row| row.bad = true);
+        copies.iter_mut().filter(|row| row.pack == number).for_each(|row| row.bad = Some(cause));
     }
 
     /// Whether this copy counts: it is referred to and not known to be bad.
     pub(super) fn counts(&self, chunk: &ChunkId, pack: PackId) -> bool {
         let Some(&number) = self.numbers.get(&pack) else { return false };
         let copies = self.rows.get(self.range(short(chunk))).unwrap_or_default();
-        copies.iter().any(|row| row.pack == number && row.referred && !row.bad)
+        copies.iter().any(|row| row.pack == number && row.referred && row.bad.is_none())
     }
 
     /// The index objects that were read.

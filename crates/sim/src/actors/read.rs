@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use pgrecall_engine::cancel::Cancel;
 use pgrecall_engine::progress::Progress;
-use pgrecall_engine::verify::{Depth, VerifyOptions};
+use pgrecall_engine::verify::{Depth, VerifyOptions, Which};
 use pgrecall_repo::RepoError;
 use pgrecall_repo::chunks;
 use pgrecall_repo::format::document::Manifest;
@@ -28,7 +28,7 @@ const TRIES: u32 = 4;
 pub async fn verify(context: &mut Context) -> Ended {
     let options = VerifyOptions {
         depth: if context.chance.happens(300) { Depth::ReadData } else { Depth::Structure },
-        backup: None,
+        which: Which::All,
         clock: context.clock.clone(),
         host: format!("host of {}", context.process),
         progress: Progress::silent(),
