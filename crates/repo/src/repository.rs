@@ -1,6 +1,7 @@
 //! Making a repository, opening one, and the keys that open it.
 
 mod key_log;
+mod lost_keys;
 mod unlock;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::keys::{Keys, RepositoryKey, Rotation, Unlock, first_domain_keys, next
 use crate::names::{self, Name};
 use crate::random::SharedRandom;
 use crate::sealed_store::{SealedStore, Stored};
+use lost_keys::InUse;
 
 /// Keeps small objects that never change on this host, so that a push need not fetch them. They
 /// are kept as stored: wrapped or sealed.
@@ -240,14 +242,19 @@ impl Repository {
     /// A domain's objects, its keys made when it is new.
     ///
     /// # Errors
-    /// When its keys cannot be read, or made.
+    /// When its keys cannot be read, or made; when they are lost, though objects of it are there.
     pub async fn domain(&self, name: &Name) -> Result<SealedStore, RepoError> {
         let mut epochs = self.epochs(name).await?;
         if epochs.is_empty() {
-            let first = first_domain_keys(&self.options.random);
-            self.put_epoch(name, &first).await?;
+            let is_new = lost_keys::require_new(&self.sealed, name).await;
             // Another host may have been first: its keys hold.
             epochs = self.fetch_epochs(name).await?;
+            if epochs.is_empty() {
+                is_new?;
+                let first = first_domain_keys(&self.options.random);
+                self.put_epoch(name, &first).await?;
+                epochs = self.fetch_epochs(name).await?;
+            }
         }
         self.with_epochs(name, &epochs)
     }
@@ -272,15 +279,18 @@ impl Repository {
     /// bounds how much is sealed under one pair of keys, and locks nobody out.
     ///
     /// # Errors
-    /// When another host started one at the same time ([`RepoError::Collision`]), or the store
+    /// When another host started one at the same time, an epoch's keys are lost, or the store
     /// fails.
     pub async fn rotate(&self, name: &Name, rotation: Rotation) -> Result<u32, RepoError> {
+        // Objects first: the keys of those that are there were put before them.
+        let in_use = InUse::read(&self.sealed, name).await?;
         let epochs = self.fetch_epochs(name).await?;
         let newest = epochs.iter().max_by_key(|document| document.epoch);
-        let next = match newest {
-            Some(newest) => next_domain_keys(newest, rotation, &self.options.random),
-            None => first_domain_keys(&self.options.random),
+        in_use.require(name, newest)?;
+        let Some(newest) = newest else {
+            return self.domain(name).await.map(|sealed| sealed.keys().epoch());
         };
+        let next = next_domain_keys(newest, rotation, &self.options.random);
         match self.put_epoch(name, &next).await? {
             Stored::Mine => Ok(next.epoch),
             Stored::Other => Err(RepoError::Invalid {
