@@ -129,6 +129,12 @@ pub fn store_log() -> LogName {
     LogName(prefix("store/".into()))
 }
 
+/// `domains/<domain>/`, the folder of all that a domain shares.
+#[must_use]
+pub fn domain(domain: &Name) -> Prefix {
+    prefix(format!("domains/{domain}/"))
+}
+
 /// `domains/<domain>/keys/`, by epoch.
 #[must_use]
 pub fn domain_keys(domain: &Name) -> LogName {
@@ -141,13 +147,18 @@ pub fn expired(domain: &Name) -> LogName {
     LogName(prefix(format!("domains/{domain}/expired/")))
 }
 
-/// `quarantine/<name>`: what does not read, moved out of the way. Nothing reads it.
+/// `quarantine/<name>`: what does not read, moved out of the way; `quarantine/<name>.2` and so on
+/// for what is moved from the same name later. Nothing reads it.
 ///
 /// # Errors
 /// When the name is too long for that.
-pub fn quarantine(name: &Key) -> Result<Key, RepoError> {
-    Key::parse(&format!("quarantine/{name}")).map_err(|error| RepoError::Invalid {
-        what: format!("the name quarantine/{name}"),
+pub fn quarantine(name: &Key, number: u32) -> Result<Key, RepoError> {
+    let text = match number {
+        0 | 1 => format!("quarantine/{name}"),
+        later => format!("quarantine/{name}.{later}"),
+    };
+    Key::parse(&text).map_err(|error| RepoError::Invalid {
+        what: format!("the name {text}"),
         reason: error.to_string(),
     })
 }

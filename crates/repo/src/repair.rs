@@ -88,7 +88,12 @@ pub enum What {
     DamageNote,
     /// A pack whose directory does not read and of which no index object speaks: nobody knows what
     /// was in it, nor where.
-    Pack,
+    Pack {
+        /// Data or metadata.
+        kind: Kind,
+        /// The pack.
+        id: PackId,
+    },
 }
 
 /// An object that stays as it is.

@@ -4,8 +4,10 @@
 use bytes::Bytes;
 use pgrecall_repo::ErrorKind;
 use pgrecall_repo::expired::ExpiredLog;
-use pgrecall_repo::format::document::Damage;
+use pgrecall_repo::format::document::{Damage, DamagedChunk};
+use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::gc::{self, Live, live_chunks};
+use pgrecall_repo::id::{ChunkId, PackId};
 use pgrecall_repo::index::{self, Purpose};
 use pgrecall_repo::manifests;
 use pgrecall_repo::names::{self, RoundPart};
@@ -64,7 +66,7 @@ async fn a_lost_or_damaged_index_comes_back_from_the_packs() {
     let done = carry_out(&sealed, &at().domain, &plan).await.unwrap();
     assert_eq!((done.packs, done.moved), (plan.reindexed.len() as u64, 1));
     // It is kept, under its old name.
-    let kept = names::quarantine(&objects[1]).unwrap();
+    let kept = names::quarantine(&objects[1], 1).unwrap();
     let kept = sealed.store().get(&kept, 1 << 30).await.unwrap();
     assert!(kept.len() == rot.len() && kept != rot);
     let index = index::Index::open(&sealed, &at().domain, Purpose::Refer).await.unwrap();
@@ -99,7 +101,7 @@ async fn a_backup_whose_manifest_does_not_read_is_given_up_and_others_stay() {
         let broken = SealedStore::new(store, sealed.keys().clone(), sealed.random().clone());
         let _ = carry_out(&broken, &at().domain, &plan).await;
         let there = sealed.store().head(&name).await.is_ok();
-        let moved = sealed.store().head(&names::quarantine(&name).unwrap()).await.is_ok();
+        let moved = sealed.store().head(&names::quarantine(&name, 1).unwrap()).await.is_ok();
         let log = ExpiredLog::read(&sealed, &at().domain).await.unwrap();
         assert!(there || (moved && log.entry().backups.contains(&lost)), "lost at {nth}");
     }
@@ -110,6 +112,76 @@ async fn a_backup_whose_manifest_does_not_read_is_given_up_and_others_stay() {
     let log = ExpiredLog::read(&sealed, &at().domain).await.unwrap();
     assert_eq!(log.entry().backups, [lost]);
     check(&sealed).await;
+}
+
+/// An index object names a chunk once, and packs may share some.
+#[tokio::test]
+async fn packs_that_share_chunks_are_all_in_the_index_again() {
+    let sealed = domain().await;
+    backup(&sealed, 0..20).await;
+    // Noted as damaged, chunks are stored a second time.
+    let packs = index::list_packs(&sealed, &at().domain).await.unwrap();
+    let bad = packs.keys().flat_map(|pack| {
+        let chunk = |number| sealed.keys().chunk_id(&plain(number));
+        (0..5).map(chunk).map(|chunk| DamagedChunk { pack: *pack, chunk })
+    });
+    let note = "a test".to_owned();
+    pgrecall_repo::backup::report_damage(&sealed, &at(), bad.collect(), note).await.unwrap();
+    backup(&sealed, 0..20).await;
+    assert_eq!(entries(&sealed).await.len(), 25, "five have two copies");
+    let before = entries(&sealed).await;
+    for object in below(&sealed, &names::indexes(&at().domain)).await {
+        sealed.store().delete(&object).await.unwrap();
+    }
+    let done = repair(&sealed).await;
+    let packs = index::list_packs(&sealed, &at().domain).await.unwrap().len() as u64;
+    assert_eq!((done.packs, done.index_objects), (packs, 2));
+    assert_eq!(entries(&sealed).await, before);
+    assert_eq!(repair(&sealed).await, Repaired::default());
+    check(&sealed).await;
+}
+
+/// Every chunk and the pack that a copy is in, by the index.
+async fn entries(sealed: &SealedStore) -> std::collections::BTreeSet<(ChunkId, PackId)> {
+    let mut found = std::collections::BTreeSet::new();
+    for object in below(sealed, &names::indexes(&at().domain)).await {
+        let object = index::read_object(sealed, &object).await.unwrap();
+        for entry in &object.entries {
+            let pack = object.pack(entry).unwrap();
+            if pack.kind == Kind::DataPack {
+                found.insert((entry.chunk, pack.id));
+            }
+        }
+    }
+    found
+}
+
+/// What was moved once and is damaged again has a place of its own, until there are too many.
+#[tokio::test]
+async fn an_object_that_is_moved_twice_is_kept_twice() {
+    let sealed = domain().await;
+    backup(&sealed, 0..20).await;
+    let name = below(&sealed, &names::indexes(&at().domain)).await.remove(0);
+    let bytes = sealed.store().get(&name, 1 << 30).await.unwrap();
+    for number in 1..=17_u8 {
+        let mut bad = bytes.to_vec();
+        bad[200] ^= number;
+        let _ = sealed.store().delete(&name).await;
+        assert!(matches!(
+            sealed.store().put_if_absent(&name, bad.clone().into()).await,
+            Put::Created
+        ));
+        let done = repair(&sealed).await;
+        if number == 17 {
+            assert_eq!((done.moved, done.stayed.len()), (0, 1));
+            assert!(done.stayed[0].reason.contains("16 other objects"), "{done:?}");
+            assert_eq!(sealed.store().get(&name, 1 << 30).await.unwrap(), bad);
+            break;
+        }
+        assert_eq!((done.moved, done.stayed.len()), (1, 0), "{number}");
+        let kept = names::quarantine(&name, number.into()).unwrap();
+        assert_eq!(sealed.store().get(&kept, 1 << 30).await.unwrap(), bad);
+    }
 }
 
 /// A person brought the object back while the question stood, or one read went wrong.
@@ -137,7 +209,7 @@ async fn notes_that_do_not_read_are_moved_and_rounds_are_not() {
     backup(&sealed, 0..20).await;
     let chunk = sealed.keys().chunk_id(&plain(3));
     let pack = *index::list_packs(&sealed, &at().domain).await.unwrap().keys().next().unwrap();
-    let bad = vec![pgrecall_repo::format::document::DamagedChunk { pack, chunk }];
+    let bad = vec![DamagedChunk { pack, chunk }];
     for _ in 0..2 {
         let note = "a test".to_owned();
         pgrecall_repo::backup::report_damage(&sealed, &at(), bad.clone(), note).await.unwrap();
@@ -167,7 +239,7 @@ async fn what_another_key_may_open_stays_where_it_is() {
     backup(&new, 0..20).await;
     let note = names::damaged(&name, pgrecall_repo::id::DamageId::random(new.random()));
     let document = Damage { chunks: vec![], found: "a test".into() };
-    new.put(pgrecall_repo::format::header::Kind::Damage, &note, &document).await.unwrap();
+    new.put(Kind::Damage, &note, &document).await.unwrap();
     let keys = names::domain_keys(&name).entry(1);
     made.store.delete(&keys).await.unwrap();
     let old = made.repository.existing_domain(&name).await.unwrap();

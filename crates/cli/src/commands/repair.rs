@@ -1,7 +1,7 @@
 //! `pgrecall repair`: a plan of what can be mended, printed, and carried out.
 
 use pgrecall_repo::ErrorKind;
-use pgrecall_repo::repair::{self, Quarantined, RepairPlan, Repaired, What};
+use pgrecall_repo::repair::{self, Left, Quarantined, RepairPlan, Repaired, What};
 use serde::Serialize;
 
 use crate::args::repair::RepairArgs;
@@ -12,7 +12,7 @@ use crate::output::{prompt, stdout};
 
 /// Gives the exit code: that of the gravest thing that is left as it is.
 pub(crate) fn run(settings: &Settings, args: &RepairArgs) -> Outcome<u8> {
-    let (report, done) = runtime::run(async {
+    let (report, mut done) = runtime::run(async {
         let repository = repository::open(settings).await?;
         let cluster = cluster::stored(settings, &repository).await?;
         let (sealed, domain) = (&cluster.sealed, cluster.domain());
@@ -30,6 +30,13 @@ pub(crate) fn run(settings: &Settings, args: &RepairArgs) -> Outcome<u8> {
         let done = repair::carry_out(sealed, domain, &plan).await?;
         Ok::<_, crate::failure::Failure>((report, Some(done)))
     })?;
+    let mut report = report;
+    let stayed = done.as_mut().map(|done| std::mem::take(&mut done.stayed)).unwrap_or_default();
+    let stayed: Vec<Stays> = stayed.iter().map(Stays::of).collect();
+    if !args.output.json {
+        stdout::print(&stayed.iter().map(Stays::told).collect::<String>())?;
+    }
+    report.left.extend(stayed);
     let left = report.left.iter().map(|left| left.failed_as);
     let code = left.min_by_key(|kind| *kind != Kind::Corrupt).map_or(0, |kind| kind.row().code);
     let report = Report { done: done.map(Done::of), ..report };
@@ -97,14 +104,6 @@ struct Done {
 
 impl Report {
     fn of(domain: String, plan: &RepairPlan, dry_run: bool) -> Self {
-        let stays = plan.left.iter().map(|left| Stays {
-            object: left.name.to_string(),
-            reason: left.reason.clone(),
-            failed_as: match left.kind {
-                ErrorKind::Unsupported => Kind::Unsupported,
-                _ => Kind::Corrupt,
-            },
-        });
         Self {
             domain,
             dry_run,
@@ -113,9 +112,23 @@ impl Report {
                 chunks: plan.reindexed.iter().map(|pack| pack.chunks).sum(),
             },
             quarantined: plan.quarantined.iter().map(Moved::of).collect(),
-            left: stays.collect(),
+            left: plan.left.iter().map(Stays::of).collect(),
             done: None,
         }
+    }
+}
+
+impl Stays {
+    fn of(left: &Left) -> Self {
+        let failed_as = match left.kind {
+            ErrorKind::Unsupported => Kind::Unsupported,
+            _ => Kind::Corrupt,
+        };
+        Self { object: left.name.to_string(), reason: left.reason.clone(), failed_as }
+    }
+
+    fn told(&self) -> String {
+        format!("{} stays as it is\n    {}\n", self.object, self.reason)
     }
 }
 
@@ -125,7 +138,7 @@ impl Moved {
             What::Manifest { .. } => "manifest",
             What::Index => "index",
             What::DamageNote => "damage_note",
-            What::Pack => "pack",
+            What::Pack { .. } => "pack",
         };
         let (backup, cluster) = match &object.what {
             What::Manifest { at, backup } => {
@@ -180,7 +193,7 @@ fn render(report: &Report) -> String {
         ));
     }
     for left in &report.left {
-        text.push_str(&format!("{} stays as it is\n    {}\n", left.object, left.reason));
+        text.push_str(&left.told());
     }
     if packs == 0 && report.quarantined.is_empty() {
         text.push_str("nothing to mend\n");

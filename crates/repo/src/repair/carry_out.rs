@@ -2,10 +2,13 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use pgrecall_store::{Key, Put};
+use sha2::{Digest as _, Sha256};
 
-use super::{LostPack, Quarantined, RepairPlan, look};
-use crate::error::RepoError;
+use super::look::{chain, is_still_damaged, look};
+use super::{Left, LostPack, Quarantined, RepairPlan};
+use crate::error::{ErrorKind, RepoError};
 use crate::expired::ExpiredLog;
 use crate::format::document::Expired;
 use crate::id::BackupId;
@@ -23,8 +26,11 @@ const TRIES_MAX: u32 = 16;
 /// No object that is moved is longer.
 const MOVED_BYTES_MAX: u64 = 1 << 30;
 
+/// Copies of one name that are kept.
+const COPIES_MAX: u32 = 16;
+
 /// What was done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Repaired {
     /// Packs that the index names again.
     pub packs: u64,
@@ -34,47 +40,65 @@ pub struct Repaired {
     pub index_objects: u64,
     /// Objects that were moved to `quarantine/`.
     pub moved: u64,
+    /// Objects that were to be moved and could not be.
+    pub stayed: Vec<Left>,
 }
 
 /// Does what a plan says. Anything may run meanwhile.
 ///
 /// # Errors
-/// When the store fails, or an object stands under the name that a damaged one would move to. What
-/// was done stays done.
+/// When the store fails. What was done stays done.
 pub async fn carry_out(
     sealed: &SealedStore,
     domain: &Name,
     plan: &RepairPlan,
 ) -> Result<Repaired, RepoError> {
     let mut done = Repaired::default();
-    // A person may have thought about it for an hour, and a read may have gone wrong: what is moved
-    // has to be damaged twice.
+    // A person may have thought about it for an hour.
     let again = look(sealed, domain).await?;
     for part in cut(&again.reindexed) {
         reindex(sealed, domain, part, &mut done).await?;
     }
-    let still = |object: &&Quarantined| {
-        again.quarantined.iter().any(|now| (&now.name, &now.what) == (&object.name, &object.what))
-    };
-    let mut moved: Vec<&Quarantined> = Vec::new();
+    let mut copied: Vec<(&Quarantined, ContentHash)> = Vec::new();
+    let planned = |object: &&Quarantined| plan.quarantined.iter().any(|old| old.is(object));
     // Kept before anything is said or deleted: who sees a backup in the log deletes its manifest.
-    for object in plan.quarantined.iter().filter(still) {
+    for object in again.quarantined.iter().filter(planned) {
         match copy(sealed, &object.name).await {
-            Ok(()) => moved.push(object),
+            // A read may have gone wrong: what is moved has been damaged three times.
+            Ok(Some(bytes)) if is_still_damaged(sealed, domain, object).await? => {
+                copied.push((object, content_hash(&bytes)));
+            }
+            Ok(_) => {}
             Err(error) => {
-                tracing::error!(object = %object.name, %error, "it cannot be moved, and stays");
+                let reason = format!("it cannot be moved, and stays: {}", chain(&error));
+                done.stayed.push(Left {
+                    name: object.name.clone(),
+                    kind: ErrorKind::Corrupt,
+                    reason,
+                });
             }
         }
     }
-    let given_up: Vec<BackupId> = moved.iter().filter_map(|object| object.gives_up()).collect();
+    let given_up: Vec<BackupId> =
+        copied.iter().filter_map(|(object, _)| object.gives_up()).collect();
     if !given_up.is_empty() {
         give_up(sealed, domain, given_up).await?;
     }
-    for object in moved {
-        sealed.store().delete(&object.name).await?;
-        done.moved += 1;
+    for (object, hash) in copied {
+        // What somebody has put in its place is not what was looked at.
+        let now = stored(sealed, &object.name).await?;
+        if now.is_some_and(|bytes| content_hash(&bytes) == hash) {
+            sealed.store().delete(&object.name).await?;
+            done.moved += 1;
+        }
     }
     Ok(done)
+}
+
+impl Quarantined {
+    fn is(&self, other: &Self) -> bool {
+        (&self.name, &self.what) == (&other.name, &other.what)
+    }
 }
 
 /// Packs cut into parts, each for one index object.
@@ -151,23 +175,41 @@ async fn give_up(
     })
 }
 
-/// Copies an object to `quarantine/`; nothing happens when it is gone.
-async fn copy(sealed: &SealedStore, name: &Key) -> Result<(), RepoError> {
-    let store = sealed.store();
-    let bytes = match store.get(name, MOVED_BYTES_MAX).await {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == pgrecall_store::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    let to = names::quarantine(name)?;
-    match store.put_if_absent(&to, bytes.clone()).await {
-        Put::Created => Ok(()),
-        // An earlier repair was ended between the copy and the deletion.
-        Put::Exists if store.get(&to, MOVED_BYTES_MAX).await? == bytes => Ok(()),
-        Put::Exists => Err(RepoError::Invalid {
-            what: to.to_string(),
-            reason: format!("it holds something else than {name}"),
-        }),
-        Put::Unknown(source) => Err(RepoError::Unknown { object: to.to_string(), source }),
+/// Copies an object to `quarantine/`, and gives its bytes; nothing when it is gone.
+async fn copy(sealed: &SealedStore, name: &Key) -> Result<Option<Bytes>, RepoError> {
+    let Some(bytes) = stored(sealed, name).await? else { return Ok(None) };
+    for number in 1..=COPIES_MAX {
+        let to = names::quarantine(name, number)?;
+        match sealed.store().put_if_absent(&to, bytes.clone()).await {
+            Put::Created => return Ok(Some(bytes)),
+            // An earlier repair was ended between the copy and the deletion.
+            Put::Exists if stored(sealed, &to).await?.as_ref() == Some(&bytes) => {
+                return Ok(Some(bytes));
+            }
+            // Something else was moved from here before.
+            Put::Exists => {}
+            Put::Unknown(source) => {
+                return Err(RepoError::Unknown { object: to.to_string(), source });
+            }
+        }
+    }
+    Err(RepoError::Invalid {
+        what: names::quarantine(name, 1)?.to_string(),
+        reason: format!("{COPIES_MAX} other objects were moved there before"),
+    })
+}
+
+type ContentHash = [u8; 32];
+
+fn content_hash(bytes: &[u8]) -> ContentHash {
+    Sha256::digest(bytes).into()
+}
+
+/// An object's bytes, if it is there.
+async fn stored(sealed: &SealedStore, name: &Key) -> Result<Option<Bytes>, RepoError> {
+    match sealed.store().get(name, MOVED_BYTES_MAX).await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == pgrecall_store::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }

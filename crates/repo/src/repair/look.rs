@@ -18,6 +18,9 @@ use crate::{index, manifests};
 /// Directories read at once.
 const READS_AT_ONCE: usize = 8;
 
+/// Times that the index is listed while objects of it vanish.
+const LISTINGS_MAX: u32 = 5;
+
 /// Looks at a domain, and changes nothing. Chunks are not read: that is what a verification does.
 ///
 /// # Errors
@@ -27,7 +30,7 @@ pub async fn look(sealed: &SealedStore, domain: &Name) -> Result<RepairPlan, Rep
     // The index first, packs after: what an index object speaks of was there before it.
     let known = look_at_index(sealed, domain, &mut plan).await?;
     look_at_packs(sealed, domain, &known, &mut plan).await?;
-    look_at_manifests(sealed, domain, &mut plan).await?;
+    look_at_manifests(sealed, domain, &known.objects, &mut plan).await?;
     for object in sealed.list(&names::all_damaged(domain)).await? {
         let read = sealed.get::<Damage>(Kind::Damage, &object.key).await;
         plan.judge(sealed, object.key, What::DamageNote, read.map(drop)).await?;
@@ -52,8 +55,8 @@ impl RepairPlan {
         let mut reason = chain(&error);
         match error.kind() {
             // With its key it may be whole.
-            ErrorKind::Corrupt if let Some(epoch) = unknown_epoch(sealed, &name).await? => {
-                reason = format!("{reason}; the keys of epoch {epoch} are not here: find them");
+            ErrorKind::Corrupt if let Some(keys) = unknown_keys(sealed, &name).await? => {
+                reason = format!("{reason}; the keys of {keys} are not here: find them");
                 self.leave(name, ErrorKind::Corrupt, reason);
             }
             ErrorKind::Corrupt => {
@@ -70,22 +73,57 @@ impl RepairPlan {
         Ok(false)
     }
 
+    fn append(&mut self, other: Self) {
+        self.reindexed.extend(other.reindexed);
+        self.quarantined.extend(other.quarantined);
+        self.left.extend(other.left);
+    }
+
+    /// Whether nothing was found that does not read.
+    fn is_untouched(&self) -> bool {
+        self.is_empty() && self.left.is_empty()
+    }
+
     fn leave(&mut self, name: Key, kind: ErrorKind, reason: String) {
         self.left.push(Left { name, kind, reason });
     }
 }
 
-/// The epoch of an object whose keys are not here.
-async fn unknown_epoch(sealed: &SealedStore, name: &Key) -> Result<Option<u32>, RepoError> {
-    match sealed.header(name).await {
-        Ok(header) => {
-            let sealing = header.sealing;
-            let known = sealed.keys().has_epoch(sealing.class, sealing.epoch);
-            Ok((sealing.suite != Suite::Clear && !known).then_some(sealing.epoch))
+/// Whether an object still does not read, of which a plan said so.
+pub(super) async fn is_still_damaged(
+    sealed: &SealedStore,
+    domain: &Name,
+    object: &Quarantined,
+) -> Result<bool, RepoError> {
+    let name = &object.name;
+    let read = match &object.what {
+        What::Manifest { at, backup } => manifests::read(sealed, at, *backup).await.map(drop),
+        What::Index => index::read_object(sealed, name).await.map(drop),
+        What::DamageNote => read::<Damage>(sealed, Kind::Damage, name).await,
+        What::Pack { kind, id } => {
+            index::read_directory(sealed, domain, *kind, *id).await.map(drop)
         }
-        Err(error) if error.is_damage() => Ok(None),
-        Err(error) => Err(error),
-    }
+    };
+    let mut plan = RepairPlan::default();
+    plan.judge(sealed, name.clone(), object.what.clone(), read).await
+}
+
+/// Which keys of an object are not here.
+async fn unknown_keys(sealed: &SealedStore, name: &Key) -> Result<Option<String>, RepoError> {
+    let sealing = match sealed.header(name).await {
+        Ok(header) => header.sealing,
+        Err(error) if error.is_damage() || error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let (epoch, generation) = (sealing.epoch, sealing.id_generation);
+    let keys = sealed.keys();
+    Ok(if sealing.suite != Suite::Clear && !keys.has_epoch(sealing.class, epoch) {
+        Some(format!("epoch {epoch}"))
+    } else if keys.ids_of(generation).is_err() {
+        Some(format!("generation {generation} of names"))
+    } else {
+        None
+    })
 }
 
 /// How many chunks the index names in each pack.
@@ -93,6 +131,10 @@ struct Known {
     chunks: HashMap<PackId, u64>,
     /// Whether all index objects read.
     whole: bool,
+    /// Whether none went while they were read.
+    all_there: bool,
+    /// Those that read.
+    objects: Vec<Key>,
 }
 
 async fn look_at_index(
@@ -100,10 +142,27 @@ async fn look_at_index(
     domain: &Name,
     plan: &mut RepairPlan,
 ) -> Result<Known, RepoError> {
+    // One that is gone was merged into another, which the listing did not have.
+    for _ in 1..LISTINGS_MAX {
+        let mut tried = RepairPlan::default();
+        let known = try_index(sealed, domain, &mut tried).await?;
+        if known.all_there {
+            plan.append(tried);
+            return Ok(known);
+        }
+    }
+    try_index(sealed, domain, plan).await
+}
+
+async fn try_index(
+    sealed: &SealedStore,
+    domain: &Name,
+    plan: &mut RepairPlan,
+) -> Result<Known, RepoError> {
     let mut numbers: HashMap<PackId, u32> = HashMap::new();
     // By pack and frame: several objects may name the same, and one object not all of a pack.
     let mut named: Vec<(u32, u32)> = Vec::new();
-    let mut whole = true;
+    let (mut all_there, mut objects) = (true, Vec::new());
     for object in sealed.list(&names::indexes(domain)).await? {
         let read = index::read_object(sealed, &object.key).await;
         if let Ok(read) = &read {
@@ -112,9 +171,10 @@ async fn look_at_index(
                 let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
                 named.push((*numbers.entry(pack.id).or_insert(next), entry.frame));
             }
+            objects.push(object.key);
+            continue;
         }
-        // One that is gone was merged into another, which this listing does not have.
-        whole &= read.is_ok();
+        all_there &= !read.as_ref().is_err_and(RepoError::is_not_found);
         plan.judge(sealed, object.key, What::Index, read.map(drop)).await?;
     }
     named.sort_unstable();
@@ -127,7 +187,8 @@ async fn look_at_index(
     }
     let count = |number: u32| counts.get(usize::try_from(number).ok()?).copied();
     let chunks = numbers.into_iter().map(|(id, number)| (id, count(number).unwrap_or(0)));
-    Ok(Known { chunks: chunks.collect(), whole })
+    let whole = all_there && plan.is_untouched();
+    Ok(Known { chunks: chunks.collect(), whole, all_there, objects })
 }
 
 async fn look_at_packs(
@@ -163,7 +224,7 @@ async fn look_at_packs(
                 plan.leave(name, error.kind(), reason);
             }
             Err(error) => {
-                plan.judge(sealed, name, What::Pack, Err(error)).await?;
+                plan.judge(sealed, name, What::Pack { kind, id }, Err(error)).await?;
             }
         }
     }
@@ -173,6 +234,7 @@ async fn look_at_packs(
 async fn look_at_manifests(
     sealed: &SealedStore,
     domain: &Name,
+    indexes: &[Key],
     plan: &mut RepairPlan,
 ) -> Result<(), RepoError> {
     let listed = manifests::list(sealed, domain).await?;
@@ -188,21 +250,27 @@ async fn look_at_manifests(
         None => ExpiredLog::read(sealed, domain).await?.entry().held.clone(),
         Some(_) => Vec::new(),
     };
+    let mut readable: Vec<Key> = listed
+        .valid
+        .iter()
+        .map(|backup| names::manifest(&backup.at, backup.manifest.backup))
+        .collect();
+    if !readable.is_empty() {
+        readable.extend_from_slice(indexes);
+    }
     for found in listed.unreadable {
         let name = names::manifest(&found.at, found.id);
-        let why_not = match () {
-            () if held.iter().any(|hold| hold.backup == found.id) => Some("the backup is held"),
-            // The keys may be others than those that all were sealed with.
-            () if listed.valid.is_empty() => Some("no manifest reads, so the keys may be wrong"),
-            () => None,
+        let why_not = if held.iter().any(|hold| hold.backup == found.id) {
+            Some("the backup is held")
+        } else if listed.log_error.is_some() {
+            Some("the log of expired backups has to read first")
+        } else if !are_keys_proven(sealed, &name, &readable).await? {
+            Some("nothing of its epoch reads, so the keys may be others than those of then")
+        } else {
+            None
         };
         if let Some(why_not) = why_not {
             let reason = format!("{}; {why_not}", chain(&found.error));
-            plan.leave(name, found.error.kind(), reason);
-            continue;
-        }
-        if listed.log_error.is_some() {
-            let reason = format!("{}; the log of expired backups has to read first", found.error);
             plan.leave(name, found.error.kind(), reason);
             continue;
         }
@@ -210,6 +278,31 @@ async fn look_at_manifests(
         plan.judge(sealed, name, what, Err(found.error)).await?;
     }
     Ok(())
+}
+
+/// Whether something reads that was sealed by the keys that an object was sealed by, of which
+/// others of the same number may have taken the place. Of one that has none, or whose header is
+/// damaged, any will do.
+async fn are_keys_proven(
+    sealed: &SealedStore,
+    name: &Key,
+    readable: &[Key],
+) -> Result<bool, RepoError> {
+    let wanted = match sealed.header(name).await {
+        Ok(header) if header.sealing.suite == Suite::Clear => return Ok(!readable.is_empty()),
+        Ok(header) => header.sealing,
+        Err(error) if error.is_damage() || error.is_not_found() => return Ok(!readable.is_empty()),
+        Err(error) => return Err(error),
+    };
+    for other in readable {
+        match sealed.header(other).await {
+            Ok(header) if header.sealing.epoch == wanted.epoch => return Ok(true),
+            Ok(_) => {}
+            Err(error) if error.is_damage() || error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
 }
 
 /// Of a round nothing is moved: somebody who has read its verdict may still be deleting, and no
@@ -244,7 +337,7 @@ async fn read<T: Document>(sealed: &SealedStore, kind: Kind, name: &Key) -> Resu
 }
 
 /// An error with its causes on one line.
-fn chain(error: &RepoError) -> String {
+pub(super) fn chain(error: &RepoError) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
