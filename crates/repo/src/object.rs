@@ -128,6 +128,9 @@ pub fn seal_archive(
     Ok(Bytes::from(object.out))
 }
 
+/// Few trailers are longer.
+const TRAILER_BYTES_USUAL: usize = 16 << 10;
+
 /// An object being put together.
 struct Sealing<'a> {
     name: &'a Key,
@@ -155,6 +158,9 @@ impl<'a> Sealing<'a> {
     }
 
     fn body(&mut self, payloads: &[Payload]) -> Result<(), RepoError> {
+        // Memory that grows step by step is given to us page by page more than once.
+        let frames: usize = payloads.iter().map(Payload::framed_len).sum();
+        self.out.reserve(frames + TRAILER_BYTES_USUAL);
         for (number, payload) in payloads.iter().enumerate() {
             let last = if number + 1 == payloads.len() { Last::Yes } else { Last::No };
             let place = Place::body(wide(number), last);

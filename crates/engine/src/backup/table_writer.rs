@@ -9,7 +9,7 @@ use crate::backup::copy::Copier;
 use crate::error::EngineError;
 
 /// One path in so many begins a chunk.
-const CUT_MASK: u64 = 127;
+const CUT_MASK: u64 = 31;
 
 /// Stores the table's chunks and gives their list for the manifest.
 ///

@@ -476,9 +476,9 @@ async fn scattered_changes_of_a_piece_share_their_chunks() {
     let sealed = domain().await;
     let mut files = BTreeMap::from([("base/5/1".to_owned(), relation(4096, 1))]);
     let first = back_up(&sealed, calm(&files), None).await;
-    // One page of each region of 32.
+    // Two pages of each region of 32.
     let big = files.get_mut("base/5/1").unwrap();
-    for block in (7..4096_u32).step_by(32) {
+    for block in (7..4096_u32).step_by(16) {
         let at = block as usize * PAGE;
         big[at..at + PAGE].copy_from_slice(&page(block, 200));
     }
@@ -486,7 +486,7 @@ async fn scattered_changes_of_a_piece_share_their_chunks() {
     assert_eq!(restored(&sealed, &second.manifest).await, files);
     let before = map_of(&sealed, &first.manifest, "base/5/1").await.chunks.len();
     let after = map_of(&sealed, &second.manifest, "base/5/1").await.chunks.len();
-    assert_eq!((before, after), (128, 128 + 4), "128 pages are four chunks of 32");
+    assert_eq!((before, after), (128, 128 + 2), "256 pages are two chunks of 128");
 }
 
 #[tokio::test(flavor = "multi_thread")]
