@@ -216,6 +216,7 @@ class Cluster:
         return server, archive
 
 
+ABSENT = "000000010000FFFF000000FF"
 PGBENCH_FILL = None
 MIXED = """
 CREATE TABLE events (id bigint PRIMARY KEY, at timestamptz NOT NULL, device uuid NOT NULL, request uuid, kind text,
@@ -289,9 +290,9 @@ class PgRecall:
     def fetch(self, name, into):
         return [self.program, "wal", "fetch", name, into]
 
-    def start(self, into):
-        """Proven absent without a request: what a call costs before the first byte moves."""
-        return [self.program, "wal", "fetch", "00000001.history", f"{into}/none"]
+    def absent(self, into):
+        """A segment that is not there: what a call costs before the first byte moves."""
+        return [self.program, "wal", "fetch", ABSENT, f"{into}/none"]
 
 
 class PgBackRest:
@@ -339,9 +340,8 @@ class PgBackRest:
     def fetch(self, name, into):
         return [*self.base, "archive-get", name, into]
 
-    def start(self, into):
-        """It looks for the file; there is nothing that asks for less."""
-        return [*self.base, "archive-get", "00000001.history", f"{into}/none"]
+    def absent(self, into):
+        return [*self.base, "archive-get", ABSENT, f"{into}/none"]
 
 
 # ---------------------------------------------------------------------------------------------- measuring
@@ -459,9 +459,19 @@ def collect_segments(cluster, count):
     return sorted(n for n in os.listdir(cluster.wal) if len(n) == 24)[:count]
 
 
+def small_files(cluster):
+    """Histories of a line each: to push one costs what a push costs beside its bytes."""
+    paths = [f"{cluster.work}/{timeline:08X}.history" for timeline in range(2, 22)]
+    for path in paths:
+        with open(path, "w") as f:
+            f.write("1\t0/1000000\tno recovery target specified\n")
+    return paths
+
+
 def wal(cluster, tools, results, args, label):
     names = collect_segments(cluster, args.segments)
     into = f"{cluster.work}/fetched"
+    histories = small_files(cluster)
     for number in range(args.rounds):
         for tool in in_turn(tools, number):
             tool.fresh()
@@ -475,7 +485,9 @@ def wal(cluster, tools, results, args, label):
             os.sync()
             figures = each(tool, cluster, [tool.fetch(n, f"{into}/{n}") for n in names])
             results.add(f"fetch, a segment{label}", tool.name, figures)
-            results.add(f"a call's start{label}", tool.name, each(tool, cluster, [tool.start(into)] * 20))
+            results.add(f"a fetch of nothing{label}", tool.name, each(tool, cluster, [tool.absent(into)] * 20))
+            small = [tool.push(path) for path in histories]
+            results.add(f"a push of a history{label}", tool.name, each(tool, cluster, small))
             for name in names:
                 # Whether a call did what it should shows here.
                 if subprocess.run(["cmp", "-s", f"{into}/{name}", f"{cluster.wal}/{name}"], check=False).returncode:

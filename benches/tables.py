@@ -11,7 +11,8 @@ STEPS = [("full", "full backup"), ("incremental 1000", "incremental, 1,000 trans
          ("incremental 40000", "incremental, 40,000 transactions"), ("restore", "restore"),
          ("delta restore", "restore with `--delta`"), ("push, a segment", "push, a segment"),
          ("fetch, a segment", "fetch, a segment"),
-         ("a call's start", "what a call costs before it moves a byte")]
+         ("a push of a history", "push, 40 bytes"),
+         ("a fetch of nothing", "fetch, of what is not there")]
 
 
 def number(value):
