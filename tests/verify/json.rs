@@ -174,7 +174,7 @@ fn golden(printed: &mut Printed) {
 
 /// Repairs of an index object, of a manifest, and of what cannot be mended.
 fn repairs(printed: &mut Printed, golden: &Golden) {
-    let cut = |folder: &str| golden.cut(golden.objects(folder).last().expect("an object"));
+    let cut = |folder: &str| golden.cut(golden.objects(folder).first().expect("an object"));
     let run = |words: &[&str]| golden.pgrecall(words);
     cut("domains/main/index");
     cut("domains/main/backups");

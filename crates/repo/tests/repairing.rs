@@ -1,10 +1,12 @@
 //! Repairs over a store in memory: what the index has lost is in it again, what does not read is out
 //! of the way and kept, and what may be whole stays.
 
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
 use pgrecall_repo::ErrorKind;
-use pgrecall_repo::expired::ExpiredLog;
-use pgrecall_repo::format::document::{Damage, DamagedChunk};
+use pgrecall_repo::expired::{self, ExpiredLog, Held};
+use pgrecall_repo::format::document::{Damage, DamagedChunk, Hold};
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::gc::{self, Live, live_chunks};
 use pgrecall_repo::id::{ChunkId, PackId};
@@ -15,7 +17,7 @@ use pgrecall_repo::repair::{RepairPlan, Repaired, What, carry_out, look};
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_store::{Key, Put};
 use pgrecall_testkit::chunked_backups::{at, backup, begin, check, domain, plain};
-use pgrecall_testkit::stores::{Calls, FailNth, Lasting};
+use pgrecall_testkit::stores::{Calls, FailNth, Lasting, Meanwhile};
 
 async fn plan(sealed: &SealedStore) -> RepairPlan {
     look(sealed, &at().domain).await.unwrap()
@@ -201,6 +203,41 @@ async fn what_reads_again_when_it_comes_to_it_stays() {
     let log = ExpiredLog::read(&sealed, &at().domain).await.unwrap();
     assert_eq!(log.entry().backups, []);
     check(&sealed).await;
+}
+
+/// Somebody holds the backup at any moment of the repair.
+#[tokio::test]
+async fn a_backup_that_is_held_meanwhile_is_not_given_up() {
+    let mut ends = std::collections::BTreeSet::new();
+    for nth in 1..60 {
+        let sealed = domain().await;
+        let id = backup(&sealed, 0..20).await;
+        backup(&sealed, 0..20).await;
+        let name = names::manifest(&at(), id);
+        spoil(&sealed, &name).await;
+        let plan = plan(&sealed).await;
+        assert_eq!(plan.given_up().collect::<Vec<_>>(), [id]);
+        let hold = Hold { backup: id, reason: "a test".into(), until: None, by: "db1".into() };
+        let (by, told) = (sealed.clone(), Arc::new(Mutex::new(None)));
+        let tell = told.clone();
+        let store = Meanwhile::over(sealed.store().clone(), nth, async move || {
+            let held = expired::hold(&by, &at().domain, &hold).await.unwrap();
+            *tell.lock().unwrap() = Some(held);
+        });
+        let there = SealedStore::new(store, sealed.keys().clone(), sealed.random().clone());
+        let done = carry_out(&there, &at().domain, &plan).await.unwrap();
+        let held = *told.lock().unwrap();
+        let log = ExpiredLog::read(&sealed, &at().domain).await.unwrap();
+        let is_there = sealed.store().head(&name).await.is_ok();
+        let is_held = held == Some(Held::Held);
+        assert_eq!((is_there, log.entry().held.len()), (is_held, usize::from(is_held)), "{nth}");
+        assert_eq!(log.entry().backups.contains(&id), !is_held, "{nth}");
+        let told = done.stayed.iter().any(|left| left.reason.contains("the backup is held"));
+        ends.insert((held.is_some(), is_held, told));
+    }
+    let all =
+        [(false, false, false), (true, false, false), (true, true, false), (true, true, true)];
+    assert_eq!(ends.into_iter().collect::<Vec<_>>(), all, "at every moment");
 }
 
 #[tokio::test]

@@ -69,22 +69,19 @@ pub async fn carry_out(
                 copied.push((object, content_hash(&bytes)));
             }
             Ok(_) => {}
-            Err(error) => {
-                let reason = format!("it cannot be moved, and stays: {}", chain(&error));
-                done.stayed.push(Left {
-                    name: object.name.clone(),
-                    kind: ErrorKind::Corrupt,
-                    reason,
-                });
+            Err(error) if error.kind() == ErrorKind::Invalid || error.is_damage() => {
+                done.stayed.push(object.stays(&chain(&error)));
             }
+            Err(error) => return Err(error),
         }
     }
-    let given_up: Vec<BackupId> =
-        copied.iter().filter_map(|(object, _)| object.gives_up()).collect();
-    if !given_up.is_empty() {
-        give_up(sealed, domain, given_up).await?;
-    }
+    let giving_up = copied.iter().filter_map(|(object, _)| object.gives_up()).collect();
+    let held = give_up(sealed, domain, giving_up).await?;
     for (object, hash) in copied {
+        if object.gives_up().is_some_and(|backup| held.contains(&backup)) {
+            done.stayed.push(object.stays("the backup is held"));
+            continue;
+        }
         // What somebody has put in its place is not what was looked at.
         let now = stored(sealed, &object.name).await?;
         if now.is_some_and(|bytes| content_hash(&bytes) == hash) {
@@ -98,6 +95,11 @@ pub async fn carry_out(
 impl Quarantined {
     fn is(&self, other: &Self) -> bool {
         (&self.name, &self.what) == (&other.name, &other.what)
+    }
+
+    fn stays(&self, why: &str) -> Left {
+        let reason = format!("it cannot be moved, and stays: {why}");
+        Left { name: self.name.clone(), kind: ErrorKind::Corrupt, reason }
     }
 }
 
@@ -155,19 +157,26 @@ async fn reindex(
 }
 
 /// The log says that the backups are none any more: a manifest that comes late changes nothing, and
-/// who deletes by the log deletes what is left.
+/// who deletes by the log deletes what is left. Gives those that somebody holds: they are not given
+/// up. A hold and this stand in the same log, so that one of the two sees the other.
 async fn give_up(
     sealed: &SealedStore,
     domain: &Name,
-    backups: Vec<BackupId>,
-) -> Result<(), RepoError> {
-    let more = Expired { backups, ..Expired::default() };
+    mut backups: Vec<BackupId>,
+) -> Result<HashSet<BackupId>, RepoError> {
+    let mut held = HashSet::new();
     for _ in 0..TRIES_MAX {
-        let log = ExpiredLog::read(sealed, domain).await?;
-        if log.says(&more) {
-            return Ok(());
+        if backups.is_empty() {
+            return Ok(held);
         }
-        log.append(sealed, domain, more.clone()).await?;
+        let log = ExpiredLog::read(sealed, domain).await?;
+        held.extend(log.entry().held.iter().map(|hold| hold.backup));
+        backups.retain(|backup| !held.contains(backup));
+        let more = Expired { backups: backups.clone(), ..Expired::default() };
+        if log.says(&more) {
+            return Ok(held);
+        }
+        log.append(sealed, domain, more).await?;
     }
     Err(RepoError::Invalid {
         what: "the log of expired backups".into(),

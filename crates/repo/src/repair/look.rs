@@ -1,6 +1,6 @@
 //! Looking for what does not read, and for packs that the index does not know.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use futures::StreamExt as _;
 use pgrecall_store::Key;
@@ -30,12 +30,14 @@ pub async fn look(sealed: &SealedStore, domain: &Name) -> Result<RepairPlan, Rep
     // The index first, packs after: what an index object speaks of was there before it.
     let known = look_at_index(sealed, domain, &mut plan).await?;
     look_at_packs(sealed, domain, &known, &mut plan).await?;
-    look_at_manifests(sealed, domain, &known.objects, &mut plan).await?;
+    let mut readable = look_at_manifests(sealed, domain, &mut plan).await?;
+    readable.extend(known.objects);
     for object in sealed.list(&names::all_damaged(domain)).await? {
         let read = sealed.get::<Damage>(Kind::Damage, &object.key).await;
         plan.judge(sealed, object.key, What::DamageNote, read.map(drop)).await?;
     }
     look_at_rounds(sealed, domain, &mut plan).await?;
+    plan.leave_unproven(sealed, &readable).await?;
     Ok(plan)
 }
 
@@ -71,6 +73,38 @@ impl RepairPlan {
             _ => return Err(error),
         }
         Ok(false)
+    }
+
+    /// Leaves what may be whole, and sealed by other keys than those that are here.
+    async fn leave_unproven(
+        &mut self,
+        sealed: &SealedStore,
+        readable: &[Key],
+    ) -> Result<(), RepoError> {
+        let mut epochs = HashSet::new();
+        for other in readable {
+            match sealed.header(other).await {
+                Ok(header) => drop(epochs.insert(header.sealing.epoch)),
+                Err(error) if error.is_damage() || error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for object in std::mem::take(&mut self.quarantined) {
+            let is_proven = match sealed.header(&object.name).await {
+                Ok(header) => epochs.contains(&header.sealing.epoch),
+                // Whichever it is: the bytes in the clear are damaged.
+                Err(error) if error.is_damage() || error.is_not_found() => !epochs.is_empty(),
+                Err(error) => return Err(error),
+            };
+            if is_proven {
+                self.quarantined.push(object);
+            } else {
+                let why =
+                    "nothing of its epoch reads, so the keys may be others than those of then";
+                self.leave(object.name, ErrorKind::Corrupt, format!("{}; {why}", object.reason));
+            }
+        }
+        Ok(())
     }
 
     fn append(&mut self, other: Self) {
@@ -231,12 +265,12 @@ async fn look_at_packs(
     Ok(())
 }
 
+/// Gives the names of those that read.
 async fn look_at_manifests(
     sealed: &SealedStore,
     domain: &Name,
-    indexes: &[Key],
     plan: &mut RepairPlan,
-) -> Result<(), RepoError> {
+) -> Result<Vec<Key>, RepoError> {
     let listed = manifests::list(sealed, domain).await?;
     if let Some(error) = &listed.log_error {
         // Without it nobody knows which backups have expired, and no entry can follow it.
@@ -250,22 +284,16 @@ async fn look_at_manifests(
         None => ExpiredLog::read(sealed, domain).await?.entry().held.clone(),
         Some(_) => Vec::new(),
     };
-    let mut readable: Vec<Key> = listed
-        .valid
-        .iter()
-        .map(|backup| names::manifest(&backup.at, backup.manifest.backup))
-        .collect();
-    if !readable.is_empty() {
-        readable.extend_from_slice(indexes);
-    }
+    let name_of = |backup: &manifests::Backup| names::manifest(&backup.at, backup.manifest.backup);
+    let readable: Vec<Key> = listed.valid.iter().map(name_of).collect();
     for found in listed.unreadable {
         let name = names::manifest(&found.at, found.id);
         let why_not = if held.iter().any(|hold| hold.backup == found.id) {
             Some("the backup is held")
         } else if listed.log_error.is_some() {
             Some("the log of expired backups has to read first")
-        } else if !are_keys_proven(sealed, &name, &readable).await? {
-            Some("nothing of its epoch reads, so the keys may be others than those of then")
+        } else if readable.is_empty() {
+            Some("no manifest reads, so the keys may be others than those of then")
         } else {
             None
         };
@@ -277,32 +305,7 @@ async fn look_at_manifests(
         let what = What::Manifest { at: found.at, backup: found.id };
         plan.judge(sealed, name, what, Err(found.error)).await?;
     }
-    Ok(())
-}
-
-/// Whether something reads that was sealed by the keys that an object was sealed by, of which
-/// others of the same number may have taken the place. Of one that has none, or whose header is
-/// damaged, any will do.
-async fn are_keys_proven(
-    sealed: &SealedStore,
-    name: &Key,
-    readable: &[Key],
-) -> Result<bool, RepoError> {
-    let wanted = match sealed.header(name).await {
-        Ok(header) if header.sealing.suite == Suite::Clear => return Ok(!readable.is_empty()),
-        Ok(header) => header.sealing,
-        Err(error) if error.is_damage() || error.is_not_found() => return Ok(!readable.is_empty()),
-        Err(error) => return Err(error),
-    };
-    for other in readable {
-        match sealed.header(other).await {
-            Ok(header) if header.sealing.epoch == wanted.epoch => return Ok(true),
-            Ok(_) => {}
-            Err(error) if error.is_damage() || error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(false)
+    Ok(readable)
 }
 
 /// Of a round nothing is moved: somebody who has read its verdict may still be deleting, and no
