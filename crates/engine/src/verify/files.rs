@@ -15,7 +15,7 @@ use crate::error::EngineError;
 use crate::unreadable::{Cause, Unreadable};
 
 /// Table chunks and maps read at once: bounds memory, whatever the number of files.
-const TABLES_AT_ONCE: usize = 16;
+const TABLES_AT_ONCE: usize = 64;
 const MAPS_AT_ONCE: usize = 256;
 
 /// Bad files that are named; the others are counted.

@@ -55,6 +55,8 @@ pub(super) struct Rows {
     noted: HashSet<DamagedChunk>,
     /// Chunks of packs that the index names and that are not there.
     gone: HashSet<Short>,
+    /// Whether there are packs that no index object which reads speaks of.
+    packs_unnamed: bool,
     /// Whether an index object is of another version: what no other names may be named there.
     index_of_other_version: bool,
 }
@@ -106,6 +108,7 @@ impl Rows {
             }
             rows.objects.push(name);
         }
+        rows.packs_unnamed = listed.keys().any(|pack| !rows.numbers.contains_key(pack));
         rows.rows.sort_unstable_by_key(|row| (row.id, row.pack, row.plain_len));
         rows.rows.dedup_by_key(|row| (row.id, row.pack));
         rows.rows.shrink_to_fit();
@@ -157,8 +160,9 @@ impl Rows {
     pub(super) fn refer(&mut self, chunk: &ChunkId, plain_len: u32) -> Presence {
         let range = self.range(short(chunk));
         let Some(copies) = self.rows.get_mut(range).filter(|copies| !copies.is_empty()) else {
-            // Of a chunk whose pack is lost an index object that does not read says nothing.
-            return match self.index_of_other_version && !self.gone.contains(&short(chunk)) {
+            // Lost with its pack, unless moved to one that only another version's index names.
+            let is_lost = !self.packs_unnamed && self.gone.contains(&short(chunk));
+            return match self.index_of_other_version && !is_lost {
                 true => Presence::OtherVersion,
                 false => Presence::Missing,
             };
