@@ -15,6 +15,7 @@ use crate::backup::reference::is_fragmented;
 use crate::backup::reference_ahead::ReferenceAhead;
 use crate::backup::source::{SourceEntry, SourceFile};
 use crate::error::EngineError;
+use crate::page_buffer::PageBuffer;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 1 << 20;
@@ -27,7 +28,7 @@ pub struct Worker<'a> {
     copier: &'a Copier,
     ahead: Option<&'a ReferenceAhead<'a>>,
     pack: Option<PackBuilder>,
-    buffer: Vec<u8>,
+    buffer: PageBuffer,
     /// The file last read: its pieces often come one after another.
     open: Option<(usize, Box<dyn SourceFile>)>,
 }
@@ -35,7 +36,7 @@ pub struct Worker<'a> {
 impl<'a> Worker<'a> {
     /// A thread of this copy.
     pub fn new(copier: &'a Copier, ahead: Option<&'a ReferenceAhead<'a>>) -> Self {
-        Self { copier, ahead, pack: None, buffer: Vec::new(), open: None }
+        Self { copier, ahead, pack: None, buffer: PageBuffer::default(), open: None }
     }
 
     /// The copy.
@@ -90,13 +91,13 @@ impl<'a> Worker<'a> {
         let mut store = |content, chunk: (_, &[u8])| copier.store_data(pack, content, chunk);
         while done < PIECE_BYTES {
             let wanted = READ_BYTES.min(usize::try_from(PIECE_BYTES - done).unwrap_or(READ_BYTES));
-            buffer.resize(wanted, 0);
+            let room = buffer.bytes(wanted);
             let read = file
-                .read_at(&mut buffer, start + done)
+                .read_at(room, start + done)
                 .map_err(|source| EngineError::file("read", &path, source))?;
             // The system reads on while this part is being worked on.
             file.will_read(start + done + read as u64, READ_BYTES);
-            let part = buffer.get_mut(..read).unwrap_or_default();
+            let part = room.get_mut(..read).unwrap_or_default();
             piece.add(file, start, done, part, &mut store)?;
             done += read as u64;
             copier.counters.read.fetch_add(read as u64, Ordering::Relaxed);
