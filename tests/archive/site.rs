@@ -21,7 +21,7 @@ pub(crate) struct Site {
 }
 
 /// What a run gave.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     /// The exit code; `None` when a signal ended it.
     pub(crate) code: Option<i32>,

@@ -122,10 +122,16 @@ async fn read_all(repository: &Repository) -> Value {
     let mut found = serde_json::Map::new();
     for backup in &backups.valid {
         let mut entries = Vec::new();
-        manifests::each_table::<RepoError>(&sealed, &domain, &index, &backup.manifest, |part| {
-            entries.extend(part);
-            Ok(())
-        })
+        manifests::each_table::<RepoError>(
+            &sealed,
+            &domain,
+            &index,
+            &backup.manifest.tables,
+            |part| {
+                entries.extend(part);
+                Ok(())
+            },
+        )
         .await
         .unwrap();
         assert_eq!(u64::try_from(entries.len()).unwrap(), backup.manifest.entries);

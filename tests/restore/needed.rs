@@ -186,7 +186,7 @@ async fn chunks_of(cluster: &ClusterStore, index: &Index, manifest: &Manifest) -
     let mut wanted: HashSet<ChunkId> = manifest.tables.iter().map(|table| table.id).collect();
     let mut maps: Vec<FileMap> = Vec::new();
     let mut map_chunks = HashSet::new();
-    manifests::each_table(sealed, domain, index, manifest, |entries| {
+    manifests::each_table(sealed, domain, index, &manifest.tables, |entries| {
         for piece in entries.iter().flat_map(Entry::pieces) {
             match &piece.map {
                 PieceMap::Zeros => {}

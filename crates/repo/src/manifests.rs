@@ -162,7 +162,8 @@ fn check_backup(name: &Key, expected: BackupId, found: BackupId) -> Result<(), R
 /// Table chunks read at once: bounds memory, whatever the number of files.
 const TABLES_AT_ONCE: usize = 64;
 
-/// Reads the file table part by part, in order of paths. `each` gets every part's entries.
+/// Reads a file table, or some of its chunks in a row, part by part, in order of paths. `each` gets
+/// every part's entries.
 ///
 /// # Errors
 /// When a chunk is missing or damaged, the parts are out of order, or `each` refuses.
@@ -170,11 +171,11 @@ pub async fn each_table<E: From<RepoError>>(
     sealed: &SealedStore,
     domain: &Name,
     index: &Index,
-    manifest: &Manifest,
+    tables: &[TableChunk],
     mut each: impl FnMut(Vec<Entry>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut reader = TableReader::default();
-    for part in manifest.tables.chunks(TABLES_AT_ONCE) {
+    for part in tables.chunks(TABLES_AT_ONCE) {
         let wanted = part.iter().map(|chunk| chunk.id).collect();
         let read = chunks::read_many(sealed, domain, index, &wanted).await?;
         for chunk in part {

@@ -125,7 +125,7 @@ pub async fn check(sealed: &SealedStore) -> usize {
     let index = Index::open(sealed, domain, Purpose::Read).await.unwrap();
     for backup in manifests::list(sealed, domain).await.unwrap().valid {
         let mut wanted = HashSet::new();
-        manifests::each_table(sealed, domain, &index, &backup.manifest, |entries| {
+        manifests::each_table(sealed, domain, &index, &backup.manifest.tables, |entries| {
             for piece in entries.iter().flat_map(Entry::pieces) {
                 let PieceMap::Inline(map) = &piece.map else { panic!("{piece:?}") };
                 wanted.extend(FileMap::decode(map).unwrap().chunks.iter().map(|chunk| chunk.id));

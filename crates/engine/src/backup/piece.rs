@@ -27,6 +27,10 @@ pub enum Content {
 /// they take 3 % less than in chunks of 256 KiB.
 pub const PATCH_BYTES: usize = 1 << 20;
 
+/// A chunk of changed pages goes on beyond a region's length within a stretch of this length only:
+/// who restores a part of the file reads few chunks of which he needs a page.
+const PATCH_SPAN_BYTES: u64 = 16 << 20;
+
 /// Stores a chunk with its name, unless it is there.
 pub type StoreChunk<'a> = dyn FnMut(Content, (ChunkId, &[u8])) -> Result<(), EngineError> + 'a;
 
@@ -74,6 +78,8 @@ struct Patch {
     hashes: Vec<u64>,
     /// The chunk's number in the map; given with the first page.
     number: Option<u32>,
+    /// Where the region of the first page begins in the piece.
+    first: u64,
 }
 
 /// What becomes of a region.
@@ -148,6 +154,7 @@ impl<'a> PieceCopy<'a> {
         let whole: Vec<&[u8]> = whole.map(|(region, _)| region).collect();
         // All names at once, which takes less time than one after the other.
         let mut ids = self.options.keys.chunk_ids(&whole).into_iter();
+        let mut at = offset;
         for (region, fate) in part.chunks(size).zip(fates) {
             match fate {
                 Fate::Zeros => self.map.zeros(region.len() as u64),
@@ -155,8 +162,12 @@ impl<'a> PieceCopy<'a> {
                     let id = ids.next().unwrap_or_else(|| self.options.keys.chunk_id(region));
                     self.put_whole((id, region), hashes, store)?;
                 }
-                Fate::Pages(pages) => self.put_pages(region, pages, store)?,
+                Fate::Pages(pages) => {
+                    self.end_patch_before(at, store)?;
+                    self.put_pages(region, pages, store)?;
+                }
             }
+            at += region.len() as u64;
         }
         Ok(())
     }
@@ -328,6 +339,18 @@ impl<'a> PieceCopy<'a> {
         self.map.part(number, at, len);
         self.patch.bytes.extend_from_slice(page);
         self.patch.hashes.push(hash);
+        Ok(())
+    }
+
+    /// Before the region at `at`, a patch that is long enough and began far behind is stored.
+    fn end_patch_before(&mut self, at: u64, store: &mut StoreChunk<'_>) -> Result<(), EngineError> {
+        let is_far = at.saturating_sub(self.patch.first) >= PATCH_SPAN_BYTES;
+        if is_far && self.patch.bytes.len() >= self.options.chunk_bytes {
+            self.flush_patch(store)?;
+        }
+        if self.patch.number.is_none() {
+            self.patch.first = at;
+        }
         Ok(())
     }
 

@@ -11,6 +11,10 @@ use crate::error::EngineError;
 /// One path in so many begins a chunk.
 const CUT_MASK: u64 = 31;
 
+/// And one in so many where there are more files than this: each chunk takes room in the manifest.
+const CUT_MASK_OF_MANY: u64 = 127;
+const MANY: usize = 100_000;
+
 /// Stores the table's chunks and gives their list for the manifest.
 ///
 /// # Errors
@@ -20,13 +24,14 @@ pub fn write(
     keys: &Keys,
     entries: &[Entry],
 ) -> Result<Vec<TableChunk>, EngineError> {
+    let mask = if entries.len() > MANY { CUT_MASK_OF_MANY } else { CUT_MASK };
     let mut tables = Vec::new();
     let mut start = 0;
     for at in 1..=entries.len() {
         let cut = match entries.get(at) {
             None => true,
             Some(entry) => {
-                keys.page_hash(entry.path.as_bytes()) & CUT_MASK == 0 || at - start >= ENTRIES_MAX
+                keys.page_hash(entry.path.as_bytes()) & mask == 0 || at - start >= ENTRIES_MAX
             }
         };
         if !cut {

@@ -133,7 +133,9 @@ fn fresh_places(file: u32, maps: &[FileMap]) -> Vec<(ChunkId, Place)> {
                 let chunk = map.chunks.get(usize::try_from(chunk).unwrap_or(usize::MAX));
                 let len = u32::try_from(extent.len);
                 if let (Some(chunk), Ok(len)) = (chunk, len) {
-                    places.push((chunk.id, Place { file, offset, chunk_offset, len }));
+                    let chunk_len = chunk.plain_len;
+                    let place = Place { file, offset, chunk_offset, len, chunk_len };
+                    places.push((chunk.id, place));
                 }
             }
             offset += extent.len;

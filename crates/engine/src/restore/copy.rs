@@ -32,7 +32,7 @@ pub const CONTROL_BESIDE: &str = "global/.pgrecall-pg_control";
 pub const CONTROL: &[u8] = b"global/pg_control";
 
 /// Parts of the file table looked at in one go.
-const TABLES_AT_ONCE: usize = 16;
+const TABLES_AT_ONCE: usize = 64;
 
 /// Bytes of a file that a place of it stands for, about.
 const PLACED_BYTES: u64 = 64 << 10;
@@ -146,6 +146,8 @@ pub(super) struct Place {
     pub(super) offset: u64,
     pub(super) chunk_offset: u32,
     pub(super) len: u32,
+    /// Bytes of the whole chunk, all of which is fetched.
+    pub(super) chunk_len: u32,
 }
 
 impl Copier<'_> {
@@ -177,11 +179,9 @@ impl Copier<'_> {
         let mut waiting = Waiting::default();
         let mut last: Option<Vec<u8>> = None;
         for part in manifest.tables.chunks(TABLES_AT_ONCE) {
-            let mut some = manifest.clone();
-            some.tables = part.to_vec();
             let mut entries: Vec<Entry> = Vec::new();
             let domain = self.cluster.domain();
-            manifests::each_table(&self.cluster.sealed, domain, self.index, &some, |more| {
+            manifests::each_table(&self.cluster.sealed, domain, self.index, part, |more| {
                 entries.extend(more);
                 Ok::<(), EngineError>(())
             })

@@ -13,6 +13,7 @@ use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use super::copy::{Job, Place};
 use super::threads::Going;
 use crate::error::EngineError;
+use crate::page_buffer::PageBuffer;
 
 /// Bytes read at once.
 const READ_BYTES: u64 = 1 << 20;
@@ -53,16 +54,21 @@ impl Compare<'_> {
                 offset += extent.len;
             }
         }
-        let compare = |stretch| {
+        let compare = |buffer: &mut PageBuffer, stretch| {
             self.going.check()?;
-            self.stretch(stretch).map_err(|error| EngineError::file("compare", &job.place, error))
+            let found = self.stretch(stretch, buffer);
+            found.map_err(|error| EngineError::file("compare", &job.place, error))
         };
         let found: Result<Vec<Vec<(ChunkId, Place)>>, EngineError> =
-            stretches.par_iter().map(compare).collect();
+            stretches.par_iter().map_init(PageBuffer::default, compare).collect();
         Ok(found?.into_iter().flatten().collect())
     }
 
-    fn stretch(&self, stretch: &Stretch<'_>) -> Result<Vec<(ChunkId, Place)>, std::io::Error> {
+    fn stretch(
+        &self,
+        stretch: &Stretch<'_>,
+        buffer: &mut PageBuffer,
+    ) -> Result<Vec<(ChunkId, Place)>, std::io::Error> {
         let (chunk, chunk_offset) = match stretch.extent.source {
             Source::Zeros => {
                 self.zeros(stretch.offset, stretch.extent.len)?;
@@ -73,15 +79,16 @@ impl Compare<'_> {
         let at = usize::try_from(chunk).unwrap_or(usize::MAX);
         let Some(chunk) = stretch.map.chunks.get(at) else { return Ok(Vec::new()) };
         let Ok(len) = u32::try_from(stretch.extent.len) else { return Ok(Vec::new()) };
-        let all = Place { file: self.number, offset: stretch.offset, chunk_offset, len };
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-        self.file.read_exact_at(&mut bytes, stretch.offset)?;
+        let (file, offset, chunk_len) = (self.number, stretch.offset, chunk.plain_len);
+        let all = Place { file, offset, chunk_offset, len, chunk_len };
+        let bytes = buffer.bytes(usize::try_from(len).unwrap_or(usize::MAX));
+        self.file.read_exact_at(bytes, stretch.offset)?;
         let page = stretch.map.page_size;
         let known = self.known(stretch.map, chunk);
         if page == 0 || known.is_empty() || chunk_offset % page != 0 {
             // Without page hashes only a whole chunk can be known again.
             let whole = chunk_offset == 0 && len == chunk.plain_len;
-            let same = whole && self.keys.all_ids().any(|ids| ids.chunk_id(&bytes) == chunk.id);
+            let same = whole && self.keys.all_ids().any(|ids| ids.chunk_id(bytes) == chunk.id);
             return Ok(if same { Vec::new() } else { vec![(chunk.id, all)] });
         }
         let mut places: Vec<(ChunkId, Place)> = Vec::new();
@@ -102,10 +109,11 @@ impl Compare<'_> {
                 _ => places.push((
                     chunk.id,
                     Place {
-                        file: self.number,
-                        offset: stretch.offset + u64::from(begin),
+                        file,
+                        offset: offset + u64::from(begin),
                         chunk_offset: chunk_offset + begin,
                         len,
+                        chunk_len,
                     },
                 )),
             }

@@ -83,7 +83,7 @@ pub async fn survey(
     manifest: &Manifest,
 ) -> Result<Survey, EngineError> {
     let mut survey = Survey::default();
-    manifests::each_table(&cluster.sealed, cluster.domain(), index, manifest, |entries| {
+    manifests::each_table(&cluster.sealed, cluster.domain(), index, &manifest.tables, |entries| {
         entries.iter().try_for_each(|entry| survey.add(entry))
     })
     .await?;

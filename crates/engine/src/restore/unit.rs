@@ -27,8 +27,8 @@ const UNIT_BYTES: u64 = 16 << 20;
 /// Places of a unit at most.
 const UNIT_PLACES: usize = 8192;
 
-/// Chunks of a unit at most: where a page of each is wanted, all of each is fetched.
-const UNIT_CHUNKS: usize = 96;
+/// Bytes of a unit's chunks: where a page of each is wanted, all of each is fetched.
+const UNIT_CHUNK_BYTES: u64 = 24 << 20;
 
 /// Places from this size on are written by themselves.
 const DIRECT_BYTES_MIN: u32 = 64 << 10;
@@ -42,16 +42,19 @@ const FILES_OPEN_MAX: usize = 64;
 /// Cuts places, which are in order of files and offsets, into units.
 pub(super) fn cut(places: Vec<(ChunkId, Place)>) -> Vec<Vec<(ChunkId, Place)>> {
     let mut units = Vec::new();
-    let (mut unit, mut bytes, mut chunks) = (Vec::new(), 0, HashSet::new());
-    for place in places {
-        bytes += u64::from(place.1.len);
-        chunks.insert(place.0);
-        unit.push(place);
+    let (mut unit, mut chunks) = (Vec::new(), HashSet::new());
+    let (mut bytes, mut chunk_bytes) = (0, 0);
+    for (chunk, place) in places {
+        bytes += u64::from(place.len);
+        if chunks.insert(chunk) {
+            chunk_bytes += u64::from(place.chunk_len);
+        }
+        unit.push((chunk, place));
         let is_full = bytes >= UNIT_BYTES || unit.len() >= UNIT_PLACES;
-        if is_full || chunks.len() >= UNIT_CHUNKS {
+        if is_full || chunk_bytes >= UNIT_CHUNK_BYTES {
             units.push(std::mem::take(&mut unit));
             chunks.clear();
-            bytes = 0;
+            (bytes, chunk_bytes) = (0, 0);
         }
     }
     if !unit.is_empty() {
@@ -292,7 +295,7 @@ mod tests {
     use crate::cancel::Cancel;
 
     fn place(file: u32, offset: u64, chunk_offset: u32, len: u32) -> Place {
-        Place { file, offset, chunk_offset, len }
+        Place { file, offset, chunk_offset, len, chunk_len: 256 << 10 }
     }
 
     fn going() -> Going {
@@ -313,6 +316,9 @@ mod tests {
         assert_eq!(cut(many(8, 10_000)).iter().map(Vec::len).collect::<Vec<_>>(), [8192, 1808]);
         let scattered: Vec<_> = (0..200).map(|n| (chunk(n), place(0, 0, 0, 8192))).collect();
         assert_eq!(cut(scattered).iter().map(Vec::len).collect::<Vec<_>>(), [96, 96, 8]);
+        let large = |n| Place { chunk_len: 1 << 20, ..place(0, n, 0, 8192) };
+        let patches: Vec<_> = (0..50).map(|n| (chunk(n), large(n.into()))).collect();
+        assert_eq!(cut(patches).iter().map(Vec::len).collect::<Vec<_>>(), [24, 24, 2]);
         assert!(cut(Vec::new()).is_empty());
     }
 

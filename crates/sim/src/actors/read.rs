@@ -84,7 +84,7 @@ pub async fn files_of(
 ) -> Result<BTreeMap<String, Vec<u8>>, RepoError> {
     let index = Index::open(sealed, domain, Purpose::Read).await?;
     let mut entries: Vec<Entry> = Vec::new();
-    manifests::each_table(sealed, domain, &index, manifest, |part| {
+    manifests::each_table(sealed, domain, &index, &manifest.tables, |part| {
         entries.extend(part);
         Ok::<(), RepoError>(())
     })

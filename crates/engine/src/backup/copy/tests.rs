@@ -302,7 +302,7 @@ async fn map_of(sealed: &SealedStore, manifest: &Manifest, path: &str) -> FileMa
     let domain = &at().domain;
     let index = Index::open(sealed, domain, Purpose::Read).await.unwrap();
     let mut found = None;
-    manifests::each_table::<EngineError>(sealed, domain, &index, manifest, |part| {
+    manifests::each_table::<EngineError>(sealed, domain, &index, &manifest.tables, |part| {
         found = found.take().or(part.into_iter().find(|entry| entry.path.to_string() == path));
         Ok(())
     })
@@ -325,7 +325,7 @@ async fn restored(sealed: &SealedStore, manifest: &Manifest) -> BTreeMap<String,
     let domain = &at().domain;
     let index = Index::open(sealed, domain, Purpose::Read).await.unwrap();
     let mut entries = Vec::new();
-    manifests::each_table::<EngineError>(sealed, domain, &index, manifest, |part| {
+    manifests::each_table::<EngineError>(sealed, domain, &index, &manifest.tables, |part| {
         entries.extend(part);
         Ok(())
     })
