@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prints the tables of docs/performance.md from what `benches/compare.sh --json` has written.
 
-    benches/tables.py benches/results/2026-11-26.json
+    benches/tables.py benches/results/2026-11-26-b.json
 """
 import json
 import statistics
@@ -40,6 +40,8 @@ def main():
     print(", ".join(f"{name}: {value}" for name, value in report["machine"].items()))
     for dataset, found in report["datasets"].items():
         for label in ("", ", clear"):
+            if not any(step + label in found["rounds"] for step, _ in STEPS):
+                continue
             print(f"\n## {dataset}, {found['bytes'] / 1e9:.1f} GB{label or ', both encrypted'}\n")
             print("| step | wall, s | pgBackRest | ratio | CPU ratio | stored, MB | pgBackRest | ratio | memory, MiB |")
             print("|---|---|---|---|---|---|---|---|---|")
