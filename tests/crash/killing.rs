@@ -68,7 +68,7 @@ struct Scene {
     killed: HashMap<Victim, u64>,
     /// Commands so far, for names of files.
     strikes: u64,
-    /// A segment that is archived for good.
+    /// A segment that was archived a moment ago.
     segment: String,
 }
 
@@ -144,6 +144,11 @@ impl Scene {
     fn end_of(&mut self, victim: Victim, moment: Option<Duration>) -> End {
         if victim == Victim::Push {
             return self.kill_push();
+        }
+        if victim == Victim::Fetch {
+            // Earlier ones may have expired.
+            self.segment = switch(&self.primary);
+            self.site.wait_archived(&self.primary, &self.segment);
         }
         let prepared = self.prepared(victim);
         let words: Vec<&str> = prepared.words.iter().map(String::as_str).collect();
