@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::backup::BackupReport;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
+use crate::host_file;
 use crate::retention::floor::Floors;
 use crate::wal_place;
 
@@ -69,19 +70,9 @@ impl LastBackup {
 
     /// Keeps it in a file. That it cannot be kept is told in the log only.
     pub fn write(&self, file: &Path) {
-        if let Err(error) = self.try_write(file) {
+        if let Err(error) = host_file::write(file, &self.encode()) {
             tracing::warn!(%error, "what this host knows of its last backup cannot be kept");
         }
-    }
-
-    fn try_write(&self, file: &Path) -> std::io::Result<()> {
-        if let Some(folder) = file.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        let mut beside = file.as_os_str().to_owned();
-        beside.push(format!(".{}", std::process::id()));
-        std::fs::write(&beside, self.encode())?;
-        std::fs::rename(&beside, file)
     }
 
     /// Refuses a repository that has less than it had: whoever goes on in it builds on sand, and

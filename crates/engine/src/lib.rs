@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod collection;
 pub mod details;
 pub mod error;
+mod host_file;
 pub mod last_backup;
 mod page_buffer;
 mod pieces;

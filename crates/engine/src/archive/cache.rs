@@ -5,16 +5,16 @@
 //! change is which objects there are: a new epoch of keys, a key removed. So copies are used for an
 //! hour, and then everything is read again. A cache that cannot be used is no error.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pgrecall_repo::id::RepositoryId;
 use pgrecall_repo::names;
 use pgrecall_repo::repository::Cache;
 use pgrecall_store::Key;
+
+use crate::host_file;
 
 /// How long copies are used before everything is read again.
 pub const FRESH_FOR: Duration = Duration::from_secs(3600);
@@ -79,32 +79,17 @@ impl Cache for HostCache {
 
     fn put(&self, repository: RepositoryId, name: &str, object: &[u8]) {
         let Some(path) = self.path(repository, name) else { return };
-        if let Err(error) = write(&path, object) {
+        if let Err(error) = host_file::write(&path, object) {
             let path = path.display();
             tracing::debug!("the copy {path} was not kept: {error}");
         }
     }
 }
 
-/// Whole or not at all: another process may read it at any time. It need not survive a crash.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(path);
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let mut file =
-        File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    let written = file.write_all(bytes).and_then(|()| fs::rename(&beside, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    written
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
 
     use super::*;
 

@@ -16,6 +16,7 @@ use pgrecall_repo::sealed_store::SealedStore;
 use crate::backup::Host;
 use crate::clock::Clock;
 use crate::error::EngineError;
+use crate::host_file;
 
 /// When this host first saw each backup under way: kept in a file, so that no other host's clock
 /// is asked, nor the store's. Who loses the file waits longer.
@@ -62,13 +63,7 @@ impl Sightings {
 
     fn write(&self) -> std::io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
-        if let Some(folder) = file.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        let mut beside = file.as_os_str().to_owned();
-        beside.push(format!(".{}", std::process::id()));
-        std::fs::write(&beside, self.encode())?;
-        std::fs::rename(&beside, file)
+        host_file::write(file, &self.encode())
     }
 
     /// For how long this host has known of a backup under way.

@@ -1,0 +1,158 @@
+//! What a verification finds in WAL and histories.
+
+use super::*;
+
+#[tokio::test]
+async fn wal_that_is_missing_rotten_or_of_another_cluster_ends_recovery() {
+    let wal_gone = made().await;
+    wal_gone.store.delete(&segment_object(&wal_gone.cluster)).await.unwrap();
+    let report = check(&wal_gone, Depth::Structure).await;
+    assert_damaged(&report, "its WAL is needed from 0/800028 to 0/820000, and is sound up to");
+    assert!(!report.backups[0].restorable);
+
+    let trailer_rots = made().await;
+    trailer_rots.flip_from_end(&segment_object(&trailer_rots.cluster), 40).await;
+    let report = check(&trailer_rots, Depth::Structure).await;
+    assert_damaged(&report, "recovery along timeline 1 from a backup before it cannot go beyond");
+
+    let body_rots = made().await;
+    body_rots.flip(&segment_object(&body_rots.cluster), 5000).await;
+    assert!(check(&body_rots, Depth::Structure).await.sound);
+    let report = check(&body_rots, Depth::ReadData).await;
+    assert_damaged(&report, "does not authenticate");
+    assert!(!report.backups[0].restorable);
+
+    let lies = made().await;
+    let object = segment_object(&lies.cluster);
+    let mut trailer = trailer::read(&lies.cluster.sealed, &object).await.unwrap().trailer;
+    let mut bytes = fixture(&format!("{SEGMENT}.head"));
+    bytes.resize(1 << 20, 0);
+    lies.store.delete(&object).await.unwrap();
+    trailer.summary.as_mut().unwrap().records += 1;
+    push(&lies.cluster, &object, &bytes, &trailer.encode()).await;
+    assert!(check(&lies, Depth::Structure).await.sound);
+    assert_damaged(&check(&lies, Depth::ReadData).await, "other records than it holds");
+
+    lies.store.delete(&object).await.unwrap();
+    let identity = trailer.summary.as_mut().unwrap().identity.as_mut().unwrap();
+    identity.system_identifier += 1;
+    push(&lies.cluster, &object, &bytes, &trailer.encode()).await;
+    assert_damaged(&check(&lies, Depth::Structure).await, "its WAL is of the system");
+}
+
+/// A segment of which only the trailer is ever read.
+async fn push_trailer(made: &Made, file: &str, change: impl FnOnce(&mut SegmentSummary)) {
+    let size = made.cluster.facts.wal_segment_size;
+    let sound = segment_object(&made.cluster);
+    let mut trailer = trailer::read(&made.cluster.sealed, &sound).await.unwrap().trailer;
+    let name = SegmentName::parse(file, size).unwrap();
+    let summary = trailer.summary.as_mut().unwrap();
+    let (last, head) = (summary.last_record, SegmentHead::default());
+    let start = name.number.start(size);
+    summary.name = name;
+    summary.first_record = Some(Lsn(start.0 + 0x28));
+    summary.first_previous = last;
+    summary.last_record = summary.first_record;
+    summary.last_record_end = Some(name.number.end(size));
+    summary.head = head;
+    summary.tail = None;
+    change(summary);
+    trailer.name = file.into();
+    let object = wal_place::object(&made.cluster.at, ArchiveName::Segment(name), size).unwrap();
+    push(&made.cluster, &object, &vec![0; 1 << 20], &trailer.encode()).await;
+}
+
+async fn push_history(made: &Made, timeline: u32, text: &str) -> Key {
+    let name = ArchiveName::History(TimelineId(timeline));
+    let size = made.cluster.facts.wal_segment_size;
+    let object = wal_place::object(&made.cluster.at, name, size).unwrap();
+    push(&made.cluster, &object, text.as_bytes(), b"{}").await;
+    object
+}
+
+const NINTH: &str = "000000010000000000000009";
+
+#[tokio::test]
+async fn a_gap_on_a_backups_way_is_damage_and_only_incomplete() {
+    let made = made().await;
+    push_trailer(&made, "00000001000000000000000B", |_| {}).await;
+    let report = check(&made, Depth::Structure).await;
+    assert_damaged(&report, "WAL 000000010000000000000009 to 00000001000000000000000A");
+    assert_damaged(&report, "2 segments are missing");
+    assert_eq!(report.gravest(), Some(Nature::Missing), "{}", said(&report));
+    assert!(report.backups[0].restorable);
+}
+
+#[tokio::test]
+async fn the_first_segment_of_a_timeline_is_missed() {
+    let made = made().await;
+    push_history(&made, 2, "1\t0/900100\tpromoted\n").await;
+    assert!(check(&made, Depth::Structure).await.sound);
+    push_trailer(&made, "00000002000000000000000A", |_| {}).await;
+    let report = check(&made, Depth::Structure).await;
+    assert_damaged(&report, "WAL 000000020000000000000009");
+    assert_eq!(report.gravest(), Some(Nature::Missing));
+}
+
+#[tokio::test]
+async fn a_timeline_without_its_history_is_damage() {
+    let made = made().await;
+    push_trailer(&made, "000000020000000000000009", |_| {}).await;
+    let report = check(&made, Depth::Structure).await;
+    assert_damaged(&report, "its history, 00000002.history, is not stored");
+    assert_eq!(report.gravest(), Some(Nature::Missing));
+}
+
+#[tokio::test]
+async fn wal_of_a_diverged_history_is_damage() {
+    let sound = made().await;
+    let tail = {
+        let object = segment_object(&sound.cluster);
+        let trailer = trailer::read(&sound.cluster.sealed, &object).await.unwrap().trailer;
+        trailer.summary.unwrap().tail
+    };
+    let follows = |summary: &mut SegmentSummary| {
+        if tail.is_some() {
+            summary.head.extent = HeadExtent::Overwrites;
+        }
+    };
+    push_trailer(&sound, NINTH, follows).await;
+    let report = check(&sound, Depth::Structure).await;
+    assert!(report.sound, "{}", said(&report));
+
+    let other = made().await;
+    push_trailer(&other, NINTH, |summary| {
+        follows(summary);
+        summary.first_previous = summary.first_previous.map(|lsn| Lsn(lsn.0 - 0x38));
+    })
+    .await;
+    assert_damaged(&check(&other, Depth::Structure).await, "WAL of another history");
+
+    let headless = made().await;
+    push_trailer(&headless, NINTH, |summary| {
+        summary.head = match &tail {
+            Some(_) => SegmentHead::default(),
+            None => SegmentHead {
+                remaining_bytes: 8,
+                extent: HeadExtent::Whole,
+                ..SegmentHead::default()
+            },
+        };
+    })
+    .await;
+    assert_damaged(&check(&headless, Depth::Structure).await, "bytes of a record should go on");
+}
+
+#[tokio::test]
+async fn a_history_that_rots_is_damage() {
+    let made = made().await;
+    let object = push_history(&made, 2, "1\t0/880000\tpromoted\n").await;
+    assert!(check(&made, Depth::Structure).await.sound);
+    made.flip_from_end(&object, 60).await;
+    made.flip(&object, 100).await;
+    let report = check(&made, Depth::Structure).await;
+    assert_damaged(&report, "the history of timeline 2 does not read");
+    let read = catalog::read(&made.cluster, &Clock::system(), "db1").await.unwrap();
+    let [problem] = read.wal_problems.as_slice() else { panic!("{:?}", read.wal_problems) };
+    assert!(problem.contains("the history of timeline 2 does not read: clusters/"), "{problem}");
+}
