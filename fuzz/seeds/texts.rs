@@ -133,10 +133,6 @@ pub(crate) fn write(corpus: &Corpus) {
     let began = "2026-11-22T00:00:00Z";
     let marker = Marker { system_identifier: 7, backup, began: began.into() };
     corpus.add("local_state", &marker.encode());
-    let last = format!(
-        "{{\"version\":1,\"backup\":\"{backup}\",\"ended\":\"{began}\",\"timeline\":1,\"lsn\":\"0/3000028\",\"epoch\":0}}"
-    );
-    corpus.add("local_state", last.as_bytes());
     corpus.add("local_state", format!("{{\"{backup}\":\"{began}\"}}").as_bytes());
     corpus.add("pass_file", b"# ours\ndb1:5432:*:me:sec\\:ret\nlocalhost:*:postgres:me:x\n");
 }

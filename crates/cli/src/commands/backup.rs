@@ -13,7 +13,7 @@ use super::backup_end;
 use crate::args::BackupArgs;
 use crate::config::settings::{self, Settings};
 use crate::context::telling::Telling;
-use crate::context::{cluster, host, last_backup, repository, runtime, server};
+use crate::context::{cluster, host, repository, runtime, server};
 use crate::failure::Outcome;
 use crate::output::human;
 use crate::output::stdout::{self, Colour, Paint};
@@ -26,10 +26,8 @@ pub(crate) fn run(settings: &Settings, args: &BackupArgs) -> Outcome<()> {
     let report = runtime::run_long(async |cancel| {
         let telling = Telling::new();
         let repository = repository::open(settings).await?;
-        let cluster = cluster::registered(settings, &repository).await?;
-        last_backup::require(settings, &repository, &cluster).await?;
         let request = BackupRequest {
-            cluster,
+            cluster: cluster::registered(settings, &repository).await?,
             pgdata: cluster::pgdata(settings)?,
             server: server::options(settings)?,
             primary: server::primary_options(settings)?,
@@ -46,9 +44,7 @@ pub(crate) fn run(settings: &Settings, args: &BackupArgs) -> Outcome<()> {
             cancel,
             progress: telling.progress(),
         };
-        let report = backup::run(&request).await?;
-        last_backup::keep(settings, &repository, &request.cluster, &report);
-        Ok(report)
+        Ok(backup::run(&request).await?)
     })?;
     if args.output.json {
         return stdout::print_json(&Told::of(&report));

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::args::repair::RepairArgs;
 use crate::config::settings::Settings;
-use crate::context::{cluster, last_backup, repository, runtime};
+use crate::context::{cluster, repository, runtime};
 use crate::failure::{Kind, Outcome};
 use crate::output::{prompt, stdout};
 
@@ -15,7 +15,6 @@ pub(crate) fn run(settings: &Settings, args: &RepairArgs) -> Outcome<u8> {
     let (report, mut done) = runtime::run(async {
         let repository = repository::open(settings).await?;
         let cluster = cluster::stored(settings, &repository).await?;
-        last_backup::require(settings, &repository, &cluster).await?;
         let (sealed, domain) = (&cluster.sealed, cluster.domain());
         let plan = repair::look(sealed, domain).await?;
         let report = Report::of(domain.to_string(), &plan, args.dry_run);

@@ -6,7 +6,6 @@
 
 pub(crate) mod cluster;
 pub(crate) mod host;
-pub(crate) mod last_backup;
 pub(crate) mod repository;
 pub(crate) mod runtime;
 pub(crate) mod server;
