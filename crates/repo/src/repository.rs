@@ -246,7 +246,7 @@ impl Repository {
     pub async fn domain(&self, name: &Name) -> Result<SealedStore, RepoError> {
         let mut epochs = self.epochs(name).await?;
         if epochs.is_empty() {
-            let is_new = self.require_new_domain(name).await;
+            let is_new = lost_keys::require_new(&self.sealed, name).await;
             // Another host may have been first: its keys hold.
             epochs = self.fetch_epochs(name).await?;
             if epochs.is_empty() {
@@ -288,7 +288,7 @@ impl Repository {
         let newest = epochs.iter().max_by_key(|document| document.epoch);
         in_use.require(name, newest)?;
         let Some(newest) = newest else {
-            self.require_new_domain(name).await?;
+            lost_keys::require_new(&self.sealed, name).await?;
             let first = first_domain_keys(&self.options.random);
             return self.put_epoch(name, &first).await.map(|_| first.epoch);
         };
@@ -300,22 +300,6 @@ impl Repository {
                 reason: "another host started it at this moment; that rotation holds".into(),
             }),
         }
-    }
-
-    /// Refuses to take a domain for a new one while anything is there that its keys may open.
-    async fn require_new_domain(&self, name: &Name) -> Result<(), RepoError> {
-        lost_keys::require_nothing_of(&self.sealed, name).await?;
-        // Identities first: the keys of those that are there were put before them.
-        let identities = lost_keys::identities(&self.sealed, name).await?;
-        let mut domains = Vec::new();
-        for folder in self.sealed.list_folders(&names::domains()).await? {
-            let Ok(other) = folder.name().parse() else { continue };
-            let epochs = self.fetch_epochs(&other).await?;
-            if !epochs.is_empty() {
-                domains.push(self.with_epochs(&other, &epochs)?);
-            }
-        }
-        lost_keys::require_opened(&identities, &domains, name).await
     }
 
     fn with_epochs(

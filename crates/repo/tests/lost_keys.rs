@@ -1,8 +1,6 @@
 //! Keys of a domain that are lost are not made anew: what they sealed would be lost with them.
 
 use pgrecall_repo::ErrorKind;
-use pgrecall_repo::format::document::Identity;
-use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::keys::Rotation;
 use pgrecall_repo::names::{self, Name};
 use pgrecall_repo::repair::look;
@@ -43,33 +41,6 @@ async fn a_domain_whose_keys_are_gone_is_not_taken_for_a_new_one() {
     put_back(&made, &name, keys).await;
     let sealed = made.repository.domain(&main_domain()).await.unwrap();
     assert_eq!(look(&sealed, &main_domain()).await.unwrap(), Default::default());
-}
-
-/// All that a domain had may be a cluster's WAL, which lies elsewhere.
-#[tokio::test]
-async fn a_cluster_whose_identity_nothing_opens_keeps_new_domains_away() {
-    let made = InMemory::create().await;
-    let sealed = made.repository.domain(&main_domain()).await.unwrap();
-    let name = names::cluster_object(&at(), "identity").unwrap();
-    let identity = Identity {
-        cluster: at().cluster.to_string(),
-        lineage: at().lineage,
-        domain: main_domain().to_string(),
-        details: serde_json::Value::Null,
-    };
-    sealed.put(Kind::Identity, &name, &identity).await.unwrap();
-    let second = "second".parse().unwrap();
-    made.repository.domain(&second).await.unwrap();
-    let key = names::domain_keys(&main_domain()).entry(0);
-    let keys = take(&made, &key).await;
-    for lost in [main_domain(), "third".parse().unwrap()] {
-        let error = made.repository.domain(&lost).await.unwrap_err();
-        assert!(error.to_string().contains("domains/"), "{error}");
-        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-    }
-    made.repository.domain(&second).await.unwrap();
-    put_back(&made, &key, keys).await;
-    made.repository.domain(&"third".parse().unwrap()).await.unwrap();
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ pub async fn look(sealed: &SealedStore, domain: &Name) -> Result<RepairPlan, Rep
     let mut plan = RepairPlan::default();
     // The index first, packs after: what an index object speaks of was there before it.
     let known = look_at_index(sealed, domain, &mut plan).await?;
-    look_at_packs(sealed, domain, &known, &mut plan).await?;
+    let proven = look_at_packs(sealed, domain, &known, &mut plan).await?;
     let mut readable = look_at_manifests(sealed, domain, &mut plan).await?;
     readable.extend(known.objects);
     for object in sealed.list(&names::all_damaged(domain)).await? {
@@ -37,7 +37,7 @@ pub async fn look(sealed: &SealedStore, domain: &Name) -> Result<RepairPlan, Rep
         plan.judge(sealed, object.key, What::DamageNote, read.map(drop)).await?;
     }
     look_at_rounds(sealed, domain, &mut plan).await?;
-    plan.leave_unproven(sealed, &readable).await?;
+    plan.leave_unproven(sealed, proven, &readable).await?;
     Ok(plan)
 }
 
@@ -75,28 +75,33 @@ impl RepairPlan {
         Ok(false)
     }
 
-    /// Leaves what may be whole, and sealed by other keys than those that are here.
+    /// Leaves what may be whole, and sealed by other keys than those that are here: that of an
+    /// epoch of which nothing reads.
     async fn leave_unproven(
         &mut self,
         sealed: &SealedStore,
+        mut epochs: HashSet<u32>,
         readable: &[Key],
     ) -> Result<(), RepoError> {
-        let mut epochs = HashSet::new();
-        for other in readable {
-            match sealed.header(other).await {
-                Ok(header) => drop(epochs.insert(header.sealing.epoch)),
-                Err(error) if error.is_damage() || error.is_not_found() => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let mut unread = Some(readable);
         for object in std::mem::take(&mut self.quarantined) {
-            let is_proven = match sealed.header(&object.name).await {
-                Ok(header) => epochs.contains(&header.sealing.epoch),
+            let epoch = epoch_of(sealed, &object.name).await?;
+            let is_proven = |epochs: &HashSet<u32>| match epoch {
+                Some(epoch) => epochs.contains(&epoch),
                 // Whichever it is: the bytes in the clear are damaged.
-                Err(error) if error.is_damage() || error.is_not_found() => !epochs.is_empty(),
-                Err(error) => return Err(error),
+                None => !epochs.is_empty(),
             };
-            if is_proven {
+            if !is_proven(&epochs)
+                && let Some(readable) = unread.take()
+            {
+                let mut headers = futures::stream::iter(readable)
+                    .map(|name| epoch_of(sealed, name))
+                    .buffer_unordered(READS_AT_ONCE);
+                while let Some(epoch) = headers.next().await {
+                    epochs.extend(epoch?);
+                }
+            }
+            if is_proven(&epochs) {
                 self.quarantined.push(object);
             } else {
                 let why =
@@ -120,6 +125,15 @@ impl RepairPlan {
 
     fn leave(&mut self, name: Key, kind: ErrorKind, reason: String) {
         self.left.push(Left { name, kind, reason });
+    }
+}
+
+/// The epoch that an object says it is of, if that much of it reads.
+async fn epoch_of(sealed: &SealedStore, name: &Key) -> Result<Option<u32>, RepoError> {
+    match sealed.header(name).await {
+        Ok(header) => Ok(Some(header.sealing.epoch)),
+        Err(error) if error.is_damage() || error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -225,12 +239,14 @@ async fn try_index(
     Ok(Known { chunks: chunks.collect(), whole, all_there, objects })
 }
 
+/// Gives the epochs of those whose directories read.
 async fn look_at_packs(
     sealed: &SealedStore,
     domain: &Name,
     known: &Known,
     plan: &mut RepairPlan,
-) -> Result<(), RepoError> {
+) -> Result<HashSet<u32>, RepoError> {
+    let mut epochs = HashSet::new();
     let mut listed: Vec<_> = index::list_packs_by_kind(sealed, domain).await?.into_iter().collect();
     listed.sort_unstable_by_key(|(id, _)| *id);
     // All of them: an object of several that name a pack may be lost.
@@ -246,6 +262,7 @@ async fn look_at_packs(
         let name = names::pack(domain, kind, id);
         match directory {
             Ok(pack) => {
+                epochs.insert(pack.pack.sealing.epoch);
                 let chunks = pack.entries.len() as u64;
                 if chunks > named {
                     plan.reindexed.push(LostPack { id, kind, chunks });
@@ -262,7 +279,7 @@ async fn look_at_packs(
             }
         }
     }
-    Ok(())
+    Ok(epochs)
 }
 
 /// Gives the names of those that read.

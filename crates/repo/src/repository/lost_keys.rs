@@ -2,12 +2,10 @@
 //! number open nothing of before, and the old ones, found again, would have no place any more.
 
 use futures::StreamExt as _;
-use pgrecall_store::Key;
 
 use crate::error::{FormatError, RepoError};
-use crate::format::document::{DomainKeysDocument, Identity};
-use crate::format::header::Kind;
-use crate::names::{self, ClusterRef, Name};
+use crate::format::document::DomainKeysDocument;
+use crate::names::{self, Name};
 use crate::sealed_store::SealedStore;
 
 /// Headers read at once.
@@ -71,10 +69,7 @@ impl InUse {
 ///
 /// # Errors
 /// [`RepoError::Corrupt`] naming the keys that are missing.
-pub(super) async fn require_nothing_of(
-    sealed: &SealedStore,
-    domain: &Name,
-) -> Result<(), RepoError> {
+pub(super) async fn require_new(sealed: &SealedStore, domain: &Name) -> Result<(), RepoError> {
     let objects = sealed.list(&names::domain(domain)).await?;
     let keys = names::domain_keys(domain);
     let count = objects.iter().filter(|object| keys.number(&object.key).is_none()).count();
@@ -83,58 +78,6 @@ pub(super) async fn require_nothing_of(
     }
     let reason = format!("{count} objects of the domain are still there");
     Err(RepoError::format(keys.prefix(), lost_keys(&reason)))
-}
-
-/// The names of all clusters' identities; no part of them is a domain, and `any` will do.
-///
-/// # Errors
-/// When the store fails.
-pub(super) async fn identities(sealed: &SealedStore, any: &Name) -> Result<Vec<Key>, RepoError> {
-    let mut found = Vec::new();
-    for cluster in sealed.list_folders(&names::clusters()).await? {
-        for lineage in sealed.list_folders(&cluster).await? {
-            let Ok(name) = cluster.name().parse() else { continue };
-            let lineage = lineage.name().to_owned();
-            let at = ClusterRef { domain: any.clone(), cluster: name, lineage };
-            let identity = names::cluster_object(&at, "identity")?;
-            match sealed.header(&identity).await {
-                Ok(_) => found.push(identity),
-                Err(error) if error.is_not_found() => {}
-                // It opens by nothing, and nobody can say whose it is.
-                Err(error) if error.is_damage() => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Refuses while an identity opens by no domain's keys: a cluster's WAL may be all that a domain
-/// had, and does not say whose it is.
-///
-/// # Errors
-/// [`RepoError::Corrupt`] naming the keys that are missing.
-pub(super) async fn require_opened(
-    identities: &[Key],
-    domains: &[SealedStore],
-    domain: &Name,
-) -> Result<(), RepoError> {
-    for identity in identities {
-        let mut is_opened = false;
-        for keys in domains {
-            match keys.get::<Identity>(Kind::Identity, identity).await {
-                Ok(_) => is_opened = true,
-                Err(error) if error.is_damage() || error.is_not_found() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if !is_opened {
-            let keys = names::domain_keys(domain);
-            let reason = format!("{identity} opens by no domain's keys");
-            return Err(RepoError::format(keys.prefix(), lost_keys(&reason)));
-        }
-    }
-    Ok(())
 }
 
 fn lost_keys(why: &str) -> FormatError {
