@@ -13,7 +13,6 @@ pub mod collection;
 pub mod details;
 pub mod error;
 mod host_file;
-pub mod last_backup;
 mod page_buffer;
 mod pieces;
 pub mod progress;

@@ -80,6 +80,8 @@ struct Patch {
     number: Option<u32>,
     /// Where the region of the first page begins in the piece.
     first: u64,
+    /// Where that of the next page does.
+    region: u64,
 }
 
 /// What becomes of a region.
@@ -334,6 +336,9 @@ impl<'a> PieceCopy<'a> {
         if self.patch.bytes.len() + page.len() > PATCH_BYTES {
             self.flush_patch(store)?;
         }
+        if self.patch.number.is_none() {
+            self.patch.first = self.patch.region;
+        }
         let number = *self.patch.number.get_or_insert_with(|| self.map.reserve());
         let at = u32::try_from(self.patch.bytes.len()).unwrap_or(u32::MAX);
         self.map.part(number, at, len);
@@ -348,9 +353,7 @@ impl<'a> PieceCopy<'a> {
         if is_far && self.patch.bytes.len() >= self.options.chunk_bytes {
             self.flush_patch(store)?;
         }
-        if self.patch.number.is_none() {
-            self.patch.first = at;
-        }
+        self.patch.region = at;
         Ok(())
     }
 

@@ -15,6 +15,10 @@ use crate::details::Position;
 use crate::error::{EngineError, ErrorKind};
 use crate::wal_place;
 
+/// Between two looks for a segment: a local archive has it after some 50 ms, others after minutes.
+const PAUSE_MIN: Duration = Duration::from_millis(8);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// The segments from start to stop, each with the timeline that it is archived under: that of the
 /// last byte in it that is needed.
 #[must_use]
@@ -80,7 +84,7 @@ impl Waiting<'_> {
             let name = ArchiveName::Segment(*segment);
             let object = wal_place::object(&self.cluster.at, name, size)?;
             let began = self.clock.elapsed();
-            let mut pause = Duration::from_millis(20);
+            let mut pause = PAUSE_MIN;
             loop {
                 match self.cluster.sealed.store().head(&object).await {
                     Ok(_) => break,
@@ -93,7 +97,7 @@ impl Waiting<'_> {
                     return Err(self.timed_out(&segment.file_name(size)).await);
                 }
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(1));
+                pause = (pause * 4 / 3).min(PAUSE_MAX);
             }
         }
         Ok(())

@@ -108,7 +108,8 @@ impl Rows {
             }
             rows.objects.push(name);
         }
-        rows.packs_unnamed = listed.keys().any(|pack| !rows.numbers.contains_key(pack));
+        rows.packs_unnamed =
+            listed.keys().any(|pack| !rows.numbers.contains_key(pack) && !gone.contains_key(pack));
         rows.rows.sort_unstable_by_key(|row| (row.id, row.pack, row.plain_len));
         rows.rows.dedup_by_key(|row| (row.id, row.pack));
         rows.rows.shrink_to_fit();
