@@ -21,6 +21,9 @@ const KILLS: u64 = 20;
 /// A server keeps all WAL of its life for the oracle: after so many kills a new one begins.
 const KILLS_OF_A_SERVER: u64 = 40;
 
+/// So many kills are of every kind of command.
+const KILLS_OF_ALL: u64 = 300;
+
 /// Kills after which everything is read.
 const KILLS_UNTIL_READ: u64 = 7;
 
@@ -55,6 +58,8 @@ fn nothing_that_was_acknowledged_is_lost_whatever_is_killed() {
         left -= kills;
     }
     tell(&format!("killed: {killed:?}"));
+    let all = number("PGRECALL_TEST_KILLS").is_some_and(|kills| kills >= KILLS_OF_ALL);
+    assert!(!all || killed.len() == Victim::KINDS, "some were never killed: {killed:?}");
 }
 
 /// A server under load, a repository, and what is known of them.
@@ -100,7 +105,7 @@ impl Scene {
     /// Kills one command, or finds it done, and looks at what there is.
     fn strike(&mut self) {
         let victim = Victim::draw(&mut self.dice);
-        let longest = self.took.get(&victim).copied().unwrap_or(Duration::from_millis(500));
+        let longest = self.took.get(&victim).copied().unwrap_or(Duration::from_millis(100));
         let micros = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX);
         let moment = Duration::from_micros(self.dice.below(micros * 11 / 10));
         if victim == Victim::Backup {
@@ -145,6 +150,11 @@ impl Scene {
         if victim == Victim::Push {
             return self.kill_push();
         }
+        if victim == Victim::Repair {
+            // Something to mend.
+            let lost = objects(&self.site, "index").into_iter().next();
+            lost.into_iter().for_each(|lost| std::fs::remove_file(lost).expect("it goes"));
+        }
         if victim == Victim::Fetch {
             // Earlier ones may have expired.
             self.segment = switch(&self.primary);
@@ -156,11 +166,10 @@ impl Scene {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let began = Instant::now();
         let child = command.spawn().expect("pgrecall runs");
-        let end = killed_after(child, moment);
-        let took = began.elapsed();
-        if let End::Over(run) = &end {
+        let end = killed_after(child, began, moment);
+        if let End::Over(run, took) = &end {
             let longest = self.took.entry(victim).or_default();
-            *longest = took.max(*longest);
+            *longest = (*took).max(*longest);
             assert!(
                 run.code.is_some_and(|code| prepared.ends_with.contains(&code)),
                 "{victim:?}: {:?}: {}",
@@ -250,7 +259,7 @@ impl Scene {
                 server.wait_until_paused();
             }
             // Whoever begins again has to get to the end.
-            Victim::Init if *end == End::Killed => {
+            Victim::Init | Victim::Repair if *end == End::Killed => {
                 let words: Vec<&str> = prepared.words.iter().map(String::as_str).collect();
                 self.site.run(Path::new("/"), &words).expect_code(0);
             }
@@ -332,21 +341,25 @@ impl Prepared {
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Killed,
-    Over(Run),
+    /// And how long that took.
+    Over(Run, Duration),
     /// It was not to be seen.
     Missed,
 }
 
-/// Kills a process at a moment, unless it has ended by then.
-fn killed_after(mut child: Child, moment: Option<Duration>) -> End {
-    if let Some(moment) = moment {
-        std::thread::sleep(moment);
-        let _ = child.kill();
+/// Kills a process at a moment after it began, unless it has ended by then.
+fn killed_after(mut child: Child, began: Instant, moment: Option<Duration>) -> End {
+    while child.try_wait().expect("a child").is_none() {
+        if moment.is_some_and(|moment| began.elapsed() >= moment) {
+            let _ = child.kill();
+        }
+        std::thread::sleep(Duration::from_micros(200));
     }
+    let took = began.elapsed();
     let output = child.wait_with_output().expect("an end");
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     match output.status.code() {
         None => End::Killed,
-        code => End::Over(Run { code, stderr }),
+        code => End::Over(Run { code, stderr }, took),
     }
 }

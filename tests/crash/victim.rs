@@ -26,6 +26,9 @@ pub(crate) enum Victim {
 }
 
 impl Victim {
+    /// How many kinds there are.
+    pub(crate) const KINDS: usize = Self::DRAWN.len();
+
     /// Each as often as it is to be drawn.
     const DRAWN: [(Self, u64); 17] = [
         (Self::Backup, 6),
