@@ -16,6 +16,8 @@ mod interrupted;
 mod needed;
 #[path = "backup/places.rs"]
 mod places;
+#[path = "backup/rolled_back.rs"]
+mod rolled_back;
 #[path = "archive/site.rs"]
 #[allow(dead_code, reason = "what the tests of the archive use and these do not")]
 mod site;

@@ -133,6 +133,12 @@ pub(crate) fn write(corpus: &Corpus) {
     let began = "2026-11-22T00:00:00Z";
     let marker = Marker { system_identifier: 7, backup, began: began.into() };
     corpus.add("local_state", &marker.encode());
+    let wal = "{\"version\":1,\"store\":\"file:///r\",\"file\":\"000000010000000000000003\",\"size\":16777216}";
+    let seen = format!(
+        "{{\"version\":1,\"store\":\"file:///r\",\"backup\":\"{backup}\",\"ended\":\"{began}\",\"wal\":{wal},\"epoch\":0,\"log\":2}}"
+    );
+    corpus.add("local_state", wal.as_bytes());
+    corpus.add("local_state", seen.as_bytes());
     corpus.add("local_state", format!("{{\"{backup}\":\"{began}\"}}").as_bytes());
     corpus.add("pass_file", b"# ours\ndb1:5432:*:me:sec\\:ret\nlocalhost:*:postgres:me:x\n");
 }

@@ -2,7 +2,7 @@
 //! commands print on a cluster with a life behind it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use pgrecall_testkit::postgres::{Cluster, Stop};
@@ -211,6 +211,48 @@ fn init(printed: &mut Printed, site: &Site, cluster: &Cluster) {
     }
 }
 
+/// A segment between two backups is lost, and then all data.
+fn broken(printed: &mut Printed, site: &Site, cluster: &Cluster) {
+    cluster.psql("ALTER SYSTEM RESET archive_command");
+    cluster.reload();
+    let words = ["backup", "--fast-checkpoint", "--wal-timeout", "1min"];
+    let backup = || on(site, cluster, &words);
+    printed.run("pgrecall backup", backup(), &[0]);
+    cluster.psql("CREATE TABLE between AS SELECT 1 AS n");
+    let start = cluster.psql(
+        "SELECT '0/0'::pg_lsn + (at - mod(at, 16777216))
+           FROM (SELECT pg_current_wal_lsn() - '0/0'::pg_lsn AS at) AS now",
+    );
+    let hole = switch(cluster);
+    cluster.psql("CREATE TABLE after AS SELECT 1 AS n");
+    site.wait_archived(cluster, &switch(cluster));
+    let next = printed.run("pgrecall backup", backup(), &[0]);
+    let of_the_hole = |path: &&PathBuf| path.file_name().is_some_and(|name| *name == *hole);
+    let stored = files(site.repository());
+    std::fs::remove_file(stored.iter().find(of_the_hole).expect("the segment")).expect("it goes");
+    let found = printed.run("pgrecall verify", on(site, cluster, &["verify"]), &[18]);
+    let lost = found["clusters"][0]["lost_moments"].as_array().expect("an array");
+    let [lost] = lost.as_slice() else { panic!("{found:#}") };
+    assert_eq!((&lost["after_lsn"], &lost["until"]), (&start.into(), &next["ended"]), "{lost:#}");
+    let dry = ["repair", "--dry-run"];
+    printed.run("pgrecall repair", on(site, cluster, &dry), &[0]);
+    let packs = site.repository().join("domains/main/packs/data");
+    std::fs::remove_dir_all(packs).expect("they go");
+    printed.run("pgrecall verify", on(site, cluster, &["verify"]), &[13]);
+    let mended = printed.run("pgrecall repair", on(site, cluster, &["repair"]), &[0]);
+    let files = &mended["touched"][0]["backups"][0]["files"];
+    assert!(!files.as_array().expect("an array").is_empty(), "{mended:#}");
+}
+
+fn files(below: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(below).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() { found.append(&mut files(&path)) } else { found.push(path) }
+    }
+    found
+}
+
 fn settings(printed: &mut Printed, site: &Site, cluster: &Cluster) {
     let mut command = on(site, cluster, &["config", "--log-level", "debug"]);
     command.env("PGRECALL_WAL_FETCH_TIMEOUT", "1min");
@@ -243,6 +285,7 @@ fn every_member_of_every_json_is_documented_and_the_other_way_round() {
     printed.run(heading, on(&site, &standby, &["expire", "--keep-last", "2"]), &[0]);
     holds(&mut printed, &site, &standby);
     collections(&mut printed, &site, &standby);
+    broken(&mut printed, &site, &standby);
     keys(&mut printed, &site, &standby);
     golden(&mut printed);
     init(&mut printed, &site, &standby);

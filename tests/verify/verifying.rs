@@ -102,6 +102,28 @@ fn backups_are_listed_with_their_reach_and_verify_as_sound() {
     }
 }
 
+/// Every file is named with bytes that it has, and every relation by a number that the server knows.
+fn assert_touched_is_there(primary: &Cluster, verdict: &Value) {
+    let touched = verdict["touched"].as_array().expect("files");
+    assert_eq!(Some(touched.len() as u64), verdict["bad_files"].as_u64());
+    let own = primary.psql("SELECT oid FROM pg_database WHERE datname = current_database()");
+    for file in touched {
+        let path = primary.data_dir().join(file["path"].as_str().expect("a path"));
+        let len = path.metadata().expect("the file").len();
+        let range = &file["ranges"][0];
+        assert!(range["start"].as_u64() < range["end"].as_u64(), "{file:#}");
+        assert!(range["end"].as_u64() <= Some(len) && file["lost_bytes"].as_u64() > Some(0));
+        let relation = &file["relation"];
+        if relation["database"].to_string() != own {
+            continue;
+        }
+        assert!(relation["blocks"][0]["last"].as_u64() < Some(len / 8192), "{file:#}");
+        let filenode = &relation["filenode"];
+        let found = primary.psql(&format!("SELECT pg_filenode_relation(0, {filenode})"));
+        assert!(!found.is_empty(), "{file:#}");
+    }
+}
+
 #[test]
 fn a_rotten_pack_is_found_and_the_next_backup_heals_it() {
     let site = Site::new();
@@ -115,6 +137,7 @@ fn a_rotten_pack_is_found_and_the_next_backup_heals_it() {
     let verdict = &report["clusters"][0]["backups"][0];
     assert_eq!(verdict["restorable"], false, "{report:#}");
     assert!(verdict["bad_files"].as_u64() > Some(0));
+    assert_touched_is_there(&primary, verdict);
     // Nothing of the cluster has changed: what rotted is read from it again.
     backup(&site, &primary);
     expect(&site, &primary, &["verify", "--read-data"], 0);

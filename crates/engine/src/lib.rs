@@ -18,6 +18,7 @@ mod pieces;
 pub mod progress;
 pub mod restore;
 pub mod retention;
+pub mod seen;
 pub mod unreadable;
 pub mod verify;
 pub mod wal_place;

@@ -13,9 +13,11 @@ use pgrecall_engine::clock::Clock;
 use pgrecall_engine::cluster::{ClusterFacts, ClusterStore};
 use pgrecall_engine::progress::Progress;
 use pgrecall_engine::verify::finding::{Nature, Severity, VerifyReport};
+use pgrecall_engine::verify::touched::BlockRange;
 use pgrecall_engine::verify::{Depth, VerifyOptions, Which, verify};
 use pgrecall_engine::{catalog, wal_place};
 use pgrecall_pgformat::control::ControlFile;
+use pgrecall_pgformat::relation::Fork;
 use pgrecall_pgformat::segment::ArchiveNameKind;
 use pgrecall_pgformat::segment_digest::digest_segment;
 use pgrecall_pgformat::segment_summary::{HeadExtent, SegmentHead, SegmentSummary};
@@ -153,7 +155,7 @@ async fn push_backup(cluster: &ClusterStore) -> BackupId {
     let map_piece = PieceMap::Chunk { id, plain_len: encoded.len() as u32 };
     let pieces = vec![Piece { len: bytes.len() as u64, map: map_piece }];
     let entries =
-        [entry("base", EntryKind::Directory), entry("base/16384", EntryKind::File(pieces))];
+        [entry("base", EntryKind::Directory), entry("base/5/16384", EntryKind::File(pieces))];
     let plain = table::encode(&entries);
     let tables = vec![TableChunk {
         first: "base".into(),
@@ -181,6 +183,7 @@ async fn check(made: &Made, depth: Depth) -> VerifyReport {
     let options = VerifyOptions {
         depth,
         which: Which::All,
+        missing: Vec::new(),
         clock: Clock::system(),
         host: "db1".into(),
         progress: Progress::silent(),
@@ -258,10 +261,17 @@ async fn a_pack_that_is_gone_is_found_by_looking_and_names_the_files() {
         made.store.delete(&pack).await.unwrap();
     }
     let report = check(&made, Depth::Structure).await;
-    assert_damaged(&report, "1 files cannot be had whole: base/16384: chunk");
+    assert_damaged(&report, "1 files cannot be had whole: base/5/16384: blocks 0 to ");
     assert_damaged(&report, "the pack is not there");
     assert!(!report.backups[0].restorable);
     assert_eq!(report.backups[0].bad_files, 1);
+    let [file] = report.backups[0].touched.as_slice() else { panic!("{:#?}", report.backups) };
+    let relation = file.relation.as_ref().unwrap();
+    assert_eq!((relation.filenode, relation.fork), (16384, Fork::Main));
+    let blocks = |range: &BlockRange| range.last + 1 - range.first;
+    let lost: u64 = relation.blocks.iter().map(blocks).sum();
+    assert_eq!(file.lost_bytes, lost * PAGE as u64, "{file:#?}");
+    assert!(file.text().starts_with("base/5/16384: blocks 0 to "), "{}", file.text());
 }
 
 #[tokio::test]
@@ -299,7 +309,7 @@ async fn a_rotten_chunk_is_found_by_reading_noted_and_stored_again() {
     let report = check(&made, Depth::Structure).await;
     assert!(report.sound, "only reading can tell: {}", said(&report));
     let report = check(&made, Depth::ReadData).await;
-    assert_damaged(&report, "1 files cannot be had whole: base/16384: every stored copy of chunk");
+    assert_damaged(&report, ": every stored copy of chunk");
     assert!(!report.backups[0].restorable);
     let noted = index::read_damage(&made.cluster.sealed, made.cluster.domain(), Purpose::Read)
         .await
@@ -342,7 +352,7 @@ async fn metadata_that_rots_is_found_by_looking() {
         let report = check(&made, Depth::Structure).await;
         let said = said(&report);
         found[0] += usize::from(said.contains("file table does not read"));
-        found[1] += usize::from(said.contains("base/16384: its map"));
+        found[1] += usize::from(said.contains(": its map"));
         found[2] += usize::from(report.sound);
         made.flip(&pack, at).await;
     }

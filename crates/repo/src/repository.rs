@@ -27,6 +27,8 @@ pub trait Cache: std::fmt::Debug + Send + Sync {
     fn get(&self, repository: RepositoryId, name: &str) -> Option<Vec<u8>>;
     /// Keeps an object; failing to is no error.
     fn put(&self, repository: RepositoryId, name: &str, object: &[u8]);
+    /// Keeps it no longer; false when it was not kept.
+    fn forget(&self, repository: RepositoryId, name: &str) -> bool;
 }
 
 /// What the configuration says of a repository.
@@ -355,6 +357,13 @@ impl Repository {
                 cache.put(self.root.id, entry.key.as_str(), &object);
             }
             epochs.push(document);
+        }
+        if let Some(cache) = &self.options.cache {
+            // What the store has no more, as after it was put back to an earlier state, opens
+            // nothing that others can read.
+            let after = epochs.iter().map(|document| u64::from(document.epoch) + 1).max();
+            let mut gone = (after.unwrap_or(0)..).map(|number| log.entry(number));
+            while gone.next().is_some_and(|entry| cache.forget(self.root.id, entry.as_str())) {}
         }
         Ok(epochs)
     }

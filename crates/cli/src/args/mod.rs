@@ -319,6 +319,10 @@ pub(crate) struct VerifyArgs {
     /// Only this backup: its id, the beginning of it, or latest
     #[arg(long, value_name = "ID")]
     pub(crate) backup: Option<String>,
+    /// A backup that is known to have been taken, such as the last one that a monitor saw: its id.
+    /// That it is neither there nor expired is damage
+    #[arg(long, value_name = "ID")]
+    pub(crate) expect_at_least: Option<String>,
     #[command(flatten)]
     pub(crate) lineage: LineageArgs,
     #[command(flatten)]

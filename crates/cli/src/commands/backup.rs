@@ -13,7 +13,7 @@ use super::backup_end;
 use crate::args::BackupArgs;
 use crate::config::settings::{self, Settings};
 use crate::context::telling::Telling;
-use crate::context::{cluster, host, repository, runtime, server};
+use crate::context::{cluster, host, repository, runtime, seen, server};
 use crate::failure::Outcome;
 use crate::output::human;
 use crate::output::stdout::{self, Colour, Paint};
@@ -23,11 +23,14 @@ pub(crate) fn run(settings: &Settings, args: &BackupArgs) -> Outcome<()> {
     if let Some(id) = &args.end_dead {
         return backup_end::run(settings, args, id);
     }
-    let report = runtime::run_long(async |cancel| {
+    let (report, missing) = runtime::run_long(async |cancel| {
         let telling = Telling::new();
         let repository = repository::open(settings).await?;
+        let cluster = cluster::registered(settings, &repository).await?;
+        let missing = seen::warn_of_missing(settings, &repository, &cluster).await?;
+        let memory = seen::memory(settings, &repository, &cluster);
         let request = BackupRequest {
-            cluster: cluster::registered(settings, &repository).await?,
+            cluster,
             pgdata: cluster::pgdata(settings)?,
             server: server::options(settings)?,
             primary: server::primary_options(settings)?,
@@ -44,12 +47,22 @@ pub(crate) fn run(settings: &Settings, args: &BackupArgs) -> Outcome<()> {
             cancel,
             progress: telling.progress(),
         };
-        Ok(backup::run(&request).await?)
+        let report = backup::run(&request).await?;
+        if let Err(error) = memory.keep_backup(&report, &request.cluster).await {
+            tracing::warn!(%error, "what this host has seen of the repository cannot be kept");
+        }
+        Ok((report, missing))
     })?;
     if args.output.json {
-        return stdout::print_json(&Told::of(&report));
+        return stdout::print_json(&Told::of(&report, &missing));
     }
-    stdout::print(&summary(settings, &report, Colour::of_stdout()))
+    let colour = Colour::of_stdout();
+    let mut text = summary(settings, &report, colour);
+    for sentence in &missing {
+        let line = format!("THE REPOSITORY HAD LESS THAN IT HAD HAD: {sentence}");
+        let _ = writeln!(text, "{}", colour.paint(Paint::Bad, &line));
+    }
+    stdout::print(&text)
 }
 
 /// A backup, as programs see it.
@@ -70,10 +83,11 @@ struct Told<'a> {
     new_bytes: u64,
     stored_bytes: u64,
     damage: &'a [DamagedFile],
+    missing: &'a [String],
 }
 
 impl<'a> Told<'a> {
-    fn of(report: &'a BackupReport) -> Self {
+    fn of(report: &'a BackupReport, missing: &'a [String]) -> Self {
         let details = &report.details;
         Self {
             backup: report.id.to_string(),
@@ -91,6 +105,7 @@ impl<'a> Told<'a> {
             new_bytes: details.stats.new_bytes,
             stored_bytes: details.stats.stored_bytes,
             damage: &details.damage,
+            missing,
         }
     }
 }

@@ -9,23 +9,17 @@ use pgrecall_engine::clock::Clock;
 use pgrecall_engine::cluster::ClusterStore;
 use pgrecall_engine::verify::archiving::{self, Arrived, NotArrived};
 use pgrecall_pgserver::{ArchiveMode, RecoveryState, Server, ServerInfo, WalLevel};
-use pgrecall_repo::names;
 use pgrecall_repo::random::SharedRandom;
-use pgrecall_repo::repository::Repository;
-use pgrecall_store::{Deletion, Prefix, RootPolicy};
 
 use super::check_report::{Report, render};
+use super::check_repository::check_repository;
 use crate::args::CheckArgs;
-use crate::config::settings::{Encryption, Settings};
-use crate::context::{cluster, repository, runtime, server, store};
+use crate::config::settings::Settings;
+use crate::context::{cluster, runtime, server};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::output::human;
 use crate::output::stdout::{self, Colour};
 use crate::setup::{account, advice, recovery_config};
-
-/// Racing connections of the probe, and its rounds.
-const PROBE_CONNECTIONS: usize = 16;
-const PROBE_ROUNDS: u32 = 3;
 
 /// How long a segment may take from the switch into the repository.
 const ARRIVAL_MAX: Duration = Duration::from_secs(60);
@@ -129,120 +123,6 @@ fn same_as_in_pg_wal(
         "what is stored as {} is not this server's segment: {} pushed it at {}",
         archived.file, trailer.host, trailer.pushed
     ))
-}
-
-async fn check_repository(settings: &Settings, report: &mut Report) -> Option<ClusterStore> {
-    let opened = match repository::open(settings).await {
-        Ok(opened) => opened,
-        Err(failure) => {
-            report.failure("repository", &failure);
-            return None;
-        }
-    };
-    let url = settings.repository_url().unwrap_or_default();
-    report.pass("repository", format!("{url} ({})", opened.root().id));
-    if settings.repository.id.is_none() {
-        report.warn(
-            "repository",
-            "the configuration does not pin the repository's id",
-            "Put id and key_fingerprint into [[repository]]; pgrecall init prints them.",
-        );
-    }
-    check_keys(settings, &opened, report).await;
-    // Only where the repository stands: an empty mount point must stay empty.
-    check_store(settings, report).await;
-    match cluster::registered(settings, &opened).await {
-        Ok(cluster) => {
-            let system = &cluster.at.lineage;
-            report.pass("cluster", format!("{} (system identifier {system})", cluster.at.cluster));
-            Some(cluster)
-        }
-        Err(failure) => {
-            report.failure("cluster", &failure);
-            None
-        }
-    }
-}
-
-async fn check_keys(settings: &Settings, repository: &Repository, report: &mut Report) {
-    if settings.repository.encryption == Encryption::Clear {
-        report.warn(
-            "keys",
-            "the repository is not encrypted: whoever can read the store can read the database",
-            "A new repository is encrypted unless told otherwise; this one cannot be changed.",
-        );
-        return;
-    }
-    let living = match repository.key_log().await {
-        Ok((_, log)) => log.living,
-        Err(error) => {
-            report.failure("keys", &error.into());
-            return;
-        }
-    };
-    let passphrases = living.iter().filter(|key| key.method == "passphrase").count();
-    let own = repository.opened_by();
-    let elsewhere = living.iter().filter(|key| Some(key.id) != own).count();
-    if elsewhere == 0 {
-        report.warn(
-            "keys",
-            "the only key that opens the repository lies on this host: when the host burns, so do \
-             all backups",
-            "Copy the key file to a safe place and add a second key: pgrecall key add \
-             --new-passphrase.",
-        );
-    } else if passphrases == 0 {
-        report.warn(
-            "keys",
-            format!("{} keys, none of them a passphrase that people know", living.len()),
-            "Where all hosts with a key may be lost together, add one: pgrecall key add \
-             --new-passphrase.",
-        );
-    } else {
-        report.pass("keys", format!("{} keys, {passphrases} of them a passphrase", living.len()));
-    }
-}
-
-/// Tries what the store promises, over connections of its own.
-async fn check_store(settings: &Settings, report: &mut Report) {
-    match probe(settings).await {
-        Ok(found) if found.is_sound() => {
-            let deletion = match found.deletion {
-                Deletion::Allowed => "",
-                Deletion::Denied => {
-                    "; these credentials may not delete, which guards what is stored"
-                }
-            };
-            let (racers, rounds) = (found.racers, found.rounds);
-            report.pass(
-                "store",
-                format!("of {racers} racing puts one won, in each of {rounds} rounds{deletion}"),
-            );
-        }
-        Ok(found) => {
-            let seen: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
-            report.fail(
-                "store",
-                Kind::Unsupported,
-                seen.join("; "),
-                "Use another store, or a newer version of its server: two hosts, or two tries of \
-                 one, could overwrite each other's WAL here.",
-            );
-        }
-        Err(failure) => report.failure("store", &failure),
-    }
-}
-
-async fn probe(settings: &Settings) -> Outcome<pgrecall_store::ProbeReport> {
-    let mut stores = Vec::with_capacity(PROBE_CONNECTIONS);
-    for _ in 0..PROBE_CONNECTIONS {
-        stores.push(store::open(settings, RootPolicy::MustExist).await?);
-    }
-    let random = SharedRandom::system();
-    let prefix = Prefix::parse(names::store_log().prefix().as_str())
-        .map_err(|error| Failure::from_error(Kind::Internal, &error))?;
-    let mut fill = |buffer: &mut [u8]| random.fill(buffer);
-    Ok(pgrecall_store::probe(&stores, &prefix, PROBE_ROUNDS, &mut fill).await?)
 }
 
 async fn check_server(

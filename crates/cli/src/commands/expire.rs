@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::args::expire::ExpireArgs;
 use crate::config::settings::{Retention, Settings};
 use crate::context::telling::Telling;
-use crate::context::{cluster, repository, runtime};
+use crate::context::{cluster, repository, runtime, seen};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::output::human;
 use crate::output::stdout::{self, Colour, Paint};
@@ -30,6 +30,7 @@ pub(crate) fn run(settings: &Settings, args: &ExpireArgs) -> Outcome<()> {
         let request = request(&settings.cluster()?.retention, &cancel)?;
         let repository = repository::open(settings).await?;
         let cluster = cluster::stored(settings, &repository).await?;
+        seen::require_nothing_missing(settings, &repository, &cluster).await?;
         expire(&cluster, &request, args, &cancel).await
     })?;
     if args.output.json {

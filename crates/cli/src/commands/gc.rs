@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::args::gc::GcArgs;
 use crate::config::settings::Settings;
 use crate::context::telling::Telling;
-use crate::context::{cluster, host, repository, runtime};
+use crate::context::{cluster, host, repository, runtime, seen};
 use crate::failure::Outcome;
 use crate::output::human;
 use crate::output::stdout;
@@ -24,6 +24,7 @@ pub(crate) fn run(settings: &Settings, args: &GcArgs) -> Outcome<()> {
         let repository = repository::open(settings).await?;
         let id = repository.root().id;
         let cluster = cluster::stored(settings, &repository).await?;
+        seen::require_nothing_missing(settings, &repository, &cluster).await?;
         collect(settings, &cluster, id, args, cancel).await
     })?;
     if args.output.json {

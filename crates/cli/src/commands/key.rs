@@ -16,7 +16,7 @@ use crate::args::key::{
 };
 use crate::config::secret::{Secret, SecretSource};
 use crate::config::settings::{Encryption, Settings};
-use crate::context::{cluster, host, repository, runtime, store};
+use crate::context::{cluster, host, repository, runtime, seen, store};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::output::prompt;
 use crate::output::stdout::{self, Colour, Paint};
@@ -257,6 +257,9 @@ async fn rotate(settings: &Settings, args: &RotateArgs) -> Outcome<()> {
     let names = cluster::cluster_names(settings)?;
     let repository = open(settings, unlock(settings, &args.unlock)?).await?;
     repository.existing_domain(&names.domain).await?;
+    for cluster in cluster::lineages(settings, &repository).await? {
+        seen::require_nothing_missing(settings, &repository, &cluster).await?;
+    }
     let (rotation, cost) = if args.ids {
         (Rotation::Ids, " The next backup of every cluster in it will store everything anew.")
     } else {

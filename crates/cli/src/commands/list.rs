@@ -6,6 +6,7 @@ use pgrecall_engine::catalog::{self, BackupRow, ClusterCatalog, TimelineRow};
 use pgrecall_engine::clock::Clock;
 use pgrecall_engine::cluster::ClusterStore;
 use pgrecall_engine::details::{Method, TakenFrom};
+use pgrecall_engine::seen::{BRING_BACK, GO_ON};
 use pgrecall_repo::format::document::LivingKey;
 use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::names::Name;
@@ -14,7 +15,7 @@ use serde::Serialize;
 
 use crate::args::ListArgs;
 use crate::config::settings::Settings;
-use crate::context::{cluster, host, repository, runtime};
+use crate::context::{cluster, host, repository, runtime, seen};
 use crate::failure::{Failure, Outcome};
 use crate::output::human;
 use crate::output::stdout::{self, Colour, Paint};
@@ -44,7 +45,9 @@ async fn read(settings: &Settings) -> Outcome<Report> {
     let keys = if encrypted { repository.key_log().await?.1.living } else { Vec::new() };
     let mut clusters = Vec::new();
     for store in meant(settings, &repository).await? {
-        clusters.push(catalog::read(&store, &Clock::system(), &host::name()).await?);
+        let mut catalog = catalog::read(&store, &Clock::system(), &host::name()).await?;
+        catalog.missing = seen::missing(settings, &repository, &store).await?;
+        clusters.push(catalog);
     }
     Ok(Report {
         url: settings.repository_url()?.to_owned(),
@@ -224,6 +227,13 @@ fn state(row: &BackupRow) -> Cell {
 
 fn notes(cluster: &ClusterCatalog, colour: Colour) -> String {
     let mut text = String::new();
+    for sentence in &cluster.missing {
+        let line = format!("THE REPOSITORY HAS LESS THAN IT HAD: {sentence}");
+        text.push_str(&format!("{}\n", colour.paint(Paint::Bad, &line)));
+    }
+    if !cluster.missing.is_empty() {
+        text.push_str(&format!("{BRING_BACK}\n{GO_ON}\n"));
+    }
     for row in &cluster.unreadable {
         let line = format!("backup {} does not read: {}", row.id, row.reason);
         text.push_str(&format!("{}\n", colour.paint(Paint::Bad, &line)));

@@ -4,6 +4,7 @@ pub(crate) mod backup;
 mod backup_end;
 pub(crate) mod check;
 mod check_report;
+mod check_repository;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod expire;

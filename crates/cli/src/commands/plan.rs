@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::restore;
 use crate::args::recovery::{PlanArgs, RouteArgs};
 use crate::config::settings::Settings;
-use crate::context::{cluster, repository, runtime};
+use crate::context::{cluster, repository, runtime, seen};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::moment;
 use crate::output::stdout::{self, Colour};
@@ -33,6 +33,7 @@ pub(crate) fn run(settings: &Settings, args: &PlanArgs) -> Outcome<()> {
     runtime::run(async {
         let repository = repository::open(settings).await?;
         let cluster = cluster::stored(settings, &repository).await?;
+        seen::warn_of_missing(settings, &repository, &cluster).await?;
         let wal = RepoWal::open(&cluster).await?;
         let (plan, manifest) = make(&cluster, &wal, &request).await?;
         // Which directory it will be does not matter to them.

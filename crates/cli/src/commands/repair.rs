@@ -1,34 +1,49 @@
 //! `pgrecall repair`: a plan of what can be mended, printed, and carried out.
 
+use pgrecall_engine::cancel::Cancel;
+use pgrecall_engine::clock::Clock;
+use pgrecall_engine::cluster::ClusterStore;
+use pgrecall_engine::progress::Progress;
+use pgrecall_engine::verify::finding::VerifyReport;
+use pgrecall_engine::verify::lost_moments::LostMoments;
+use pgrecall_engine::verify::touched::TouchedFile;
+use pgrecall_engine::verify::{self, Depth, VerifyOptions, Which};
 use pgrecall_repo::ErrorKind;
+use pgrecall_repo::names::Name;
 use pgrecall_repo::repair::{self, Left, Quarantined, RepairPlan, Repaired, What};
+use pgrecall_repo::repository::Repository;
 use serde::Serialize;
 
+use super::verify as verify_command;
 use crate::args::repair::RepairArgs;
 use crate::config::settings::Settings;
-use crate::context::{cluster, repository, runtime};
+use crate::context::{cluster, host, repository, runtime, seen};
 use crate::failure::{Kind, Outcome};
-use crate::output::{prompt, stdout};
+use crate::output::prompt;
+use crate::output::stdout::{self, Colour};
 
 /// Gives the exit code: that of the gravest thing that is left as it is.
 pub(crate) fn run(settings: &Settings, args: &RepairArgs) -> Outcome<u8> {
-    let (report, mut done) = runtime::run(async {
+    let (report, mut done, touched) = runtime::run(async {
         let repository = repository::open(settings).await?;
         let cluster = cluster::stored(settings, &repository).await?;
+        seen::warn_of_missing(settings, &repository, &cluster).await?;
         let (sealed, domain) = (&cluster.sealed, cluster.domain());
         let plan = repair::look(sealed, domain).await?;
         let report = Report::of(domain.to_string(), &plan, args.dry_run);
         if !args.output.json {
             stdout::print(&render(&report))?;
         }
-        if args.dry_run || plan.is_empty() {
-            return Ok((report, None));
-        }
-        if let Some(question) = question(&plan) {
-            prompt::confirm(&question, args.confirm.yes)?;
-        }
-        let done = repair::carry_out(sealed, domain, &plan).await?;
-        Ok::<_, crate::failure::Failure>((report, Some(done)))
+        let done = if args.dry_run || plan.is_empty() {
+            None
+        } else {
+            if let Some(question) = question(&plan) {
+                prompt::confirm(&question, args.confirm.yes)?;
+            }
+            Some(repair::carry_out(sealed, domain, &plan).await?)
+        };
+        let touched = touched(&repository, domain).await?;
+        Ok::<_, crate::failure::Failure>((report, done, touched))
     })?;
     let mut report = report;
     let stayed = done.as_mut().map(|done| std::mem::take(&mut done.stayed)).unwrap_or_default();
@@ -39,13 +54,52 @@ pub(crate) fn run(settings: &Settings, args: &RepairArgs) -> Outcome<u8> {
     report.left.extend(stayed);
     let left = report.left.iter().map(|left| left.failed_as);
     let code = left.min_by_key(|kind| *kind != Kind::Corrupt).map_or(0, |kind| kind.row().code);
-    let report = Report { done: done.map(Done::of), ..report };
+    let report = Report { done: done.map(Done::of), touched, ..report };
     if args.output.json {
         stdout::print_json(&report)?;
-    } else if let Some(done) = &report.done {
+        return Ok(code);
+    }
+    if let Some(done) = &report.done {
         stdout::print(&told(done))?;
     }
+    stdout::print(&told_touched(&report.touched))?;
     Ok(code)
+}
+
+/// What cannot be had of each cluster of the domain, as far as is known without reading the data.
+async fn touched(repository: &Repository, domain: &Name) -> Outcome<Vec<Touched>> {
+    let mut touched = Vec::new();
+    for name in ClusterStore::clusters(repository).await? {
+        for system in ClusterStore::lineages(repository, &name).await? {
+            let store = match ClusterStore::open(repository, domain, &name, system).await {
+                Ok(store) => store,
+                // It is in another domain.
+                Err(error) if error.kind() == ErrorKind::Conflict => continue,
+                Err(error) => {
+                    tracing::warn!("cluster {name} ({system}) was not looked at: {error}");
+                    continue;
+                }
+            };
+            let options = VerifyOptions {
+                depth: Depth::Structure,
+                which: Which::All,
+                missing: Vec::new(),
+                clock: Clock::system(),
+                host: host::name(),
+                progress: Progress::silent(),
+                cancel: Cancel::new(),
+            };
+            let report = verify::verify(&store, &options).await?;
+            touched.push(Touched::of(&store, report));
+        }
+    }
+    Ok(touched)
+}
+
+fn told_touched(clusters: &[Touched]) -> String {
+    let hurt = clusters.iter().filter(|cluster| !cluster.told.is_empty());
+    hurt.map(|of| format!("\ncluster {} ({})\n{}", of.cluster, of.system_identifier, of.told))
+        .collect()
 }
 
 /// What has to be confirmed: that backups are given up.
@@ -67,7 +121,45 @@ struct Report {
     unindexed: Unindexed,
     quarantined: Vec<Moved>,
     left: Vec<Stays>,
+    /// What cannot be had, once that is done.
+    touched: Vec<Touched>,
     done: Option<Done>,
+}
+
+#[derive(Serialize)]
+struct Touched {
+    cluster: String,
+    system_identifier: String,
+    backups: Vec<TouchedBackup>,
+    lost_moments: Vec<LostMoments>,
+    #[serde(skip)]
+    told: String,
+}
+
+#[derive(Serialize)]
+struct TouchedBackup {
+    backup: String,
+    bad_files: u64,
+    files: Vec<TouchedFile>,
+}
+
+impl Touched {
+    fn of(store: &ClusterStore, report: VerifyReport) -> Self {
+        let told = verify_command::touched(&report, Colour::of_stdout());
+        let hurt = report.backups.into_iter().filter(|backup| !backup.restorable);
+        let backups = hurt.map(|backup| TouchedBackup {
+            backup: backup.backup.to_string(),
+            bad_files: backup.bad_files,
+            files: backup.touched,
+        });
+        Self {
+            cluster: store.at.cluster.to_string(),
+            system_identifier: store.at.lineage.clone(),
+            backups: backups.collect(),
+            lost_moments: report.lost_moments,
+            told,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -113,6 +205,7 @@ impl Report {
             },
             quarantined: plan.quarantined.iter().map(Moved::of).collect(),
             left: plan.left.iter().map(Stays::of).collect(),
+            touched: Vec::new(),
             done: None,
         }
     }

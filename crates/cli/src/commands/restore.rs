@@ -22,7 +22,7 @@ use super::plan;
 use crate::args::recovery::{self, Action, PlaceArgs, RestoreArgs, Role};
 use crate::config::settings::Settings;
 use crate::context::telling::Telling;
-use crate::context::{cluster, repository, runtime};
+use crate::context::{cluster, repository, runtime, seen};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::output::{human, prompt, stdout};
 use crate::setup::advice;
@@ -52,6 +52,7 @@ pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
     runtime::run_long(|cancel| async move {
         let repository = repository::open(settings).await?;
         let cluster = cluster::stored(settings, &repository).await?;
+        seen::warn_of_missing(settings, &repository, &cluster).await?;
         let wal = RepoWal::open(&cluster).await?;
         let (plan, manifest) = make(&cluster, &wal, &request, &dir).await?;
         let config = match role {

@@ -3,16 +3,19 @@
 use pgrecall_engine::catalog;
 use pgrecall_engine::clock::Clock;
 use pgrecall_engine::cluster::ClusterStore;
+use pgrecall_engine::seen as memory;
 use pgrecall_engine::verify::finding::{Finding, Nature, Severity, Verdict, VerifyReport};
+use pgrecall_engine::verify::lost_moments::LostMoments;
 use pgrecall_engine::verify::{self, Depth, VerifyOptions, Which};
 use pgrecall_repo::id::BackupId;
+use pgrecall_repo::repository::Repository;
 use serde::Serialize;
 
 use crate::args::VerifyArgs;
 use crate::commands::list;
 use crate::config::settings::Settings;
 use crate::context::telling::Telling;
-use crate::context::{host, repository, runtime};
+use crate::context::{host, repository, runtime, seen};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::output::human;
 use crate::output::stdout::{self, Colour, Paint};
@@ -30,6 +33,7 @@ pub(crate) fn run(settings: &Settings, args: &VerifyArgs) -> Outcome<u8> {
             Some("latest") => Chosen::OfEach(Which::Newest),
             Some(beginning) => choose(&stores, beginning).await?,
         };
+        let expected = expected(&stores, args.expect_at_least.as_deref()).await?;
         for (number, store) in stores.iter().enumerate() {
             let which = match chosen {
                 Chosen::OfEach(which) => which,
@@ -39,6 +43,7 @@ pub(crate) fn run(settings: &Settings, args: &VerifyArgs) -> Outcome<u8> {
             let options = VerifyOptions {
                 depth: if args.read_data { Depth::ReadData } else { Depth::Structure },
                 which,
+                missing: missing(settings, &repository, store, expected.as_deref()).await?,
                 clock: Clock::system(),
                 host: host::name(),
                 progress: telling.progress(),
@@ -129,6 +134,33 @@ async fn choose(stores: &[ClusterStore], beginning: &str) -> Outcome<Chosen> {
     }
 }
 
+/// What is said of a backup that should be there, where it is neither there nor expired.
+async fn expected(stores: &[ClusterStore], id: Option<&str>) -> Outcome<Option<String>> {
+    let Some(text) = id else { return Ok(None) };
+    let id: BackupId = text.parse().map_err(|_| {
+        Failure::new(Kind::Usage, format!("--expect-at-least {text}: this is no backup's id"))
+            .hint("It wants the whole id, as `pgrecall backup --json` tells it.")
+    })?;
+    for store in stores {
+        if memory::is_known(store, id).await? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(format!("backup {id}, which was to be expected, is neither there nor expired")))
+}
+
+/// What should be there and is not: what this host has seen, and what was expected.
+async fn missing(
+    settings: &Settings,
+    repository: &Repository,
+    store: &ClusterStore,
+    expected: Option<&str>,
+) -> Outcome<Vec<String>> {
+    let mut missing = seen::missing(settings, repository, store).await?;
+    missing.extend(expected.map(str::to_owned));
+    Ok(missing)
+}
+
 fn no_backup(called: &str) -> Failure {
     Failure::new(Kind::NotFound, format!("no backup is called {called}"))
         .hint("pgrecall list shows the backups.")
@@ -147,6 +179,7 @@ fn render(report: &Report, colour: Colour) -> String {
         for finding in &cluster.report.findings {
             text.push_str(&told(finding, colour));
         }
+        text.push_str(&touched(&cluster.report, colour));
         let checked = &cluster.report.checked;
         text.push_str(&format!(
             "\nchecked {} backups, {} files, {} chunks in {} packs, {} WAL segments; read {}\n\n",
@@ -204,6 +237,55 @@ fn verdicts(verdicts: &[Verdict]) -> Table {
         }
     }
     table
+}
+
+/// Files of a backup that are named; `--json` has more.
+const FILES_SHOWN: usize = 20;
+
+/// Which files, relations and moments cannot be had.
+pub(super) fn touched(report: &VerifyReport, colour: Colour) -> String {
+    let mut text = String::new();
+    let mut relations = false;
+    for verdict in report.backups.iter().filter(|verdict| verdict.bad_files > 0) {
+        let title = format!("what cannot be had of backup {}", verdict.backup);
+        text.push_str(&format!("\n{}\n", colour.paint(Paint::Heading, &title)));
+        for file in verdict.touched.iter().take(FILES_SHOWN) {
+            text.push_str(&format!("  {}\n", file.text()));
+            relations |= file.relation.is_some();
+        }
+        let more = verdict.bad_files.saturating_sub(FILES_SHOWN as u64);
+        if more > 0 {
+            text.push_str(&format!("  and {more} files more; --json has more of them\n"));
+        }
+    }
+    if relations {
+        text.push_str(
+            "In base/DATABASE/FILENODE both are numbers: SELECT datname FROM pg_database WHERE oid = \
+             DATABASE, and in that\ndatabase SELECT pg_filenode_relation(0, FILENODE), tell the \
+             names.\n",
+        );
+    }
+    if !report.lost_moments.is_empty() {
+        let title = "moments that no backup leads to any more";
+        text.push_str(&format!("\n{}\n", colour.paint(Paint::Heading, title)));
+    }
+    for lost in &report.lost_moments {
+        text.push_str(&format!("  {}\n", moments(lost)));
+    }
+    text
+}
+
+fn moments(lost: &LostMoments) -> String {
+    let place = |lsn: &str, time: Option<&str>| match time {
+        Some(time) => format!("{} ({lsn})", human::moment_text(time)),
+        None => lsn.to_owned(),
+    };
+    let after = place(&lost.after_lsn.to_string(), lost.after.as_deref());
+    let until = match &lost.until_lsn {
+        Some(lsn) => format!(" until {}", place(&lsn.to_string(), lost.until.as_deref())),
+        None => " on".to_owned(),
+    };
+    format!("timeline {}: from {after}{until}", lost.timeline.0)
 }
 
 fn told(finding: &Finding, colour: Colour) -> String {

@@ -228,7 +228,7 @@ pub(crate) static TABLE: &[Setting] = &[
         .example("/root/pgrecall.passphrase"),
     repository("passphrase_command", Kind::Text, "A shell command that prints the passphrase.")
         .example("pass show pgrecall"),
-    repository("cache_dir", Kind::Path, "Where copies of objects that never change are kept.")
+    repository("cache_dir", Kind::Path, "Where copies of objects that never change are kept, and what was seen of the repository.")
         .derived("`$XDG_CACHE_HOME/pgrecall`, else `~/.cache/pgrecall`, else `/var/cache/pgrecall`")
         .example("/var/cache/pgrecall"),
     repository("s3.endpoint", HTTP, "The S3 server's address; AWS by default.")

@@ -139,6 +139,23 @@ pub(crate) async fn stored(settings: &Settings, repository: &Repository) -> Outc
     Ok(found?)
 }
 
+/// Every lineage that is stored under the cluster's name and can be opened.
+///
+/// # Errors
+/// When the store cannot list.
+pub(crate) async fn lineages(
+    settings: &Settings,
+    repository: &Repository,
+) -> Outcome<Vec<ClusterStore>> {
+    let names = cluster_names(settings)?;
+    let mut stores = Vec::new();
+    for system in ClusterStore::lineages(repository, &names.cluster).await? {
+        let (domain, cluster) = (&names.domain, &names.cluster);
+        stores.extend(ClusterStore::find(repository, domain, cluster, system).await.ok());
+    }
+    Ok(stores)
+}
+
 /// The one of several lineages that the data directory belongs to.
 fn one_of(settings: &Settings, cluster: &Name, several: &[u64]) -> Outcome<u64> {
     let here = settings.cluster()?.pgdata.as_deref().and_then(|dir| control_file(dir).ok());

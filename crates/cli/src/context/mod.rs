@@ -8,6 +8,7 @@ pub(crate) mod cluster;
 pub(crate) mod host;
 pub(crate) mod repository;
 pub(crate) mod runtime;
+pub(crate) mod seen;
 pub(crate) mod server;
 pub(crate) mod store;
 pub(crate) mod telling;

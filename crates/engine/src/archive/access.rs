@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
-use pgrecall_repo::RepoError;
 use pgrecall_repo::format::root::Root;
+use pgrecall_repo::format::wrap::WRAP_BYTES_MAX;
 use pgrecall_repo::id::RepositoryId;
 use pgrecall_repo::names::{self, ClusterRef, Name};
 use pgrecall_repo::repository::{Cache, OpenOptions, Repository};
 use pgrecall_repo::sealed_store::SealedStore;
-use pgrecall_store::Store;
+use pgrecall_repo::{FormatError, RepoError};
+use pgrecall_store::{ErrorKind as StoreErrorKind, Store};
 
 use super::cache::{HostCache, Reading};
 use super::patience::{Moves, Patience, Watch};
 use crate::cluster::{ClusterFacts, ClusterStore, cluster_ref};
 use crate::error::{EngineError, ErrorKind};
+use crate::seen::Memory;
 
 /// The repository, what opens it, and the cluster meant in it.
 #[derive(Debug, Clone)]
@@ -32,6 +34,14 @@ pub struct Access {
     pub domain_is: DomainIs,
     /// How long to wait.
     pub patience: Patience,
+}
+
+/// A cluster that is open for a push.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) cluster: ClusterStore,
+    /// Whether by copies of its keys, which are to be [confirmed](Access::confirm_keys).
+    pub(super) by: Reading,
 }
 
 /// How the domain is known.
@@ -64,20 +74,57 @@ impl Access {
         &self,
         reading: Reading,
         facts: ClusterFacts,
-    ) -> Result<ClusterStore, EngineError> {
+    ) -> Result<Opened, EngineError> {
         let step = (self.watch(), "opening the repository", Moves::Little);
         if reading == Reading::Copies
             && let Some(cache) = self.usable_cache()
         {
             let quick = self.patience.for_step(step, self.push_by_copies(&cache, &facts)).await;
             match quick {
-                Ok(Some(cluster)) => return Ok(cluster),
+                Ok(Some(cluster)) => return Ok(Opened { cluster, by: Reading::Copies }),
                 Ok(None) => {}
                 Err(error) if !copies_may_be_wrong(&error) => return Err(error),
                 Err(error) => tracing::debug!("reading everything anew: {error}"),
             }
         }
-        self.patience.for_step(step, self.push_anew(facts)).await
+        let cluster = self.patience.for_step(step, self.push_anew(facts)).await?;
+        Ok(Opened { cluster, by: Reading::Anew })
+    }
+
+    /// Holds the copy of the newest keys against what is stored. In a repository that was put back
+    /// to a state from before them nobody else could read what this host seals by them.
+    ///
+    /// # Errors
+    /// `Corrupt` when other keys are stored, or none; when the store fails.
+    pub(super) async fn confirm_keys(&self, cluster: &ClusterStore) -> Result<(), EngineError> {
+        let epoch = cluster.sealed.keys().epoch();
+        let entry = names::domain_keys(&self.domain).entry(epoch.into());
+        let copy = match (&self.cache, self.options.id) {
+            (Some(cache), Some(id)) => cache.reading(Reading::Copies).get(id, entry.as_str()),
+            _ => None,
+        };
+        let step = (self.watch(), "looking for the domain's keys", Moves::Little);
+        let reading = async {
+            match self.store.get(&entry, WRAP_BYTES_MAX).await {
+                Ok(stored) => Ok(Some(stored)),
+                Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
+                Err(error) => Err(EngineError::from(RepoError::from(error))),
+            }
+        };
+        let stored = self.patience.for_step(step, reading).await?;
+        if stored.is_some() && stored.as_deref() == copy.as_deref() {
+            return Ok(());
+        }
+        let found = if stored.is_some() { "others" } else { "none" };
+        tracing::warn!(
+            "the repository had other keys for the domain {}: instead of {entry}, as this host \
+             knows it, it has {found}. Was it put back to an earlier state? Take a backup; \
+             `pgrecall list` tells what is there",
+            self.domain
+        );
+        let (expected, found) = ("those that this host has a copy of".into(), found.into());
+        let error = FormatError::Unexpected { what: "the domain's keys", expected, found };
+        Err(RepoError::Corrupt { object: entry.to_string(), source: error }.into())
     }
 
     async fn push_by_copies(
@@ -214,6 +261,11 @@ impl Access {
         if let Some(cache) = &self.cache {
             cache.put(repository.root().id, names::root().as_str(), &repository.root().encode());
         }
+    }
+
+    /// Where this host keeps what it has seen of the lineage.
+    pub(super) fn memory(&self, cluster: &ClusterStore) -> Option<Memory> {
+        Some(Memory::new(self.cache.as_ref()?, self.options.id?, cluster))
     }
 
     fn usable_cache(&self) -> Option<HostCache> {

@@ -1,5 +1,5 @@
 //! Copies on this host of small objects that never change: the root, wrapped keys, the mark that a
-//! cluster is registered. With them a push costs two requests, and so does a fetch.
+//! cluster is registered. With them a push costs three requests, and a fetch two.
 //!
 //! They are kept as stored, wrapped or sealed, and are worth nothing without the key. What *can*
 //! change is which objects there are: a new epoch of keys, a key removed. So copies are used for an
@@ -84,6 +84,10 @@ impl Cache for HostCache {
             tracing::debug!("the copy {path} was not kept: {error}");
         }
     }
+
+    fn forget(&self, repository: RepositoryId, name: &str) -> bool {
+        self.path(repository, name).is_some_and(|path| fs::remove_file(path).is_ok())
+    }
 }
 
 #[cfg(test)]
@@ -106,6 +110,9 @@ mod tests {
         assert_eq!(cache.get(RepositoryId::from_bytes([8; 16]), "keys/x"), None);
         assert!(cache.is_fresh(id));
         assert_eq!(cache.reading(Reading::Anew).get(id, "keys/x"), None);
+        cache.put(id, "keys/y", b"other");
+        assert!(cache.forget(id, "keys/y") && !cache.forget(id, "keys/y"));
+        assert_eq!(cache.get(id, "keys/y"), None);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let kept = folder.path().join("a/b").join(id.to_string()).join("keys/x");
         assert_eq!(mode(&kept), 0o600);

@@ -4,7 +4,7 @@
 //! settles which of two contents of one name holds, and [`holder`] tells readers where that one is.
 //! [`trailer`] is what each object says about its file without being read whole. [`data_directory`]
 //! finds out on whose behalf all this happens, [`cache`] keeps on this host what never changes, so
-//! that a push and a fetch cost two requests each, and [`patience`] ends what makes no progress.
+//! that a push costs three requests and a fetch two, and [`patience`] ends what makes no progress.
 
 pub mod access;
 pub mod cache;

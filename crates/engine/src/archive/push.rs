@@ -11,7 +11,7 @@ use pgrecall_repo::id::Digest;
 use pgrecall_repo::object;
 use pgrecall_store::Key;
 
-use super::access::{Access, copies_may_be_wrong};
+use super::access::{Access, Opened, copies_may_be_wrong};
 use super::cache::Reading;
 use super::pack::{self, Compression, Packed, ToPack};
 use super::patience::Moves;
@@ -103,9 +103,12 @@ async fn push_reading(
     let opening = AbortOnDrop(tokio::spawn(async move { opening.for_push(reading, facts).await }));
     let (send, keys) = mpsc::channel();
     let opening = async {
-        let cluster = opening.ended().await?;
+        let Opened { cluster, by } = opening.ended().await?;
         // If nobody listens, the file has failed, and that is told there.
         let _ = send.send(cluster.sealed.keys().clone());
+        if by == Reading::Copies {
+            access.confirm_keys(&cluster).await?;
+        }
         Ok(cluster)
     };
     let packing = pack::start(to_pack(name, request), keys);
@@ -119,6 +122,11 @@ async fn push_reading(
     let object = file.seal(&cluster, &key, request)?;
     let stored_bytes = object.len() as u64;
     let result = put(access, &cluster, &key, &file, object, request).await?;
+    if let (ArchiveName::Segment(segment), PushResult::Created) = (name, result)
+        && let Some(memory) = access.memory(&cluster)
+    {
+        memory.keep_segment(segment, size);
+    }
     Ok(PushOutcome {
         result,
         bytes: file.packed.bytes.len() as u64,

@@ -14,7 +14,7 @@ use pgrecall_repo::object::{self, Payload, Proof, frames_of};
 use pgrecall_repo::sealed_store::Stored;
 use pgrecall_store::Key;
 
-use super::access::Access;
+use super::access::{Access, Opened};
 use super::cache::Reading;
 use super::pack::Compression;
 use super::push::{self, Prepared, PushRequest};
@@ -194,7 +194,7 @@ impl Open {
         let size = request.facts.wal_segment_size;
         let name = ArchiveName::parse(name, size)
             .map_err(|source| EngineError::Postgres { path: name.to_owned(), source })?;
-        let cluster = access.for_push(Reading::Anew, request.facts.clone()).await?;
+        let Opened { cluster, .. } = access.for_push(Reading::Anew, request.facts.clone()).await?;
         let key = wal_place::object(&cluster.at, name, size)?;
         Ok(Self { cluster, name, file: name.file_name(size), key })
     }

@@ -46,6 +46,8 @@ pub struct ClusterCatalog {
     pub wal_stored_bytes: u64,
     /// Chunks of the domain that were found bad; the next backup stores them again.
     pub damaged_chunks: u64,
+    /// What this host has seen here and is not there any more: sentences.
+    pub missing: Vec<String>,
 }
 
 /// A backup.
@@ -243,6 +245,7 @@ pub async fn read(
         wal_stored_bytes: timelines.iter().map(|row| row.stored_bytes).sum(),
         timelines,
         damaged_chunks: u64::try_from(damaged.len()).unwrap_or(u64::MAX),
+        missing: Vec::new(),
     })
 }
 

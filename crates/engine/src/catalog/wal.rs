@@ -191,6 +191,17 @@ impl StoredWal {
         stored.unwrap_or_else(|| History::without_ancestors(timeline))
     }
 
+    /// Where the stored WAL of a timeline ends, behind gaps too; 0 when there is none.
+    #[must_use]
+    pub fn end_of(&self, timeline: TimelineId) -> Lsn {
+        let of_it = self.segments.iter().filter(|((_, of), _)| *of == timeline);
+        let ends = of_it.filter_map(|((size, _), segments)| {
+            let size = SegmentSize::try_from(*size).ok()?;
+            segments.numbers.last().map(|last| last.end(size))
+        });
+        ends.max().unwrap_or_default()
+    }
+
     /// Timelines with WAL whose ancestors no history tells, and whose own is not stored at all.
     /// Timeline 1 has none.
     #[must_use]

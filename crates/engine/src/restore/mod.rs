@@ -22,3 +22,4 @@ pub mod target_dir;
 pub mod threads;
 mod unit;
 pub mod wal_view;
+mod writeback;

@@ -8,6 +8,7 @@ use rayon::ThreadPool;
 use tokio::sync::{mpsc, oneshot};
 
 use super::target_dir::DirectoryLock;
+use super::writeback::Writeback;
 use crate::cancel::Cancel;
 use crate::error::{EngineError, ErrorKind};
 
@@ -27,6 +28,7 @@ pub struct Threads {
 pub(super) struct Going {
     cancel: Cancel,
     over: Cancel,
+    writeback: Writeback,
     _lock: DirectoryLock,
 }
 
@@ -38,7 +40,12 @@ impl Going {
         let backup = pgrecall_repo::id::BackupId::from_bytes([1; 16]);
         let marker = Marker { system_identifier: 1, backup, began: String::new() };
         let lock = Marked::put(folder, &marker).unwrap().lock();
-        Self { cancel, over: Cancel::new(), _lock: lock }
+        Self { cancel, over: Cancel::new(), writeback: Writeback::start(), _lock: lock }
+    }
+
+    /// Who begins to write files to disk.
+    pub(super) const fn writeback(&self) -> &Writeback {
+        &self.writeback
     }
 
     /// Ends work of a restore that is to stop, or has failed elsewhere.
@@ -77,7 +84,8 @@ impl Threads {
             .map_err(|error| EngineError::refused(ErrorKind::Unavailable, error.to_string()))?;
         let over = Cancel::new();
         let (in_hand, none_in_hand) = mpsc::channel(1);
-        let going = Going { cancel, over: over.clone(), _lock: lock };
+        let writeback = Writeback::start();
+        let going = Going { cancel, over: over.clone(), writeback, _lock: lock };
         Ok(Self { pool, going, in_hand, none_in_hand, _over: Over(over) })
     }
 

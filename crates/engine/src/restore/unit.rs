@@ -13,10 +13,10 @@ use pgrecall_repo::chunks::{Buffers, Opener, ReadRange};
 use pgrecall_repo::id::ChunkId;
 use pgrecall_repo::object::Proof;
 use pgrecall_repo::sealed_store::SealedStore;
-use rustix::fs::Advice;
 
 use super::copy::Place;
 use super::threads::Going;
+use super::writeback::Writeback;
 use crate::error::{EngineError, ErrorKind};
 use crate::pieces;
 use crate::progress::Progress;
@@ -32,9 +32,6 @@ const UNIT_CHUNK_BYTES: u64 = 24 << 20;
 
 /// Places from this size on are written by themselves.
 const DIRECT_BYTES_MIN: u32 = 64 << 10;
-
-/// Bytes of a file from which on the system is asked to begin writing them to disk.
-const WRITEBACK_BYTES_MIN: u64 = 1 << 20;
 
 /// Files kept open at once.
 const FILES_OPEN_MAX: usize = 64;
@@ -117,7 +114,7 @@ impl Unit {
         going: &Going,
     ) -> Result<Opening, EngineError> {
         let mut small = vec![0; self.small_bytes];
-        let mut writer = Writer::new(&self.files, progress);
+        let mut writer = Writer::new(&self.files, progress, going);
         let (mut buffers, mut bad) = (Buffers::default(), Vec::new());
         for (read, bytes) in fetched {
             let Some(bytes) = bytes else {
@@ -151,7 +148,7 @@ impl Unit {
         progress: &Progress,
         going: &Going,
     ) -> Result<(), EngineError> {
-        let mut writer = Writer::new(&self.files, progress);
+        let mut writer = Writer::new(&self.files, progress, going);
         for (chunk, plain) in others {
             going.check()?;
             self.put(chunk, plain, &mut small, &mut writer)?;
@@ -216,32 +213,23 @@ struct Opened {
     to: u64,
 }
 
-impl Opened {
-    /// Has the system begin to write to disk what was written here, while the processor is at work
-    /// on the next unit. Otherwise all of it waits for the very end.
-    fn begin_writeback(&self) {
-        if self.to - self.from >= WRITEBACK_BYTES_MIN {
-            let len = std::num::NonZeroU64::new(self.to - self.from);
-            // Linux begins the writing, and drops only pages that are on disk. A hint, no promise.
-            let _ = rustix::fs::fadvise(&self.file, self.from, len, Advice::DontNeed);
-        }
-    }
-}
-
 /// Writes to files, some of which it keeps open.
 struct Writer<'a> {
     files: &'a [PathBuf],
     open: HashMap<u32, Opened>,
     progress: &'a Progress,
+    writeback: &'a Writeback,
 }
 
 impl<'a> Writer<'a> {
-    fn new(files: &'a [PathBuf], progress: &'a Progress) -> Self {
-        Self { files, open: HashMap::new(), progress }
+    fn new(files: &'a [PathBuf], progress: &'a Progress, going: &'a Going) -> Self {
+        Self { files, open: HashMap::new(), progress, writeback: going.writeback() }
     }
 
     fn close(&mut self) {
-        self.open.drain().for_each(|(_, opened)| opened.begin_writeback());
+        for (_, Opened { file, from, to }) in self.open.drain() {
+            self.writeback.begin(file, from..to);
+        }
     }
 
     fn path(&self, file: u32) -> Option<&PathBuf> {

@@ -1,16 +1,18 @@
 //! Walking backups: file tables, file maps, and every chunk that they refer to.
 
-use std::collections::{HashMap, hash_map};
+use std::collections::{HashMap, HashSet, hash_map};
 
 use pgrecall_repo::RepoError;
-use pgrecall_repo::format::map::FileMap;
+use pgrecall_repo::format::map::{FileMap, Source};
 use pgrecall_repo::format::table::{self, Entry, PieceMap};
 use pgrecall_repo::id::ChunkId;
 use pgrecall_repo::names::Name;
 use pgrecall_repo::sealed_store::SealedStore;
 
 use super::rows::{Presence, Rows};
+use super::touched::{Lost, TouchedFile};
 use crate::catalog::{Known, chain};
+use crate::details::BackupDetails;
 use crate::error::EngineError;
 use crate::unreadable::{Cause, Unreadable};
 
@@ -18,15 +20,25 @@ use crate::unreadable::{Cause, Unreadable};
 const TABLES_AT_ONCE: usize = 64;
 const MAPS_AT_ONCE: usize = 256;
 
-/// Bad files that are named; the others are counted.
-const EXAMPLES_MAX: usize = 20;
+/// Files that are named; the others are counted.
+const FILES_MAX: usize = 10_000;
 
 /// What is wrong with a map: the files that use it cannot be had, or only their page hashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum MapState {
     Sound,
     NoHashes(String),
-    Bad(Unreadable),
+    /// Why, and the bytes of the piece that cannot be had.
+    Bad(Unreadable, Lost),
+}
+
+impl MapState {
+    /// All of a piece of so many bytes.
+    fn all_lost(why: Unreadable, len: u64) -> Self {
+        let mut lost = Lost::default();
+        lost.add(0..len);
+        Self::Bad(why, lost)
+    }
 }
 
 /// What a walk over one backup has found.
@@ -34,7 +46,7 @@ enum MapState {
 pub(super) struct Walked {
     pub(super) entries: u64,
     pub(super) bad_files: u64,
-    pub(super) bad_file_examples: Vec<String>,
+    pub(super) touched: Vec<TouchedFile>,
     /// File tables that do not read: nobody knows which files they name.
     pub(super) bad_tables: Vec<String>,
     /// Whether all of that is because another version of the program wrote something.
@@ -51,9 +63,11 @@ impl Walked {
 
     /// What cannot be had, in a few words.
     pub(super) fn example(&self) -> String {
-        match (self.bad_tables.first(), self.bad_file_examples.first()) {
+        match (self.bad_tables.first(), self.touched.first()) {
             (Some(table), _) => format!("the list of its files, {table}"),
-            (None, Some(file)) => format!("{} files of it, such as {file}", self.bad_files),
+            (None, Some(TouchedFile { path, reason, .. })) => {
+                format!("{} files of it, such as {path}: {reason}", self.bad_files)
+            }
             (None, None) => String::new(),
         }
     }
@@ -63,12 +77,13 @@ impl Walked {
         self.cause.unwrap_or(Cause::Damage)
     }
 
-    fn bad(&mut self, entry: &Entry, why: &Unreadable) {
+    fn bad(&mut self, entry: &Entry, why: Unreadable, lost: &Lost, details: &BackupDetails) {
         self.bad_files += 1;
-        if self.bad_file_examples.len() < EXAMPLES_MAX {
-            self.bad_file_examples.push(format!("{}: {}", entry.path, why.reason));
-        }
         self.weigh(why.cause);
+        if self.touched.len() < FILES_MAX {
+            let path = entry.path.to_string();
+            self.touched.push(TouchedFile::new(path, lost, why.reason, details));
+        }
     }
 
     fn bad_table(&mut self, why: Unreadable) {
@@ -122,7 +137,7 @@ impl<'a> Walker<'a> {
                 match decode(&plain, chunk.entries, last.as_ref()) {
                     Ok(entries) => {
                         last = entries.last().map(|entry| entry.path.clone()).or(last);
-                        self.walk_entries(&entries, &mut walked).await?;
+                        self.walk_entries(&entries, &backup.details, &mut walked).await?;
                     }
                     Err(reason) => {
                         let reason = format!("from {}: {reason}", chunk.first);
@@ -143,36 +158,51 @@ impl<'a> Walker<'a> {
     async fn walk_entries(
         &mut self,
         entries: &[Entry],
+        details: &BackupDetails,
         walked: &mut Walked,
     ) -> Result<(), EngineError> {
         self.read_maps(entries).await?;
         for entry in entries {
             walked.entries += 1;
-            let mut state = MapState::Sound;
-            for piece in entry.pieces() {
-                let found = match &piece.map {
-                    PieceMap::Zeros => MapState::Sound,
-                    PieceMap::Inline(bytes) => self.judge(bytes, piece.len),
-                    PieceMap::Chunk { id, .. } => match self.maps.get(id) {
-                        Some(state) => state.clone(),
-                        None => {
-                            MapState::Bad(Unreadable::damaged(format!("its map {id} was not read")))
-                        }
-                    },
-                };
-                state = worse(state, found);
-            }
-            match state {
+            match self.walk_pieces(entry) {
                 MapState::Sound => {}
                 MapState::NoHashes(reason) => {
                     walked.unhashed_files += 1;
                     let example = || format!("{}: {reason}", entry.path);
                     walked.unhashed_example.get_or_insert_with(example);
                 }
-                MapState::Bad(why) => walked.bad(entry, &why),
+                MapState::Bad(why, lost) => walked.bad(entry, why, &lost, details),
             }
         }
         Ok(())
+    }
+
+    /// What is wrong with a file, the bytes that cannot be had counted from its start.
+    fn walk_pieces(&mut self, entry: &Entry) -> MapState {
+        let (mut start, mut lost) = (0, Lost::default());
+        let mut state = MapState::Sound;
+        for piece in entry.pieces() {
+            let found = match &piece.map {
+                PieceMap::Zeros => MapState::Sound,
+                PieceMap::Inline(bytes) => self.judge(bytes, piece.len),
+                PieceMap::Chunk { id, .. } => match self.maps.get(id) {
+                    Some(state) => state.clone(),
+                    None => {
+                        let why = Unreadable::damaged(format!("its map {id} was not read"));
+                        MapState::all_lost(why, piece.len)
+                    }
+                },
+            };
+            if let MapState::Bad(_, part) = &found {
+                lost.add_piece(part, start);
+            }
+            start += piece.len;
+            state = worse(state, found);
+        }
+        match state {
+            MapState::Bad(why, _) => MapState::Bad(why, lost),
+            state => state,
+        }
     }
 
     /// Reads and judges the maps that these entries have in chunks of their own.
@@ -183,7 +213,8 @@ impl<'a> Walker<'a> {
                 let presence = self.rows.refer(&id, plain_len);
                 // Until it is read; a piece that comes again is not wanted twice.
                 if let hash_map::Entry::Vacant(place) = self.maps.entry(id) {
-                    place.insert(MapState::Bad(missing("its map", &id, presence)));
+                    let why = missing("its map", &id, presence);
+                    place.insert(MapState::all_lost(why, piece.len));
                     wanted.push((id, piece.len, presence));
                 }
             }
@@ -196,7 +227,8 @@ impl<'a> Walker<'a> {
                     Some(Ok(plain)) => self.judge(&plain, *len),
                     Some(Err(error)) => {
                         let reason = format!("its map: {}", chain(&error));
-                        MapState::Bad(Unreadable { cause: cause_of(&error, *presence), reason })
+                        let cause = cause_of(&error, *presence);
+                        MapState::all_lost(Unreadable { cause, reason }, *len)
                     }
                     None => continue,
                 };
@@ -211,12 +243,13 @@ impl<'a> Walker<'a> {
             Ok(map) => map,
             Err(error) => {
                 let reason = format!("its map does not read: {error}");
-                return MapState::Bad(Unreadable { cause: Cause::of(error.kind()), reason });
+                let why = Unreadable { cause: Cause::of(error.kind()), reason };
+                return MapState::all_lost(why, len);
             }
         };
         if map.len() != len {
             let reason = format!("its map describes {} bytes of a piece of {len}", map.len());
-            return MapState::Bad(Unreadable::damaged(reason));
+            return MapState::all_lost(Unreadable::damaged(reason), len);
         }
         let mut state = MapState::Sound;
         for chunk in &map.hash_chunks {
@@ -226,13 +259,19 @@ impl<'a> Walker<'a> {
                 state = worse(state, MapState::NoHashes(reason.reason));
             }
         }
-        for chunk in &map.chunks {
+        let mut gone = HashSet::new();
+        let mut why = None;
+        for (number, chunk) in (0_u32..).zip(&map.chunks) {
             let presence = self.rows.refer(&chunk.id, chunk.plain_len);
             if presence != Presence::There {
-                state = worse(state, MapState::Bad(missing("chunk", &chunk.id, presence)));
+                gone.insert(number);
+                why.get_or_insert_with(|| missing("chunk", &chunk.id, presence));
             }
         }
-        state
+        match why {
+            Some(why) => MapState::Bad(why, lost_of(&map, &gone)),
+            None => state,
+        }
     }
 }
 
@@ -241,9 +280,24 @@ fn worse(before: MapState, now: MapState) -> MapState {
     let rank = |state: &MapState| match state {
         MapState::Sound => 0,
         MapState::NoHashes(_) => 1,
-        MapState::Bad(_) => 2,
+        MapState::Bad(..) => 2,
     };
     if rank(&now) > rank(&before) { now } else { before }
+}
+
+/// The bytes that come from these chunks of a map.
+fn lost_of(map: &FileMap, gone: &HashSet<u32>) -> Lost {
+    let (mut start, mut lost) = (0, Lost::default());
+    for extent in &map.extents {
+        let end = start + extent.len;
+        if let Source::Chunk { chunk, .. } = extent.source
+            && gone.contains(&chunk)
+        {
+            lost.add(start..end);
+        }
+        start = end;
+    }
+    lost
 }
 
 fn cause_of(error: &RepoError, presence: Presence) -> Cause {

@@ -3,6 +3,8 @@
 use pgrecall_repo::id::BackupId;
 use serde::Serialize;
 
+use super::lost_moments::LostMoments;
+use super::touched::TouchedFile;
 use crate::catalog::reach::Reach;
 use crate::unreadable::{Cause, Unreadable};
 
@@ -86,8 +88,8 @@ pub struct Verdict {
     pub reach: Vec<Reach>,
     /// Files that cannot be had whole.
     pub bad_files: u64,
-    /// Some of them, with the reason.
-    pub bad_file_examples: Vec<String>,
+    /// Those files, with what of each cannot be had; ten thousand at most.
+    pub touched: Vec<TouchedFile>,
 }
 
 /// How much was checked.
@@ -118,6 +120,8 @@ pub struct VerifyReport {
     pub findings: Vec<Finding>,
     /// Every backup.
     pub backups: Vec<Verdict>,
+    /// Moments that can be reached from no backup any more; of a verification of all backups.
+    pub lost_moments: Vec<LostMoments>,
     /// How much was checked.
     pub checked: Checked,
 }

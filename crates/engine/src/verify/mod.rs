@@ -9,7 +9,9 @@ mod content;
 mod directories;
 mod files;
 pub mod finding;
+pub mod lost_moments;
 mod rows;
+pub mod touched;
 mod wal;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,10 +28,12 @@ use crate::clock::Clock;
 use crate::cluster::ClusterStore;
 use crate::error::EngineError;
 use crate::progress::Progress;
+use crate::seen::{BRING_BACK, GO_ON};
 use crate::unreadable::{Cause, Unreadable};
 use files::{Walked, Walker};
 use finding::{Severity, Verdict, VerifyReport};
 use rows::Rows;
+use touched::TouchedFile;
 use wal::WalCheck;
 
 /// How thorough a verification is.
@@ -59,6 +63,9 @@ pub struct VerifyOptions {
     pub depth: Depth,
     /// Of which backups.
     pub which: Which,
+    /// What is not there and should be, as somebody knows who has [seen](crate::seen) it:
+    /// sentences.
+    pub missing: Vec<String>,
     /// The time, for notes.
     pub clock: Clock,
     /// This host, for notes.
@@ -78,6 +85,9 @@ pub async fn verify(
     options: &VerifyOptions,
 ) -> Result<VerifyReport, EngineError> {
     let mut report = VerifyReport::default();
+    for missing in &options.missing {
+        report.add_missing("the repository", missing, format!("{BRING_BACK} {GO_ON}"));
+    }
     let backups = list(cluster, options.which, &mut report).await?;
     options.progress.phase("looking at backups", None);
     let (sealed, domain) = (&cluster.sealed, cluster.domain());
@@ -108,6 +118,9 @@ pub async fn verify(
         report.backups.push(verdict);
     }
     report_gaps(&stored, &backups, &mut report);
+    if options.which == Which::All {
+        report.lost_moments = lost_moments::find(&stored, &backups, &report.backups);
+    }
     report.checked.backups = count(backups.len());
     Ok(report.finish())
 }
@@ -303,7 +316,7 @@ async fn judge(
         restorable: walked.is_whole() && consistent,
         reach,
         bad_files: walked.bad_files,
-        bad_file_examples: walked.bad_file_examples,
+        touched: walked.touched,
     })
 }
 
@@ -318,7 +331,8 @@ fn report_files(object: &str, walked: &Walked, report: &mut VerifyReport) {
         );
     }
     if walked.bad_files > 0 {
-        let examples = walked.bad_file_examples.iter().take(3).cloned().collect::<Vec<_>>();
+        let example = |file: &TouchedFile| format!("{}: {}", file.text(), file.reason);
+        let examples: Vec<String> = walked.touched.iter().take(3).map(example).collect();
         let what = format!("{} files cannot be had whole: ", walked.bad_files);
         report.add_unreadable(
             Severity::Damage,

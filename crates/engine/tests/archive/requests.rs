@@ -7,14 +7,15 @@ use pgrecall_engine::ErrorKind;
 use pgrecall_engine::archive::cache::HostCache;
 use pgrecall_engine::archive::patience::Patience;
 use pgrecall_engine::archive::push::PushResult;
-use pgrecall_repo::repository::Repository;
+use pgrecall_repo::names;
+use pgrecall_repo::repository::{Cache as _, Repository};
 use pgrecall_store::Store;
 use pgrecall_testkit::stores::{CallKind, Calls, Delay, LoseAnswer, Record};
 
 use crate::bench::{Bench, FIRST, SYSTEM, fetch, object, push, segment};
 
 #[tokio::test]
-async fn a_push_and_a_fetch_cost_two_requests_each() {
+async fn a_push_costs_three_requests_and_a_fetch_two() {
     let bench = Bench::new().await;
     let record = Record::over(bench.store.clone());
     let access = bench.access_to(record.clone());
@@ -26,8 +27,12 @@ async fn a_push_and_a_fetch_cost_two_requests_each() {
     let made: Vec<(CallKind, String)> =
         record.hook().calls().into_iter().map(|call| (call.kind, call.name)).collect();
     let object_name = object(&access, "000000010000000000000002").to_string();
-    let expected =
-        vec![(CallKind::Get, "pgrecall.json".to_owned()), (CallKind::PutIfAbsent, object_name)];
+    let keys = names::domain_keys(&access.domain).entry(0).to_string();
+    let expected = vec![
+        (CallKind::Get, "pgrecall.json".to_owned()),
+        (CallKind::Get, keys),
+        (CallKind::PutIfAbsent, object_name),
+    ];
     assert_eq!(made, expected);
     record.hook().clear();
     fetch(&access, &bench).await.unwrap();
@@ -102,6 +107,43 @@ async fn a_push_with_old_copies_knows_what_was_pushed_under_newer_keys() {
     repository.rotate(&old.domain, pgrecall_repo::keys::Rotation::Ids).await.unwrap();
     push(&other, &path).await.unwrap();
     assert_eq!(push(&old, &path).await.unwrap().result, PushResult::AlreadyThere);
+}
+
+#[tokio::test]
+async fn keys_that_the_store_has_no_more_seal_nothing() {
+    let bench = Bench::new().await;
+    let access = bench.access();
+    let mut stranger = bench.access();
+    stranger.cache = None;
+    let repository = Repository::open(bench.store.clone(), bench.options.clone()).await.unwrap();
+    let rotate = async || {
+        repository.rotate(&access.domain, pgrecall_repo::keys::Rotation::Ids).await.unwrap()
+    };
+    let newest = names::domain_keys(&access.domain).entry(1);
+    let push_first = async |number: u64| {
+        let path =
+            bench.file(&format!("0000000100000000{number:08X}"), &segment(SYSTEM, number, 0));
+        assert_eq!(push(&access, &path).await.unwrap().result, PushResult::Created);
+        // Another host can read it.
+        assert_eq!(push(&stranger, &path).await.unwrap().result, PushResult::AlreadyThere);
+    };
+    push_first(1).await;
+    rotate().await;
+    let cache = access.cache.clone().unwrap();
+    cache.forget(access.options.id.unwrap(), "pgrecall.json");
+    push_first(2).await;
+    // The repository is put back to a state from before the rotation …
+    bench.store.delete(&newest).await.unwrap();
+    bench.store.delete(&object(&access, "000000010000000000000002")).await.unwrap();
+    push_first(3).await;
+    // … and keys with the same number begin there, while this host has a copy of the others.
+    rotate().await;
+    cache.forget(access.options.id.unwrap(), "pgrecall.json");
+    push_first(4).await;
+    bench.store.delete(&newest).await.unwrap();
+    bench.store.delete(&object(&access, "000000010000000000000004")).await.unwrap();
+    rotate().await;
+    push_first(5).await;
 }
 
 #[tokio::test]

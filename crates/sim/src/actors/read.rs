@@ -29,6 +29,7 @@ pub async fn verify(context: &mut Context) -> Ended {
     let options = VerifyOptions {
         depth: if context.chance.happens(300) { Depth::ReadData } else { Depth::Structure },
         which: Which::All,
+        missing: Vec::new(),
         clock: context.clock.clone(),
         host: format!("host of {}", context.process),
         progress: Progress::silent(),
