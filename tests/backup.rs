@@ -16,6 +16,8 @@ mod interrupted;
 mod needed;
 #[path = "backup/places.rs"]
 mod places;
+#[path = "backup/restore_key.rs"]
+mod restore_key;
 #[path = "backup/rolled_back.rs"]
 mod rolled_back;
 #[path = "archive/site.rs"]

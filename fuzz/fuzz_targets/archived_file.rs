@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use pgrecall_engine::archive::trailer::Trailer;
 use pgrecall_repo::format::bytes::Reader;
 use pgrecall_repo::format::document::DomainKeysDocument;
-use pgrecall_repo::format::header::{Header, Suite, Tail};
+use pgrecall_repo::format::header::{Header, KeyClass, Suite, Tail};
 use pgrecall_repo::id::Digest;
 use pgrecall_repo::keys::Keys;
 use pgrecall_repo::object::{self, Payload, Proof, TrailerRead};
@@ -25,7 +25,7 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| {
         data_key: hex.clone(),
         meta_key: hex,
     };
-    Keys::of_domain(Suite::Clear, &"main".parse().expect("a name"), &[document]).expect("keys")
+    Keys::of_domain(Suite::Clear, &"main".parse().expect("a name"), &[document], &[]).expect("keys")
 });
 
 fuzz_target!(|bytes: &[u8]| {
@@ -36,7 +36,8 @@ fuzz_target!(|bytes: &[u8]| {
     let frames: Vec<_> = parts.iter().map(|part| Payload::stored(part.to_vec())).collect();
     let digest: Digest = KEYS.digest(&parts.concat());
     let random = SharedRandom::system();
-    let sealed = object::seal_archive(&KEYS, &name, digest, &frames, trailer, &random);
+    let sealed =
+        object::seal_archive(&KEYS, KeyClass::Data, &name, digest, &frames, trailer, &random);
     let mut object = sealed.expect("short frames are sealed").to_vec();
     let Ok(tail) = Tail::decode(&object) else { return };
     object.truncate(object.len() - 16);

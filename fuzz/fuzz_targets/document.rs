@@ -24,7 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Some(keys) = read::<DomainKeysDocument>(bytes) {
         let name = "main".parse().expect("a name");
-        let _ = Keys::of_domain(Suite::Aes256Gcm, &name, &[keys]);
+        let _ = Keys::of_domain(Suite::Aes256Gcm, &name, &[keys], &[]);
     }
     read::<Tombstone>(bytes);
     read::<Intent>(bytes);

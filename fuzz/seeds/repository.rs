@@ -74,6 +74,7 @@ async fn write_clear(corpus: &Corpus) {
         unlock: Unlock::Nothing,
         random: SharedRandom::system(),
         cache: None,
+        restore_keys: Vec::new(),
     };
     let repository = Repository::open(Arc::new(store), options).await.expect("it opens");
     let domain: Name = "main".parse().expect("a name");

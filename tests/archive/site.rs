@@ -243,6 +243,7 @@ fn create(folder: &Path, unlock: Unlock) -> Repository {
             unlock,
             random: SharedRandom::system(),
             cache: None,
+            restore_keys: Vec::new(),
         };
         let note = KeyNote { label: "test".into(), now: "2026-11-22T00:00:00Z".into() };
         let store: Arc<dyn Store> = Arc::new(store);

@@ -29,6 +29,7 @@ async fn made(folder: &Path) -> Repository {
         unlock: Unlock::Nothing,
         random: SharedRandom::system(),
         cache: None,
+        restore_keys: Vec::new(),
     };
     let note = KeyNote { label: "test".into(), now: "2026-11-22T00:00:00Z".into() };
     match Repository::create(store, options, &note).await.expect("a repository") {

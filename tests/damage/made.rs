@@ -20,7 +20,7 @@ use pgrecall_repo::codec::Level;
 use pgrecall_repo::format::document::{
     DamagedChunk, Expired, Manifest, Promise, Resolution, RetireVerdict, StoreRecord, TableChunk,
 };
-use pgrecall_repo::format::header::Kind;
+use pgrecall_repo::format::header::{KeyClass, Kind};
 use pgrecall_repo::format::map::{Extent, FileMap, HashSource, MapChunk, Source};
 use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::format::table::{self, Entry, EntryKind, Piece, PieceMap, RelativePath};
@@ -89,7 +89,7 @@ impl Made {
         segment.resize(1 << 20, 0);
         let summary = archive_all(&cluster, &segment).await;
         let mut backups = vec![back_up(&cluster, &summary, 1).await];
-        repository.rotate(&domain, Rotation::Sealing).await.expect("a second epoch");
+        repository.rotate(&domain, Rotation::Sealing, None).await.expect("a second epoch");
         let sealed = repository.existing_domain(&domain).await.expect("with its keys");
         let cluster = ClusterStore { sealed, ..cluster };
         let before = ids(&path);
@@ -216,7 +216,15 @@ async fn create(path: &Path, suite: RootSuite, unlock: Unlock) -> Repository {
     let store: Arc<dyn Store> =
         Arc::new(DirectoryStore::open(path, RootPolicy::Create).await.expect("a directory"));
     let random = SharedRandom::system();
-    let options = OpenOptions { id: None, suite, fingerprint: None, unlock, random, cache: None };
+    let options = OpenOptions {
+        id: None,
+        suite,
+        fingerprint: None,
+        unlock,
+        random,
+        cache: None,
+        restore_keys: Vec::new(),
+    };
     let note = |label: &str| KeyNote { label: label.into(), now: NOW.into() };
     let created = Repository::create(store, options, &note("db1")).await.expect("it is empty");
     let Created::New(repository) = created else { panic!("it is empty") };
@@ -290,6 +298,7 @@ async fn push(
         object::frames_of(bytes).map(|part| Payload::compress(part, Level::default())).collect();
     let object = object::seal_archive(
         sealed.keys(),
+        KeyClass::Data,
         &name,
         digest,
         &body,

@@ -13,7 +13,7 @@ use pgrecall_repo::format::document::{
     DamagedChunk, Expired, Identity, Manifest, Promise, Resolution, RetireVerdict, StoreRecord,
     TableChunk,
 };
-use pgrecall_repo::format::header::Kind;
+use pgrecall_repo::format::header::{KeyClass, Kind};
 use pgrecall_repo::format::map::{Extent, FileMap, HashChunk, HashSource, MapChunk, Source};
 use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::format::table::{self, Entry, EntryKind, Piece, PieceMap, RelativePath};
@@ -98,7 +98,15 @@ pub(crate) fn options(sort: Sort, unlock: Unlock, random: SharedRandom) -> OpenO
         Sort::Encrypted => RootSuite::Aes256Gcm,
         Sort::Clear => RootSuite::None,
     };
-    OpenOptions { id: None, suite, fingerprint: None, unlock, random, cache: None }
+    OpenOptions {
+        id: None,
+        suite,
+        fingerprint: None,
+        unlock,
+        random,
+        cache: None,
+        restore_keys: Vec::new(),
+    }
 }
 
 /// A store over a directory.
@@ -131,7 +139,7 @@ pub(crate) async fn make(path: &Path, sort: Sort) -> Made {
     let (first, contents) = first_backup(&sealed).await;
     let archived = archive(&sealed).await;
     // The second backup is in a later epoch, and refers to chunks of the first.
-    repository.rotate(&at().domain, pgrecall_repo::keys::Rotation::Sealing).await.unwrap();
+    repository.rotate(&at().domain, pgrecall_repo::keys::Rotation::Sealing, None).await.unwrap();
     let sealed = repository.existing_domain(&at().domain).await.unwrap();
     let (second, later) = second_backup(&sealed, &contents).await;
     debris(&sealed, first).await;
@@ -395,7 +403,8 @@ async fn put_archived(
     });
     let trailer = trailer.to_string().into_bytes();
     let object =
-        object::seal_archive(keys, &name, digest, &body, &trailer, sealed.random()).unwrap();
+        object::seal_archive(keys, KeyClass::Data, &name, digest, &body, &trailer, sealed.random())
+            .unwrap();
     pgrecall_repo::archive::push(sealed, &name, plain, digest, object).await.unwrap();
     name.to_string()
 }

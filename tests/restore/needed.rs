@@ -159,6 +159,7 @@ async fn find(store: Arc<dyn Store>, key_file: &Path, plan: &Value) -> (ClusterS
         unlock: Unlock::KeyFile(KeyFile::parse(&key).expect("a key")),
         random: SharedRandom::system(),
         cache: None,
+        restore_keys: Vec::new(),
     };
     let repository = Repository::open(store, options).await.expect("it opens");
     for name in ClusterStore::clusters(&repository).await.expect("clusters") {

@@ -121,6 +121,10 @@ fn keys(printed: &mut Printed, site: &Site, cluster: &Cluster) {
     let remove = ["key", "remove", text(&added["id"]), "--yes"];
     printed.run("pgrecall key remove", on(site, cluster, &remove), &[0]);
     printed.run("pgrecall key rotate", on(site, cluster, &["key", "rotate", "--yes"]), &[0]);
+    let restore_key = site.scratch().dir("elsewhere").join("restore.key").display().to_string();
+    let words = ["key", "rotate", "--yes", "--restore-key", &restore_key];
+    printed.run("pgrecall key rotate", on(site, cluster, &words), &[0]);
+    printed.run("pgrecall list", on(site, cluster, &["list"]), &[0]);
 }
 
 fn holds(printed: &mut Printed, site: &Site, cluster: &Cluster) {

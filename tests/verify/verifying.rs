@@ -107,6 +107,7 @@ fn assert_touched_is_there(primary: &Cluster, verdict: &Value) {
     let touched = verdict["touched"].as_array().expect("files");
     assert_eq!(Some(touched.len() as u64), verdict["bad_files"].as_u64());
     let own = primary.psql("SELECT oid FROM pg_database WHERE datname = current_database()");
+    let own: u64 = own.parse().expect("an OID");
     for file in touched {
         let path = primary.data_dir().join(file["path"].as_str().expect("a path"));
         let len = path.metadata().expect("the file").len();
@@ -114,7 +115,7 @@ fn assert_touched_is_there(primary: &Cluster, verdict: &Value) {
         assert!(range["start"].as_u64() < range["end"].as_u64(), "{file:#}");
         assert!(range["end"].as_u64() <= Some(len) && file["lost_bytes"].as_u64() > Some(0));
         let relation = &file["relation"];
-        if relation["database"].to_string() != own {
+        if relation["database"].as_u64() != Some(own) {
             continue;
         }
         assert!(relation["blocks"][0]["last"].as_u64() < Some(len / 8192), "{file:#}");

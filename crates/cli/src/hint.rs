@@ -32,6 +32,7 @@ pub(crate) fn for_repo(error: &RepoError) -> Option<String> {
         RepoError::WrongKey { .. } => {
             "`pgrecall key list`, run where a key works, shows the keys that open it."
         }
+        RepoError::NoRestoreKey { .. } => NO_RESTORE_KEY,
         RepoError::Newer { .. } => "Use the version of pgrecall that wrote it, or a newer one.",
         RepoError::Older { .. } => {
             "Builds from before the first release wrote it, and nothing converts it: make another \
@@ -49,6 +50,10 @@ pub(crate) fn for_repo(error: &RepoError) -> Option<String> {
     };
     Some(sentence.to_owned())
 }
+
+/// What to do where data cannot be read.
+pub(crate) const NO_RESTORE_KEY: &str = "Run it where one restores: there repository.restore_key_file names the file with that \
+     restore key.";
 
 /// A sentence for the kind, where one always holds.
 pub(crate) fn for_kind(kind: Kind) -> Option<&'static str> {

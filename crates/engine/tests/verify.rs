@@ -25,7 +25,7 @@ use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, TimelineId};
 use pgrecall_repo::backup::Claim;
 use pgrecall_repo::codec::Level;
 use pgrecall_repo::format::document::{Manifest, TableChunk};
-use pgrecall_repo::format::header::Kind;
+use pgrecall_repo::format::header::{KeyClass, Kind};
 use pgrecall_repo::format::map::{Extent, FileMap, HashChunk, HashSource, MapChunk, Source};
 use pgrecall_repo::format::table::{self, Entry, EntryKind, Piece, PieceMap, RelativePath};
 use pgrecall_repo::id::{BackupId, ChunkId};
@@ -94,8 +94,16 @@ async fn push(cluster: &ClusterStore, name: &Key, bytes: &[u8], trailer: &[u8]) 
     let digest = sealed.keys().digest(bytes);
     let body: Vec<_> =
         object::frames_of(bytes).map(|part| Payload::compress(part, Level::default())).collect();
-    let object =
-        object::seal_archive(sealed.keys(), name, digest, &body, trailer, sealed.random()).unwrap();
+    let object = object::seal_archive(
+        sealed.keys(),
+        KeyClass::Data,
+        name,
+        digest,
+        &body,
+        trailer,
+        sealed.random(),
+    )
+    .unwrap();
     archive::push(sealed, name, bytes, digest, object).await.unwrap();
 }
 

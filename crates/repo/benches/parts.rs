@@ -48,7 +48,7 @@ fn parts(criterion: &mut Criterion) {
     let chunks = chunks();
     let document = first_domain_keys(&SharedRandom::system());
     let domain = "main".parse().expect("a name");
-    let keys = Keys::of_domain(Suite::Aes256Gcm, &domain, &[document]).expect("keys");
+    let keys = Keys::of_domain(Suite::Aes256Gcm, &domain, &[document], &[]).expect("keys");
     let key = Zeroizing::new([7; 32]);
     let cipher = FrameCipher::new(Suite::Aes256Gcm, &key, Kind::DataPack, "main", "pack");
     let seal = |chunk: ChunkId, plain: &[u8], packed: &mut Vec<u8>, out: &mut Vec<u8>| {

@@ -136,6 +136,47 @@ impl<'a> Opener<'a> {
         Ok(plain)
     }
 
+    /// Whether this host can open the pack at all.
+    ///
+    /// # Errors
+    /// [`RepoError::NoRestoreKey`].
+    pub fn require_key(&self) -> Result<(), RepoError> {
+        match &self.cipher {
+            Err(error @ FormatError::NoRestoreKey { .. }) => {
+                Err(RepoError::format(&self.read.name, error.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Proves that a chunk is the one that its id names; where it is sealed for a restore key that
+    /// is not here, that its sealed bytes are those that were written, as a keyed check says.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn prove(
+        &self,
+        (chunk, location): (&ChunkId, &Location),
+        buffers: &mut Buffers,
+    ) -> Result<(), RepoError> {
+        if self.require_key().is_ok() {
+            return self.open((chunk, location), Proof::Hash, buffers).map(drop);
+        }
+        let checked = self.framed(location).and_then(|framed| {
+            let ids = self.keys.ids_of(self.read.pack.sealing.id_generation)?;
+            let found = ids.frame_check(framed);
+            match location.check {
+                Some(expected) if expected != found => Err(FormatError::Unexpected {
+                    what: "the check of the sealed chunk",
+                    expected: format!("{expected:016x}"),
+                    found: format!("{found:016x}"),
+                }),
+                _ => Ok(()),
+            }
+        });
+        checked.map_err(|error| self.bad(chunk, error))
+    }
+
     /// Opens one chunk, proves that it is the one that its id names, and gives it as it is packed.
     ///
     /// # Errors
@@ -175,6 +216,15 @@ impl<'a> Opener<'a> {
         plain: &mut Vec<u8>,
     ) -> Result<Opened<'b>, FormatError> {
         let cipher = self.cipher.as_ref().map_err(Clone::clone)?;
+        let framed = self.framed(location)?;
+        let place = Place::chunk(location.frame.into(), *chunk);
+        let opened = cipher.open(place, framed, frame)?;
+        codec::inflate(&opened, plain)?;
+        Ok(opened)
+    }
+
+    /// A chunk's sealed frame.
+    fn framed(&self, location: &Location) -> Result<&'a [u8], FormatError> {
         let start = u64::from(location.offset).saturating_sub(self.read.offset);
         let start = usize::try_from(start).unwrap_or(usize::MAX);
         let mut reader = Reader::new(self.bytes.get(start..).unwrap_or_default());
@@ -186,10 +236,7 @@ impl<'a> Opener<'a> {
                 found: framed.len().to_string(),
             });
         }
-        let place = Place::chunk(location.frame.into(), *chunk);
-        let opened = cipher.open(place, framed, frame)?;
-        codec::inflate(&opened, plain)?;
-        Ok(opened)
+        Ok(framed)
     }
 }
 
@@ -299,13 +346,39 @@ pub(crate) async fn find_bad(
     located: Vec<(ChunkId, Location)>,
 ) -> Result<Vec<ChunkId>, RepoError> {
     let mut reads = futures::stream::iter(plan_reads(domain, located))
-        .map(|read| read_range(sealed, read))
+        .map(|read| find_bad_of(sealed, read))
         .buffer_unordered(READS_AT_ONCE);
     let mut bad = Vec::new();
-    while let Some(read) = reads.next().await {
-        bad.extend(read?.into_iter().filter(|(_, plain)| plain.is_none()).map(|(id, _)| id));
+    while let Some(found) = reads.next().await {
+        bad.extend(found?);
     }
     Ok(bad)
+}
+
+async fn find_bad_of(sealed: &SealedStore, read: ReadRange) -> Result<Vec<ChunkId>, RepoError> {
+    let bytes = match fetch(sealed, &read).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_damage() => {
+            return Ok(read.chunks.iter().map(|(chunk, _)| *chunk).collect());
+        }
+        Err(error) => return Err(error),
+    };
+    let sealed = sealed.clone();
+    let looked = tokio::task::spawn_blocking(move || {
+        let opener = Opener::new(&sealed, &read, &bytes);
+        let mut buffers = Buffers::default();
+        let mut bad = Vec::new();
+        for (chunk, location) in &read.chunks {
+            if opener.prove((chunk, location), &mut buffers).is_err() {
+                bad.push(*chunk);
+            }
+        }
+        bad
+    });
+    match looked.await {
+        Ok(bad) => Ok(bad),
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }
 
 type Plains = Vec<(ChunkId, Option<Vec<u8>>)>;
@@ -319,6 +392,7 @@ async fn read_range(sealed: &SealedStore, read: ReadRange) -> Result<Plains, Rep
         }
         Err(error) => return Err(error),
     };
+    Opener::new(sealed, &read, &bytes).require_key()?;
     let sealed = sealed.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let opener = Opener::new(&sealed, &read, &bytes);

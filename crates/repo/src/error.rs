@@ -116,6 +116,12 @@ pub enum FormatError {
         /// The feature's name.
         feature: String,
     },
+    /// It is sealed for a restore key that is not here. Nothing is wrong with it.
+    #[error("it is sealed for the restore key {fingerprint}, which is not here")]
+    NoRestoreKey {
+        /// The key's fingerprint.
+        fingerprint: String,
+    },
     /// Compressed bytes do not inflate.
     #[error("compressed bytes do not inflate: {reason}")]
     Inflate {
@@ -140,6 +146,7 @@ impl FormatError {
             Self::Newer { .. } | Self::Older { .. } | Self::UnknownFeature { .. } => {
                 ErrorKind::Unsupported
             }
+            Self::NoRestoreKey { .. } => ErrorKind::Denied,
             _ => ErrorKind::Corrupt,
         }
     }
@@ -174,6 +181,14 @@ pub enum RepoError {
         /// Its name.
         object: String,
         /// Its version, and the one wanted.
+        source: FormatError,
+    },
+    /// Only a restore key opens an object, and it is not here.
+    #[error("{object} cannot be read on this host")]
+    NoRestoreKey {
+        /// The object's name.
+        object: String,
+        /// Which key it is.
         source: FormatError,
     },
     /// There is no repository at this place.
@@ -294,7 +309,9 @@ impl RepoError {
             Self::OtherRepository { .. } | Self::OtherSuite { .. } | Self::Invalid { .. } => {
                 ErrorKind::Invalid
             }
-            Self::OtherKey { .. } | Self::WrongKey { .. } => ErrorKind::Denied,
+            Self::OtherKey { .. } | Self::WrongKey { .. } | Self::NoRestoreKey { .. } => {
+                ErrorKind::Denied
+            }
             Self::Collision { .. } => ErrorKind::AlreadyExists,
             // A refusal is no lost answer, though nobody has said that nothing was stored.
             Self::Unknown { source, .. } => source.kind().into(),
@@ -307,6 +324,7 @@ impl RepoError {
         let object = object.to_string();
         match &source {
             FormatError::Older { .. } => Self::Older { object, source },
+            FormatError::NoRestoreKey { .. } => Self::NoRestoreKey { object, source },
             _ if source.kind() == ErrorKind::Unsupported => Self::Newer { object, source },
             _ => Self::Corrupt { object, source },
         }

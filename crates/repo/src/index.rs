@@ -50,6 +50,8 @@ pub struct Location {
     pub sealed_len: u32,
     /// Bytes of its plaintext.
     pub plain_len: u32,
+    /// The check of its sealed frame, where it is at hand: a lookup by chunks leaves it out.
+    pub check: Option<u64>,
 }
 
 impl Location {
@@ -62,6 +64,7 @@ impl Location {
             offset: entry.offset,
             sealed_len: entry.sealed_len,
             plain_len: entry.plain_len,
+            check: Some(entry.check),
         }
     }
 }

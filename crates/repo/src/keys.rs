@@ -4,6 +4,7 @@
 mod ids;
 mod key_file;
 mod repository_key;
+mod restore_key;
 mod rotation;
 mod secret;
 
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 pub use self::ids::{Digester, IdKeys};
 pub use self::key_file::KeyFile;
 pub use self::repository_key::{RepositoryKey, Unlock};
+pub use self::restore_key::{RestoreKey, RestoreKeyPublic};
 pub use self::rotation::{Rotation, first_domain_keys, next_domain_keys};
 use self::secret::{Secret, derive};
 use crate::error::FormatError;
@@ -33,6 +35,10 @@ pub struct Keys {
     id_generation: u32,
     /// By class and epoch.
     classes: BTreeMap<(KeyClass, u32), Secret>,
+    /// By epoch, whom data is sealed for that no key of `classes` opens.
+    data_for: BTreeMap<u32, RestoreKeyPublic>,
+    /// What opens it, as far as it is here.
+    restore_keys: Vec<RestoreKey>,
     /// Of `id_generation`.
     ids: IdKeys,
     /// Of the generations before.
@@ -57,12 +63,15 @@ impl Keys {
             epoch: 0,
             id_generation: 0,
             classes,
+            data_for: BTreeMap::new(),
+            restore_keys: Vec::new(),
             ids: IdKeys::of(&id_key),
             earlier_ids: BTreeMap::new(),
         }
     }
 
-    /// The keys of a domain, from the documents of its epochs, the newest of which seals.
+    /// The keys of a domain, from the documents of its epochs, the newest of which seals. Data that
+    /// is sealed for a restore key is opened by those that are given.
     ///
     /// # Errors
     /// When a document is malformed, or there is none.
@@ -70,6 +79,7 @@ impl Keys {
         suite: Suite,
         domain: &Name,
         epochs: &[DomainKeysDocument],
+        restore_keys: &[RestoreKey],
     ) -> Result<Self, FormatError> {
         let newest = epochs.iter().max_by_key(|d| d.epoch).ok_or(FormatError::Unexpected {
             what: "the domain's keys",
@@ -77,14 +87,22 @@ impl Keys {
             found: "none".into(),
         })?;
         let (mut classes, mut earlier_ids) = (BTreeMap::new(), BTreeMap::new());
+        let mut data_for = BTreeMap::new();
         for document in epochs {
             if document.id_generation != newest.id_generation {
                 let id_key = Secret::from_hex("id key", &document.id_key)?;
                 earlier_ids.entry(document.id_generation).or_insert_with(|| IdKeys::of(&id_key));
             }
-            let data = Secret::from_hex("data key", &document.data_key)?;
             let meta = Secret::from_hex("meta key", &document.meta_key)?;
-            classes.insert((KeyClass::Data, document.epoch), data);
+            match RestoreKeyPublic::parse(&document.data_key)? {
+                Some(public) => {
+                    data_for.insert(document.epoch, public);
+                }
+                None => {
+                    let data = Secret::from_hex("data key", &document.data_key)?;
+                    classes.insert((KeyClass::Data, document.epoch), data);
+                }
+            }
             classes.insert((KeyClass::Meta, document.epoch), meta);
         }
         let id_key = Secret::from_hex("id key", &newest.id_key)?;
@@ -94,6 +112,8 @@ impl Keys {
             epoch: newest.epoch,
             id_generation: newest.id_generation,
             classes,
+            data_for,
+            restore_keys: restore_keys.to_vec(),
             ids: IdKeys::of(&id_key),
             earlier_ids,
         })
@@ -127,6 +147,35 @@ impl Keys {
     #[must_use]
     pub fn has_epoch(&self, class: KeyClass, epoch: u32) -> bool {
         self.classes.contains_key(&(class, epoch))
+            || (class == KeyClass::Data && self.data_for.contains_key(&epoch))
+    }
+
+    /// Whom new data is sealed for, where those who write cannot read it again.
+    #[must_use]
+    pub fn sealed_for(&self) -> Option<&RestoreKeyPublic> {
+        self.data_for.get(&self.epoch)
+    }
+
+    /// The restore keys that some data is sealed for and that are not here.
+    #[must_use]
+    pub fn restore_keys_missing(&self) -> Vec<&RestoreKeyPublic> {
+        let mut missing: Vec<&RestoreKeyPublic> = Vec::new();
+        for public in self.data_for.values() {
+            if self.restore_key(public).is_none() && !missing.contains(&public) {
+                missing.push(public);
+            }
+        }
+        missing
+    }
+
+    /// Whether all data can be opened here.
+    #[must_use]
+    pub fn opens_data(&self) -> bool {
+        self.restore_keys_missing().is_empty()
+    }
+
+    fn restore_key(&self, public: &RestoreKeyPublic) -> Option<&RestoreKey> {
+        self.restore_keys.iter().find(|key| key.public() == public)
     }
 
     /// What names and digests new objects.
@@ -191,29 +240,45 @@ impl Keys {
         self.ids.frame_check(sealed)
     }
 
-    /// What a new object's header says, with a salt of its own.
-    #[must_use]
-    pub fn sealing(&self, class: KeyClass, random: &SharedRandom) -> Sealing {
-        let method = match self.suite {
-            Suite::Clear => KeyMethod::None,
-            Suite::Aes256Gcm => KeyMethod::Hkdf,
-        };
-        Sealing {
+    /// What a new object's header says, with a salt of its own, and the cipher of its body.
+    ///
+    /// # Errors
+    /// When the class has no key, which opening the domain has ruled out.
+    pub fn begin(
+        &self,
+        class: KeyClass,
+        kind: Kind,
+        name: &str,
+        random: &SharedRandom,
+    ) -> Result<(Sealing, FrameCipher), FormatError> {
+        let mut sealing = Sealing {
             suite: self.suite,
-            method,
+            method: match self.suite {
+                Suite::Clear => KeyMethod::None,
+                Suite::Aes256Gcm => KeyMethod::Hkdf,
+            },
             class,
             epoch: self.epoch,
             id_generation: self.id_generation,
             salt: random.bytes(),
             method_field: Vec::new(),
-        }
+        };
+        let public = self.sealed_for().filter(|_| class == KeyClass::Data);
+        let Some(public) = public.filter(|_| self.suite != Suite::Clear) else {
+            let cipher = self.cipher(&sealing, class, kind, name)?;
+            return Ok((sealing, cipher));
+        };
+        let (field, key) = public.encapsulate(&self.domain, &sealing.salt, random)?;
+        (sealing.method, sealing.method_field) = (KeyMethod::PublicKey, field);
+        Ok((sealing, FrameCipher::new(self.suite, &key, kind, &self.domain, name)))
     }
 
     /// The cipher for the frames of an object, under the key of `class` (an object's trailer is
     /// under the meta key even where its body is under the data key).
     ///
     /// # Errors
-    /// When the object is of another suite, or its epoch's key is not here.
+    /// [`FormatError::NoRestoreKey`] when only a restore key opens it that is not here; when the
+    /// object is of another suite, or its epoch's key is not here.
     pub fn cipher(
         &self,
         sealing: &Sealing,
@@ -229,26 +294,55 @@ impl Keys {
                 found: format!("{:?}", sealing.suite),
             });
         }
-        let expected = match self.suite {
-            Suite::Clear => KeyMethod::None,
-            Suite::Aes256Gcm => KeyMethod::Hkdf,
+        let key = match (self.suite, sealing.method) {
+            (Suite::Aes256Gcm, KeyMethod::PublicKey) if sealing.class == KeyClass::Data => {
+                if class == KeyClass::Data {
+                    self.open_for_restore(sealing)?
+                } else {
+                    self.derived(sealing, class)?
+                }
+            }
+            (Suite::Clear, KeyMethod::None) | (Suite::Aes256Gcm, KeyMethod::Hkdf) => {
+                self.derived(sealing, class)?
+            }
+            (_, method) => {
+                return Err(FormatError::UnknownFeature {
+                    what: "the object",
+                    feature: format!("key method {method:?}"),
+                });
+            }
         };
-        if sealing.method != expected {
-            return Err(FormatError::UnknownFeature {
-                what: "the object",
-                feature: format!("key method {:?}", sealing.method),
-            });
-        }
+        Ok(FrameCipher::new(self.suite, &key, kind, &self.domain, name))
+    }
+
+    fn derived(
+        &self,
+        sealing: &Sealing,
+        class: KeyClass,
+    ) -> Result<Zeroizing<[u8; 32]>, FormatError> {
         let Some(key) = self.classes.get(&(class, sealing.epoch)) else {
-            return Err(FormatError::Unexpected {
-                what: "the key epoch",
-                expected: "one whose keys were read".into(),
-                found: sealing.epoch.to_string(),
-            });
+            return Err(no_epoch(sealing.epoch));
         };
         let info = [b"pgrecall object ".as_slice(), &[class.byte()]].concat();
-        let key = Zeroizing::new(derive(key, &sealing.salt, &info));
-        Ok(FrameCipher::new(self.suite, &key, kind, &self.domain, name))
+        Ok(Zeroizing::new(derive(key, &sealing.salt, &info)))
+    }
+
+    fn open_for_restore(&self, sealing: &Sealing) -> Result<Zeroizing<[u8; 32]>, FormatError> {
+        let Some(public) = self.data_for.get(&sealing.epoch) else {
+            return Err(no_epoch(sealing.epoch));
+        };
+        let key = self
+            .restore_key(public)
+            .ok_or_else(|| FormatError::NoRestoreKey { fingerprint: public.fingerprint() })?;
+        key.open(&self.domain, &sealing.salt, &sealing.method_field)
+    }
+}
+
+fn no_epoch(found: u32) -> FormatError {
+    FormatError::Unexpected {
+        what: "the key epoch",
+        expected: "one whose keys were read".into(),
+        found: found.to_string(),
     }
 }
 

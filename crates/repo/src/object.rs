@@ -110,19 +110,20 @@ pub fn frames_of(plain: &[u8]) -> impl Iterator<Item = &[u8]> {
     empty.into_iter().chain(plain.chunks(FRAME_PLAIN_BYTES))
 }
 
-/// Seals an archive object: the body under the data key, the trailer under the meta key.
+/// Seals an archive object: the body under the key of `class`, the trailer under the meta key.
 ///
 /// # Errors
 /// When a frame would be too long, which callers rule out.
 pub fn seal_archive(
     keys: &Keys,
+    class: KeyClass,
     name: &Key,
     digest: Digest,
     body: &[Payload],
     trailer: &[u8],
     random: &SharedRandom,
 ) -> Result<Bytes, RepoError> {
-    let mut object = Sealing::begin(keys, Kind::Archive, KeyClass::Data, name, digest, random)?;
+    let mut object = Sealing::begin(keys, Kind::Archive, class, name, digest, random)?;
     object.body(body)?;
     object.trailer(keys, trailer, body.len())?;
     Ok(Bytes::from(object.out))
@@ -148,10 +149,10 @@ impl<'a> Sealing<'a> {
         digest: Digest,
         random: &SharedRandom,
     ) -> Result<Self, RepoError> {
-        let header = Header { kind, sealing: keys.sealing(class, random), digest };
-        let cipher = keys
-            .cipher(&header.sealing, class, kind, name.as_str())
+        let (sealing, cipher) = keys
+            .begin(class, kind, name.as_str(), random)
             .map_err(|error| RepoError::format(name, error))?;
+        let header = Header { kind, sealing, digest };
         let mut out = Vec::new();
         header.encode(&mut out);
         Ok(Self { name, header, cipher, out })

@@ -64,9 +64,8 @@ impl PackBuilder {
         let id = PackId::random(sealed.random());
         let name = names::pack(domain, kind, id);
         let keys = sealed.keys().clone();
-        let sealing = keys.sealing(class_of(kind), sealed.random());
-        let cipher = keys
-            .cipher(&sealing, class_of(kind), kind, name.as_str())
+        let (sealing, cipher) = keys
+            .begin(class_of(kind), kind, name.as_str(), sealed.random())
             .map_err(|error| RepoError::format(&name, error))?;
         let header = Header { kind, sealing, digest: Digest([0; 32]) };
         // Room for all of it, which the system provides as it is written to.
@@ -172,6 +171,7 @@ impl PackBuilder {
             pack,
             name: self.name,
             domain: self.domain,
+            cipher: self.cipher,
             digest: self.header.digest,
             entries: self.entries,
             bytes: Bytes::from(self.out),
@@ -185,6 +185,7 @@ pub struct FinishedPack {
     pack: IndexPack,
     name: Key,
     domain: Name,
+    cipher: FrameCipher,
     digest: Digest,
     entries: Vec<DirectoryEntry>,
     bytes: Bytes,
@@ -211,6 +212,7 @@ impl ConfirmedPack {
                 offset: entry.offset,
                 sealed_len: entry.sealed_len,
                 plain_len: entry.plain_len,
+                check: Some(entry.check),
             };
             (entry.chunk, location)
         });
@@ -301,10 +303,8 @@ impl FinishedPack {
     fn renamed(&self, sealed: &SealedStore) -> Result<Self, RepoError> {
         let fail = |error| RepoError::format(&self.name, error);
         let kind = self.pack.kind;
-        let old = sealed
-            .keys()
-            .cipher(&self.pack.sealing, class_of(kind), kind, self.name.as_str())
-            .map_err(fail)?;
+        // Not from the keys: where it is sealed for a restore key they do not open it.
+        let old = &self.cipher;
         let mut fresh = PackBuilder::new(sealed, &self.domain, kind)?;
         let mut scratch = Vec::new();
         for (number, entry) in self.entries.iter().enumerate() {

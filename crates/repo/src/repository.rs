@@ -14,7 +14,10 @@ use crate::format::header::Kind;
 use crate::format::root::{ROOT_BYTES_MAX, Root, RootSuite};
 use crate::format::wrap::WRAP_BYTES_MAX;
 use crate::id::{KeyId, RepositoryId};
-use crate::keys::{Keys, RepositoryKey, Rotation, Unlock, first_domain_keys, next_domain_keys};
+use crate::keys::{
+    Keys, RepositoryKey, RestoreKey, RestoreKeyPublic, Rotation, Unlock, first_domain_keys,
+    next_domain_keys,
+};
 use crate::names::{self, Name};
 use crate::random::SharedRandom;
 use crate::sealed_store::{SealedStore, Stored};
@@ -46,6 +49,8 @@ pub struct OpenOptions {
     pub random: SharedRandom,
     /// A cache of wrapped keys.
     pub cache: Option<Arc<dyn Cache>>,
+    /// What opens data that was sealed for restore keys, as far as it is here.
+    pub restore_keys: Vec<RestoreKey>,
 }
 
 /// A new key's label and the time, for people.
@@ -278,12 +283,18 @@ impl Repository {
 
     /// Starts a new epoch of a domain's keys. What was sealed before stays as it is
     /// and stays readable. The repository key stays the same, and opens the new epoch too: this
-    /// bounds how much is sealed under one pair of keys, and locks nobody out.
+    /// bounds how much is sealed under one pair of keys, and locks nobody out. From that epoch on
+    /// data is sealed for `restore_key`, where one is given; else as before.
     ///
     /// # Errors
     /// When another host started one at the same time, an epoch's keys are lost, or the store
     /// fails.
-    pub async fn rotate(&self, name: &Name, rotation: Rotation) -> Result<u32, RepoError> {
+    pub async fn rotate(
+        &self,
+        name: &Name,
+        rotation: Rotation,
+        restore_key: Option<&RestoreKeyPublic>,
+    ) -> Result<u32, RepoError> {
         // Objects first: the keys of those that are there were put before them.
         let in_use = InUse::read(&self.sealed, name).await?;
         let epochs = self.fetch_epochs(name).await?;
@@ -294,7 +305,7 @@ impl Repository {
             let first = first_domain_keys(&self.options.random);
             return self.put_epoch(name, &first).await.map(|_| first.epoch);
         };
-        let next = next_domain_keys(newest, rotation, &self.options.random);
+        let next = next_domain_keys(newest, rotation, restore_key, &self.options.random);
         match self.put_epoch(name, &next).await? {
             Stored::Mine => Ok(next.epoch),
             Stored::Other => Err(RepoError::Invalid {
@@ -309,7 +320,8 @@ impl Repository {
         name: &Name,
         epochs: &[DomainKeysDocument],
     ) -> Result<SealedStore, RepoError> {
-        let keys = Keys::of_domain(self.root.suite.suite(), name, epochs)
+        let restore_keys = &self.options.restore_keys;
+        let keys = Keys::of_domain(self.root.suite.suite(), name, epochs, restore_keys)
             .map_err(|error| RepoError::format(names::domain_keys(name).prefix(), error))?;
         Ok(SealedStore::new(self.store.clone(), Arc::new(keys), self.options.random.clone()))
     }

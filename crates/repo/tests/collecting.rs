@@ -315,7 +315,7 @@ async fn chunks_with_ids_of_an_earlier_key_are_not_copied() {
     let InMemory { repository, .. } = InMemory::create().await;
     let old_keys = repository.domain(&at().domain).await.unwrap();
     backup(&old_keys, 0..10).await;
-    repository.rotate(&at().domain, Rotation::Ids).await.unwrap();
+    repository.rotate(&at().domain, Rotation::Ids, None).await.unwrap();
     let sealed = repository.existing_domain(&at().domain).await.unwrap();
     let live = live_chunks(&sealed, &at().domain).await.unwrap();
     let packs = usage(&sealed, &at().domain, &live).await.unwrap().packs;

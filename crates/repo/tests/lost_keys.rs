@@ -32,7 +32,7 @@ async fn a_domain_whose_keys_are_gone_is_not_taken_for_a_new_one() {
     let keys = take(&made, &name).await;
     for error in [
         made.repository.domain(&main_domain()).await.unwrap_err(),
-        made.repository.rotate(&main_domain(), Rotation::Sealing).await.unwrap_err(),
+        made.repository.rotate(&main_domain(), Rotation::Sealing, None).await.unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert!(error.to_string().contains("domains/main/keys"), "{error}");
@@ -48,16 +48,16 @@ async fn the_number_of_lost_keys_is_not_used_again() {
     for rotation in [Rotation::Sealing, Rotation::Ids] {
         let made = InMemory::create().await;
         made.repository.domain(&main_domain()).await.unwrap();
-        assert_eq!(made.repository.rotate(&main_domain(), rotation).await.unwrap(), 1);
+        assert_eq!(made.repository.rotate(&main_domain(), rotation, None).await.unwrap(), 1);
         let sealed = made.repository.domain(&main_domain()).await.unwrap();
         backup(&sealed, 0..20).await;
         let name = names::domain_keys(&main_domain()).entry(1);
         let keys = take(&made, &name).await;
-        let refused = made.repository.rotate(&main_domain(), rotation).await.unwrap_err();
+        let refused = made.repository.rotate(&main_domain(), rotation, None).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
         assert!(refused.to_string().contains(name.as_str()), "{refused}");
         put_back(&made, &name, keys).await;
-        assert_eq!(made.repository.rotate(&main_domain(), rotation).await.unwrap(), 2);
+        assert_eq!(made.repository.rotate(&main_domain(), rotation, None).await.unwrap(), 2);
     }
 }
 
@@ -67,11 +67,11 @@ async fn repair_gives_nothing_up_while_nothing_of_the_same_epoch_reads() {
     let made = InMemory::create().await;
     let sealed = made.repository.domain(&main_domain()).await.unwrap();
     backup(&sealed, 0..20).await;
-    made.repository.rotate(&main_domain(), Rotation::Sealing).await.unwrap();
+    made.repository.rotate(&main_domain(), Rotation::Sealing, None).await.unwrap();
     let name = names::domain_keys(&main_domain()).entry(1);
     // The same number, other keys.
     let lost = take(&made, &name).await;
-    made.repository.rotate(&main_domain(), Rotation::Sealing).await.unwrap();
+    made.repository.rotate(&main_domain(), Rotation::Sealing, None).await.unwrap();
     let others = take(&made, &name).await;
     put_back(&made, &name, lost).await;
     let sealed = made.repository.domain(&main_domain()).await.unwrap();

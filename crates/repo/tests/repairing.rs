@@ -271,7 +271,7 @@ async fn what_another_key_may_open_stays_where_it_is() {
     let made = pgrecall_testkit::repositories::InMemory::create().await;
     let name = "main".parse().unwrap();
     made.repository.domain(&name).await.unwrap();
-    made.repository.rotate(&name, pgrecall_repo::keys::Rotation::Sealing).await.unwrap();
+    made.repository.rotate(&name, pgrecall_repo::keys::Rotation::Sealing, None).await.unwrap();
     let new = made.repository.existing_domain(&name).await.unwrap();
     backup(&new, 0..20).await;
     let note = names::damaged(&name, pgrecall_repo::id::DamageId::random(new.random()));

@@ -13,7 +13,7 @@ use pgrecall_repo::archive::{self, Pushed};
 use pgrecall_repo::backup::{self, BackupNote, BackupSession, Claim};
 use pgrecall_repo::codec::Level;
 use pgrecall_repo::format::document::Manifest;
-use pgrecall_repo::format::header::Kind;
+use pgrecall_repo::format::header::{KeyClass, Kind};
 use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::id::{BackupId, ChunkId};
 use pgrecall_repo::index::{Index, Purpose};
@@ -39,6 +39,7 @@ fn options(unlock: Unlock) -> OpenOptions {
         unlock,
         random: SharedRandom::system(),
         cache: None,
+        restore_keys: Vec::new(),
     }
 }
 
@@ -230,7 +231,7 @@ async fn a_new_epoch_leaves_old_objects_readable() {
     let session = begin(&sealed).await;
     store_chunks(&session, &plains()).await;
     session.commit(&manifest(session.id())).await.unwrap();
-    assert_eq!(repository.rotate(&at().domain, Rotation::Sealing).await.unwrap(), 1);
+    assert_eq!(repository.rotate(&at().domain, Rotation::Sealing, None).await.unwrap(), 1);
     let sealed = repository.existing_domain(&at().domain).await.unwrap();
     assert_eq!(sealed.keys().epoch(), 1);
     let session = begin(&sealed).await;
@@ -259,7 +260,7 @@ async fn a_new_id_key_stores_everything_anew_and_leaves_old_objects_readable() {
     let name = names::cluster_object(&at(), "wal/one").unwrap();
     assert_eq!(push_archived(&sealed, &name, b"a segment").await, Pushed::Created);
 
-    assert_eq!(repository.rotate(&at().domain, Rotation::Ids).await.unwrap(), 1);
+    assert_eq!(repository.rotate(&at().domain, Rotation::Ids, None).await.unwrap(), 1);
     let sealed = repository.existing_domain(&at().domain).await.unwrap();
     assert_eq!((sealed.keys().epoch(), sealed.keys().id_generation()), (1, 1));
     let session = begin(&sealed).await;
@@ -290,7 +291,9 @@ async fn push_archived(sealed: &SealedStore, name: &pgrecall_store::Key, plain: 
     let (keys, random) = (sealed.keys(), sealed.random());
     let digest = keys.digest(plain);
     let body = [object::Payload::compress(plain, Level::default())];
-    let object = object::seal_archive(keys, name, digest, &body, b"trailer", random).unwrap();
+    let object =
+        object::seal_archive(keys, KeyClass::Data, name, digest, &body, b"trailer", random)
+            .unwrap();
     archive::push(sealed, name, plain, digest, object).await.unwrap()
 }
 

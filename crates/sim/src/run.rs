@@ -135,6 +135,7 @@ impl<'a> Bench<'a> {
             unlock: Unlock::KeyFile(file),
             random,
             cache: None,
+            restore_keys: Vec::new(),
         };
         let hour = |chance: &mut Chance| chance.below(20) as i64 - 10;
         let clocks = (0..4).map(|_| SignedDuration::from_hours(hour(&mut chance))).collect();

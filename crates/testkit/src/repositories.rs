@@ -40,6 +40,7 @@ impl InMemory {
             unlock: Unlock::KeyFile(KeyFile::random(&random)),
             random,
             cache: None,
+            restore_keys: Vec::new(),
         };
         let note = KeyNote { label: "db1".into(), now: MADE.into() };
         let made = Repository::create(store.clone(), options.clone(), &note).await;

@@ -102,12 +102,20 @@ pub(crate) struct RemoveArgs {
 #[command(after_long_help = "\
 Examples:
   pgrecall key rotate --cluster main
-  pgrecall key rotate --cluster main --ids --yes")]
+  pgrecall key rotate --cluster main --ids --yes
+  pgrecall key rotate --cluster main --restore-key /root/main.restore-key
+
+With --restore-key a thief of this host learns from the repository what changed and when, and no row. Without that file, too,
+nobody restores what is stored from then on: make copies of it. There is no way back but a new repository.")]
 pub(crate) struct RotateArgs {
     /// Change the key that names chunks too: nothing stored before is known again, so the next
     /// backup stores everything, and costs as much as the first
     #[arg(long)]
     pub(crate) ids: bool,
+    /// From now on seal data for this restore key, which is made if the file is not there: whoever
+    /// backs up cannot read it again. Keep the file where you restore, and not on this host
+    #[arg(long, value_name = "FILE")]
+    pub(crate) restore_key: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) unlock: UnlockArgs,
     #[command(flatten)]

@@ -83,6 +83,18 @@ async fn check(settings: &Settings, report: &mut Report) -> Outcome<()> {
     let object = &archived.object;
     report.pass("archiving", format!("{} arrived {took} after the switch", archived.file));
     tracing::debug!(%object, "the segment is there");
+    if let [missing, ..] = cluster.sealed.keys().restore_keys_missing().as_slice() {
+        report.warn(
+            "fetch",
+            format!(
+                "NOT TRIED: data is sealed for the restore key {}, which is not here; the digest of \
+                 what is stored is that of the segment",
+                missing.fingerprint()
+            ),
+            "Run pgrecall verify --read-data, and restore now and then, where the restore key is.",
+        );
+        return Ok(());
+    }
     check_fetch(settings, &pgdata, &cluster, &archived, report).await
 }
 

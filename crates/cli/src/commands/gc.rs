@@ -64,6 +64,12 @@ async fn collect(
         cancel,
     };
     let plan = plan::plan(&cluster.sealed, cluster.domain(), &mut request).await?;
+    if let [missing, ..] = cluster.sealed.keys().restore_keys_missing().as_slice() {
+        tracing::info!(
+            "nothing is copied together: data is sealed for the restore key {}, which is not here",
+            missing.fingerprint()
+        );
+    }
     let report = Report::of(&plan, args.dry_run);
     if !args.output.json {
         stdout::print(&render(&plan, args.dry_run))?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgrecall_repo::format::document::LivingKey;
 use pgrecall_repo::id::KeyId;
-use pgrecall_repo::keys::{KeyFile, Rotation, Unlock};
+use pgrecall_repo::keys::{KeyFile, RestoreKey, RestoreKeyPublic, Rotation, Unlock};
 use pgrecall_repo::random::SharedRandom;
 use pgrecall_repo::repository::{KeyNote, Repository};
 use pgrecall_store::RootPolicy;
@@ -251,6 +251,19 @@ fn meant<'a>(living: &'a [LivingKey], beginning: &str) -> Outcome<&'a LivingKey>
 struct Rotated {
     domain: String,
     epoch: u32,
+    /// The fingerprint of the restore key that data is sealed for from now on, if one was given.
+    restore_key: Option<String>,
+}
+
+/// The restore key of a file; a new one where there is no file.
+fn restore_key(path: &Path) -> Outcome<RestoreKey> {
+    if path.exists() {
+        let mut keys = repository::restore_keys(path)?;
+        return keys.pop().ok_or_else(|| Failure::new(Kind::Internal, "a file without keys"));
+    }
+    let key = RestoreKey::random(&SharedRandom::system());
+    key_file::write_text(path, &key.to_text(), "the restore key", None)?;
+    Ok(key)
 }
 
 async fn rotate(settings: &Settings, args: &RotateArgs) -> Outcome<()> {
@@ -267,9 +280,25 @@ async fn rotate(settings: &Settings, args: &RotateArgs) -> Outcome<()> {
     };
     let question = format!("Begin a new epoch of the keys of domain {}?{cost}", names.domain);
     prompt::confirm(&question, args.confirm.yes)?;
-    let epoch = repository.rotate(&names.domain, rotation).await?;
+    let restore_key = args.restore_key.as_deref().map(restore_key).transpose()?;
+    let public = restore_key.as_ref().map(RestoreKey::public);
+    let epoch = repository.rotate(&names.domain, rotation, public).await?;
     if args.output.json {
-        return stdout::print_json(&Rotated { domain: names.domain.to_string(), epoch });
+        return stdout::print_json(&Rotated {
+            domain: names.domain.to_string(),
+            epoch,
+            restore_key: public.map(RestoreKeyPublic::fingerprint),
+        });
+    }
+    if let (Some(public), Some(path)) = (public, &args.restore_key) {
+        let path = path.display();
+        stdout::print(&format!(
+            "data is sealed for the restore key {} in {path} from now on.\nNOBODY RESTORES \
+             WITHOUT THAT FILE. Copy it to two safe places and to where you restore, name it \
+             there by repository.restore_key_file,\nand then take it away from this host. Other \
+             hosts go over within the hour.\n",
+            public.fingerprint()
+        ))?;
     }
     stdout::print(&format!(
         "domain {} is in epoch {epoch} of its keys now; what was stored before stays as it is, and \

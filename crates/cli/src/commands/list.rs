@@ -129,6 +129,9 @@ fn render_cluster(cluster: &ClusterCatalog, colour: Colour) -> String {
         cluster.system_identifier,
         cluster.domain
     );
+    if let Some(fingerprint) = &cluster.restore_key {
+        text.push_str(&format!("new data is sealed for the restore key {fingerprint}\n\n"));
+    }
     if cluster.backups.is_empty() {
         text.push_str("no backup yet: pgrecall backup takes one\n");
     } else {

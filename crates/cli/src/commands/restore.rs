@@ -24,6 +24,7 @@ use crate::config::settings::Settings;
 use crate::context::telling::Telling;
 use crate::context::{cluster, repository, runtime, seen};
 use crate::failure::{Failure, Kind, Outcome};
+use crate::hint::NO_RESTORE_KEY;
 use crate::output::{human, prompt, stdout};
 use crate::setup::advice;
 use crate::setup::recovery_config::RecoveryConfig;
@@ -53,6 +54,7 @@ pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
         let repository = repository::open(settings).await?;
         let cluster = cluster::stored(settings, &repository).await?;
         seen::warn_of_missing(settings, &repository, &cluster).await?;
+        require_restore_keys(&cluster)?;
         let wal = RepoWal::open(&cluster).await?;
         let (plan, manifest) = make(&cluster, &wal, &request, &dir).await?;
         let config = match role {
@@ -94,6 +96,18 @@ pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
         }
         stdout::print(&next_steps(&done, &options, role))
     })
+}
+
+/// Refuses before a byte is written what could not be read.
+fn require_restore_keys(cluster: &ClusterStore) -> Outcome<()> {
+    let missing = cluster.sealed.keys().restore_keys_missing();
+    let [first, ..] = missing.as_slice() else { return Ok(()) };
+    let message = format!(
+        "data of the domain {} is sealed for the restore key {}, which is not here",
+        cluster.domain(),
+        first.fingerprint()
+    );
+    Err(Failure::new(Kind::Denied, message).hint(NO_RESTORE_KEY))
 }
 
 /// The plan; after an interruption that with the backup whose files are there in part.

@@ -18,6 +18,7 @@ pub(crate) struct Repository {
     pub(crate) encryption: Encryption,
     pub(crate) key_file: PathBuf,
     pub(crate) passphrase: Option<SecretSource>,
+    pub(crate) restore_key_file: Option<PathBuf>,
     pub(crate) cache_dir: PathBuf,
     pub(crate) s3: S3,
 }
@@ -240,6 +241,7 @@ fn repository(values: &Values<'_>, resolved: &Resolved) -> Outcome<Repository> {
         },
         key_file: values.path("repository.key_file").unwrap_or(beside),
         passphrase: values.secret("repository.passphrase"),
+        restore_key_file: values.path("repository.restore_key_file"),
         cache_dir: values.path("repository.cache_dir").unwrap_or_else(default_cache_dir),
         s3: s3(values)?,
     })

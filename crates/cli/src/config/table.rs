@@ -228,6 +228,12 @@ pub(crate) static TABLE: &[Setting] = &[
         .example("/root/pgrecall.passphrase"),
     repository("passphrase_command", Kind::Text, "A shell command that prints the passphrase.")
         .example("pass show pgrecall"),
+    repository(
+        "restore_key_file",
+        Kind::Path,
+        "Restore keys, one a line, where data is sealed for one (`pgrecall key rotate --restore-key`). Only where one restores.",
+    )
+    .example("/root/main.restore-key"),
     repository("cache_dir", Kind::Path, "Where copies of objects that never change are kept, and what was seen of the repository.")
         .derived("`$XDG_CACHE_HOME/pgrecall`, else `~/.cache/pgrecall`, else `/var/cache/pgrecall`")
         .example("/var/cache/pgrecall"),

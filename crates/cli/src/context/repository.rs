@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::id::RepositoryId;
-use pgrecall_repo::keys::{KeyFile, Unlock};
+use pgrecall_repo::keys::{KeyFile, RestoreKey, Unlock};
 use pgrecall_repo::random::SharedRandom;
 use pgrecall_repo::repository::{OpenOptions, Repository};
 use pgrecall_store::RootPolicy;
@@ -46,7 +46,31 @@ pub(crate) fn options_with(settings: &Settings, unlock: Unlock) -> Outcome<OpenO
         unlock,
         random: SharedRandom::system(),
         cache: None,
+        restore_keys: match &settings.repository.restore_key_file {
+            Some(path) => restore_keys(path)?,
+            None => Vec::new(),
+        },
     })
+}
+
+/// Reads a file of restore keys.
+///
+/// # Errors
+/// When it cannot be read, or a line is none.
+pub(crate) fn restore_keys(path: &Path) -> Outcome<Vec<RestoreKey>> {
+    let reading = || format!("reading the restore keys in {}", path.display());
+    let text = std::fs::read_to_string(path)
+        .map(Zeroizing::new)
+        .map_err(|error| Failure::from_error(Kind::Denied, &error).during(reading()))?;
+    warn_if_open_to_everybody(path, "the file of restore keys");
+    RestoreKey::parse_all(&text).map_err(|error| Failure::from(error).during(reading()))
+}
+
+fn warn_if_open_to_everybody(path: &Path, what: &str) {
+    let mode = std::fs::metadata(path).map(|found| found.permissions().mode()).unwrap_or(0);
+    if mode & 0o007 != 0 {
+        tracing::warn!("{what} {} is open to everybody; chmod 600 it", path.display());
+    }
 }
 
 /// The crypto suite asked for.
@@ -131,10 +155,7 @@ pub(crate) fn key_file(path: &Path) -> Outcome<Unlock> {
             _ => failure,
         }
     })?;
-    let mode = std::fs::metadata(path).map(|found| found.permissions().mode()).unwrap_or(0);
-    if mode & 0o007 != 0 {
-        tracing::warn!("the key file {} is open to everybody; chmod 600 it", path.display());
-    }
+    warn_if_open_to_everybody(path, "the key file");
     let key = KeyFile::parse(&text).map_err(|error| Failure::from(error).during(reading()))?;
     Ok(Unlock::KeyFile(key))
 }

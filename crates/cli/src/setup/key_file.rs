@@ -14,9 +14,17 @@ use crate::failure::{Failure, Kind, Outcome};
 /// # Errors
 /// When a file is there, or it cannot be written and synced.
 pub(crate) fn write(path: &Path, key: &KeyFile, owner: Option<Owner>) -> Outcome<()> {
-    write_new(path, key.to_text().as_bytes(), 0o600).map_err(|error| {
+    write_text(path, &key.to_text(), "the key file", owner)
+}
+
+/// Writes the text of a key of any kind, which is called `what` when it cannot be written.
+///
+/// # Errors
+/// As [`write`].
+pub(crate) fn write_text(path: &Path, text: &str, what: &str, owner: Option<Owner>) -> Outcome<()> {
+    write_new(path, text.as_bytes(), 0o600).map_err(|error| {
         let failure = Failure::from_error(kind_of(&error), &error)
-            .during(format!("writing the key file {}", path.display()));
+            .during(format!("writing {what} {}", path.display()));
         match error.kind() {
             std::io::ErrorKind::AlreadyExists => {
                 failure.hint("A key is never written over another file: name another place.")

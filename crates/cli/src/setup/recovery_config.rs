@@ -247,6 +247,7 @@ mod tests {
             unlock: Unlock::KeyFile(KeyFile::random(&random)),
             random,
             cache: None,
+            restore_keys: Vec::new(),
         };
         let note = KeyNote { label: "test".into(), now: "2026-11-22T00:00:00Z".into() };
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

@@ -219,7 +219,7 @@ mod tests {
 
     fn test_keys() -> Keys {
         let document = first_domain_keys(&SharedRandom::system());
-        Keys::of_domain(Suite::Aes256Gcm, &"main".parse().unwrap(), &[document]).unwrap()
+        Keys::of_domain(Suite::Aes256Gcm, &"main".parse().unwrap(), &[document], &[]).unwrap()
     }
 
     #[test]

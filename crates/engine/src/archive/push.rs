@@ -7,6 +7,7 @@ use pgrecall_pgformat::ArchiveName;
 use pgrecall_pgformat::segment_summary::SegmentSummary;
 use pgrecall_repo::RepoError;
 use pgrecall_repo::archive::{self, Pushed};
+use pgrecall_repo::format::header::KeyClass;
 use pgrecall_repo::id::Digest;
 use pgrecall_repo::object;
 use pgrecall_store::Key;
@@ -202,7 +203,8 @@ impl Prepared {
         let trailer = self.trailer(request);
         let (keys, random) = (cluster.sealed.keys(), cluster.sealed.random());
         let frames = &self.packed.frames;
-        Ok(object::seal_archive(keys, key, self.packed.digest, frames, &trailer.encode(), random)?)
+        let (class, digest) = (class_of(self.name), self.packed.digest);
+        Ok(object::seal_archive(keys, class, key, digest, frames, &trailer.encode(), random)?)
     }
 }
 
@@ -354,6 +356,14 @@ fn kind_of(name: ArchiveName) -> pgrecall_pgformat::segment::ArchiveNameKind {
         ArchiveName::Partial(_) => Kind::Partial,
         ArchiveName::History(_) => Kind::History,
         ArchiveName::BackupHistory { .. } => Kind::BackupHistory,
+    }
+}
+
+/// Histories are read by whoever lists and plans, and on a host without the restore key too.
+pub(super) const fn class_of(name: ArchiveName) -> KeyClass {
+    match name {
+        ArchiveName::Segment(_) | ArchiveName::Partial(_) => KeyClass::Data,
+        ArchiveName::History(_) | ArchiveName::BackupHistory { .. } => KeyClass::Meta,
     }
 }
 

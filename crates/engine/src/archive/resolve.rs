@@ -305,7 +305,8 @@ impl Open {
         let trailer = content.trailer.encode();
         let (keys, random) = (sealed.keys(), sealed.random());
         let digest = keys.digest(&plain);
-        let object = object::seal_archive(keys, key, digest, &frames, &trailer, random)?;
+        let class = push::class_of(self.name);
+        let object = object::seal_archive(keys, class, key, digest, &frames, &trailer, random)?;
         self.put(key, &plain, digest, object).await
     }
 

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use pgrecall_repo::backup as sessions;
 use pgrecall_repo::id::BackupId;
 use pgrecall_repo::index::{self, Purpose};
+use pgrecall_repo::keys::RestoreKeyPublic;
 use pgrecall_repo::manifests;
 use serde::Serialize;
 
@@ -48,6 +49,9 @@ pub struct ClusterCatalog {
     pub damaged_chunks: u64,
     /// What this host has seen here and is not there any more: sentences.
     pub missing: Vec<String>,
+    /// The fingerprint of the restore key that new data is sealed for; nothing where whoever writes
+    /// can also read.
+    pub restore_key: Option<String>,
 }
 
 /// A backup.
@@ -246,6 +250,7 @@ pub async fn read(
         timelines,
         damaged_chunks: u64::try_from(damaged.len()).unwrap_or(u64::MAX),
         missing: Vec::new(),
+        restore_key: cluster.sealed.keys().sealed_for().map(RestoreKeyPublic::fingerprint),
     })
 }
 

@@ -124,7 +124,12 @@ pub async fn plan(
     request.cancel.check()?;
     let somebody = under_way.iter().any(|waiting| waiting.dead.is_none());
     let some = if somebody { UnderWay::Somebody } else { UnderWay::Nobody };
-    let choice = request.policy.choose(&usage.packs, some);
+    let mut policy = request.policy;
+    if !sealed.keys().opens_data() {
+        // What this host cannot open it cannot copy.
+        policy.rewrite_below_percent = 0;
+    }
+    let choice = policy.choose(&usage.packs, some);
     let merged = gc::worth_merging(&usage.index).into_iter().cloned().collect();
     let mut plan = CollectPlan {
         domain: domain.clone(),
@@ -136,7 +141,7 @@ pub async fn plan(
         rounds,
         under_way,
         merged,
-        policy: request.policy,
+        policy,
         requests: Requests::default(),
         live,
     };

@@ -11,7 +11,6 @@ use pgrecall_repo::format::document::DamagedChunk;
 use pgrecall_repo::id::{ChunkId, PackId};
 use pgrecall_repo::index::{self, Location};
 use pgrecall_repo::names::Name;
-use pgrecall_repo::object::Proof;
 use pgrecall_repo::sealed_store::SealedStore;
 
 use super::finding::{Severity, VerifyReport};
@@ -125,8 +124,8 @@ fn open(sealed: &SealedStore, range: &ReadRange, bytes: &[u8]) -> Opened {
     let mut buffers = chunks::Buffers::default();
     let opener = chunks::Opener::new(sealed, range, bytes);
     for (chunk, location) in &range.chunks {
-        match opener.open((chunk, location), Proof::Hash, &mut buffers) {
-            Ok(_) => opened.read_bytes += u64::from(location.plain_len),
+        match opener.prove((chunk, location), &mut buffers) {
+            Ok(()) => opened.read_bytes += u64::from(location.plain_len),
             Err(error) => {
                 let why = Unreadable { cause: Cause::of(error.kind()), reason: cause(&error) };
                 opened.bad.push((*chunk, Arc::as_ref(&location.pack).id, why));

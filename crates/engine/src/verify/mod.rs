@@ -112,7 +112,8 @@ pub async fn verify(
     options.progress.phase("looking at WAL", None);
     let stored = StoredWal::read(cluster).await?;
     report_histories(&stored, &mut report);
-    let mut check = WalCheck::new(cluster, &stored, options.depth, &options.cancel);
+    let mut check =
+        WalCheck::new(cluster, &stored, wal_depth(options, cluster, &mut report), &options.cancel);
     for (backup, walked) in backups.iter().zip(walked) {
         let verdict = judge(cluster, backup, walked, &mut check, &mut report).await?;
         report.backups.push(verdict);
@@ -123,6 +124,25 @@ pub async fn verify(
     }
     report.checked.backups = count(backups.len());
     Ok(report.finish())
+}
+
+/// How thoroughly WAL can be read here.
+fn wal_depth(options: &VerifyOptions, cluster: &ClusterStore, report: &mut VerifyReport) -> Depth {
+    let missing = cluster.sealed.keys().restore_keys_missing();
+    let [first, ..] = missing.as_slice() else { return options.depth };
+    if options.depth == Depth::ReadData {
+        report.add(
+            Severity::Warning,
+            "data",
+            format!(
+                "it is sealed for the restore key {}, which is not here: of chunks the sealed bytes \
+                 were compared with a keyed check, and WAL was not opened",
+                first.fingerprint()
+            ),
+            "run verify --read-data where the restore key is",
+        );
+    }
+    Depth::Structure
 }
 
 async fn list(

@@ -334,6 +334,7 @@ pub(super) fn location(pack: &Arc<IndexPack>, entry: &IndexEntry) -> Location {
         offset: entry.offset,
         sealed_len: entry.sealed_len,
         plain_len: entry.plain_len,
+        check: Some(entry.check),
     }
 }
 

@@ -90,7 +90,7 @@ async fn a_new_epoch_of_keys_is_found_by_hosts_with_old_copies() {
     other.cache = None;
     push(&old, &second).await.unwrap();
     let repository = Repository::open(bench.store.clone(), bench.options.clone()).await.unwrap();
-    repository.rotate(&old.domain, pgrecall_repo::keys::Rotation::Sealing).await.unwrap();
+    repository.rotate(&old.domain, pgrecall_repo::keys::Rotation::Sealing, None).await.unwrap();
     push(&other, &path).await.unwrap();
     fetch(&old, &bench).await.unwrap();
 }
@@ -104,7 +104,7 @@ async fn a_push_with_old_copies_knows_what_was_pushed_under_newer_keys() {
     other.cache = None;
     push(&old, &second).await.unwrap();
     let repository = Repository::open(bench.store.clone(), bench.options.clone()).await.unwrap();
-    repository.rotate(&old.domain, pgrecall_repo::keys::Rotation::Ids).await.unwrap();
+    repository.rotate(&old.domain, pgrecall_repo::keys::Rotation::Ids, None).await.unwrap();
     push(&other, &path).await.unwrap();
     assert_eq!(push(&old, &path).await.unwrap().result, PushResult::AlreadyThere);
 }
@@ -117,7 +117,7 @@ async fn keys_that_the_store_has_no_more_seal_nothing() {
     stranger.cache = None;
     let repository = Repository::open(bench.store.clone(), bench.options.clone()).await.unwrap();
     let rotate = async || {
-        repository.rotate(&access.domain, pgrecall_repo::keys::Rotation::Ids).await.unwrap()
+        repository.rotate(&access.domain, pgrecall_repo::keys::Rotation::Ids, None).await.unwrap()
     };
     let newest = names::domain_keys(&access.domain).entry(1);
     let push_first = async |number: u64| {

@@ -111,7 +111,7 @@ async fn a_content_is_one_content_before_and_after_new_id_keys() {
     push(&access, &stored).await.unwrap();
     let rotate = async || {
         let opened = Repository::open(bench.store.clone(), bench.options.clone()).await.unwrap();
-        opened.rotate(&access.domain, Rotation::Ids).await.unwrap();
+        opened.rotate(&access.domain, Rotation::Ids, None).await.unwrap();
     };
     rotate().await;
     let again = contents(&access, FIRST, &request(&stored), Local::File).await.unwrap();

@@ -207,7 +207,8 @@ pub struct DomainKeysDocument {
     pub id_generation: u32,
     /// The id key.
     pub id_key: String,
-    /// The key of pages and WAL.
+    /// The key of pages and WAL; or, behind `x25519:`, the public half of the restore key that they
+    /// are sealed for.
     pub data_key: String,
     /// The key of metadata.
     pub meta_key: String,

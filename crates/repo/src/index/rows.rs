@@ -103,7 +103,7 @@ impl Rows {
             let pack = self.packs.pack(row.pack)?.clone();
             let (frame, offset) = (row.frame, row.offset);
             let (sealed_len, plain_len) = (row.sealed_len, row.plain_len);
-            Some(Location { pack, frame, offset, sealed_len, plain_len })
+            Some(Location { pack, frame, offset, sealed_len, plain_len, check: None })
         })
     }
 

@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::format::document::DomainKeysDocument;
-use crate::format::header::Suite;
+use crate::format::header::{KeyClass, Suite};
 use crate::keys::first_domain_keys;
 
 fn keys(suite: Suite, document: &DomainKeysDocument) -> Keys {
-    Keys::of_domain(suite, &"main".parse().unwrap(), std::slice::from_ref(document)).unwrap()
+    Keys::of_domain(suite, &"main".parse().unwrap(), std::slice::from_ref(document), &[]).unwrap()
 }
 
 fn key(text: &str) -> Key {
@@ -91,7 +91,8 @@ fn trailers_are_read_alone() {
     let body: Vec<_> =
         frames_of(&plain).map(|part| Payload::compress(part, Level::default())).collect();
     let digest = keys.digest(&plain);
-    let object = seal_archive(&keys, &name, digest, &body, b"summary", &random).unwrap();
+    let object =
+        seal_archive(&keys, KeyClass::Data, &name, digest, &body, b"summary", &random).unwrap();
     let header = read_header(&name, Kind::Archive, &object).unwrap();
     let end = &object[object.len() - 20..];
     let TrailerRead::NeedMore(needed) = open_trailer(&keys, &header, &name, end).unwrap() else {
@@ -118,7 +119,8 @@ fn a_tail_that_counts_the_frames_wrong_is_seen() {
     for frames in [1, 2] {
         let body = vec![Payload::stored(vec![]); frames];
         let digest = keys.digest(b"");
-        let object = seal_archive(&keys, &name, digest, &body, b"summary", &random).unwrap();
+        let object =
+            seal_archive(&keys, KeyClass::Data, &name, digest, &body, b"summary", &random).unwrap();
         let tail = Tail::decode(&object).unwrap();
         for counted in 0..4 {
             let mut object = object[..object.len() - 16].to_vec();

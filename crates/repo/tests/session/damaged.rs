@@ -8,7 +8,7 @@ use pgrecall_repo::archive::{self, Pushed};
 use pgrecall_repo::backup::{self, BackupNote, BackupSession, Claim};
 use pgrecall_repo::codec::Level;
 use pgrecall_repo::format::document::{DamagedChunk, Expired};
-use pgrecall_repo::format::header::Kind;
+use pgrecall_repo::format::header::{KeyClass, Kind};
 use pgrecall_repo::id::{ChunkId, DamageId};
 use pgrecall_repo::index::{self, Index, Purpose};
 use pgrecall_repo::names;
@@ -197,7 +197,16 @@ async fn an_archived_file_that_was_cut_short_is_not_taken_for_the_whole() {
         object::frames_of(&plain).map(|part| Payload::compress(part, Level::default())).collect();
     let seal = || {
         let random = SharedRandom::system();
-        object::seal_archive(sealed.keys(), &name, digest, &body, b"trailer", &random).unwrap()
+        object::seal_archive(
+            sealed.keys(),
+            KeyClass::Data,
+            &name,
+            digest,
+            &body,
+            b"trailer",
+            &random,
+        )
+        .unwrap()
     };
     let push = || archive::push(&sealed, &name, &plain, digest, seal());
     assert_eq!(push().await.unwrap(), Pushed::Created);

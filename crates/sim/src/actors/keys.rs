@@ -15,7 +15,7 @@ pub async fn rotate(context: &mut Context) -> Ended {
     let repository = open(context).await?;
     let domain = context.cluster.domain().clone();
     let epoch =
-        repository.rotate(&domain, Rotation::Sealing).await.map_err(|error| chain(&error))?;
+        repository.rotate(&domain, Rotation::Sealing, None).await.map_err(|error| chain(&error))?;
     Ok(format!("epoch {epoch}"))
 }
 

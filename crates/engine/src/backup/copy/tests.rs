@@ -140,6 +140,7 @@ async fn domain() -> SealedStore {
         unlock: Unlock::Nothing,
         random: SharedRandom::system(),
         cache: None,
+        restore_keys: Vec::new(),
     };
     let note = KeyNote { label: "test".into(), now: "now".into() };
     let store = Arc::new(MemoryStore::new());
