@@ -5,7 +5,7 @@ use std::path::Path;
 use pgrecall_testkit::cluster_check::CheckedCluster;
 use pgrecall_testkit::postgres::{Cluster, Scratch};
 
-use crate::ground::{back_up, json, make_bulk, number, objects, output, try_backup};
+use crate::ground::{back_up, json, number, objects, output, try_backup};
 use crate::site::{Run, Site, newest_major, own_all, switch};
 
 /// A restore key that the database host is to have no file of.
@@ -35,9 +35,18 @@ fn sealed_for_another(elsewhere: &Elsewhere) -> (Site, Cluster) {
     let words = ["key", "rotate", "--yes", "--restore-key", &key];
     let said = output(&site, &cluster, &words);
     assert!(said.contains("NOBODY RESTORES WITHOUT THAT FILE"), "{said}");
-    // This host goes over within the hour; it need not here.
-    std::fs::remove_dir_all(site.scratch().path().join("cache")).expect("copies of keys");
     (site, cluster)
+}
+
+/// Some eight megabytes, and the catalogs beside them.
+fn make_table(cluster: &Cluster) {
+    cluster.psql(
+        "CREATE TABLE t WITH (autovacuum_enabled = off) AS
+           SELECT i AS id, sha512(i::text::bytea) || sha512((i || 't')::bytea) AS v
+             FROM generate_series(1, 60000) i",
+    );
+    // It sets the hint bits on all pages.
+    cluster.psql("VACUUM t");
 }
 
 /// As on a host where one restores.
@@ -57,9 +66,7 @@ fn rows(query: impl Fn(&str) -> String) -> String {
 fn who_writes_cannot_read_and_who_has_the_restore_key_gets_all_back() {
     let elsewhere = Elsewhere { scratch: Scratch::new() };
     let (site, cluster) = sealed_for_another(&elsewhere);
-    make_bulk(&cluster, "t");
-    // It sets the hint bits on all pages.
-    cluster.psql("VACUUM t");
+    make_table(&cluster);
     let first = back_up(&site, &cluster);
     cluster.psql("UPDATE t SET v = sha512(v) WHERE id % 1000 = 0");
     let second = back_up(&site, &cluster);
@@ -73,8 +80,9 @@ fn who_writes_cannot_read_and_who_has_the_restore_key_gets_all_back() {
     run(&site, &cluster, &["plan"]).expect_code(0);
     run(&site, &cluster, &["verify"]).expect_code(0);
     let verified = output(&site, &cluster, &["verify", "--read-data"]);
-    assert!(verified.contains("and WAL was not opened"), "{verified}");
+    assert!(verified.contains("which is not here, was not opened"), "{verified}");
     let checked = output(&site, &cluster, &["check"]);
+    assert!(checked.contains(&format!("new data is sealed for {fingerprint}")), "{checked}");
     assert!(checked.contains("NOT TRIED: data is sealed for the restore key"), "{checked}");
     run(&site, &cluster, &["gc"]).expect_code(0);
     // And reads nothing.
@@ -86,11 +94,25 @@ fn who_writes_cannot_read_and_who_has_the_restore_key_gets_all_back() {
     let fetched = run(&site, &cluster, &["wal", "fetch", &last, &to]);
     fetched.expect_code(126);
     assert!(fetched.stderr.contains("restore_key_file") && !dir.exists(), "{}", fetched.stderr);
-    // Elsewhere all of it comes back.
+    // A file that is named and not there keeps nobody from writing.
     bring_key(&site, &elsewhere);
+    std::fs::rename(elsewhere.key(), elsewhere.scratch.path().join("away")).expect("it goes");
+    site.wait_archived(&cluster, &switch(&cluster));
+    // Another restore key would leave backups that want both.
+    let another = elsewhere.scratch.path().join("keys/another").display().to_string();
+    let words = ["key", "rotate", "--yes", "--restore-key", &another];
+    let refused = run(&site, &cluster, &words);
+    refused.expect_code(16);
+    assert!(
+        refused.stderr.contains("--ids") && !Path::new(&another).exists(),
+        "{}",
+        refused.stderr
+    );
+    std::fs::rename(elsewhere.scratch.path().join("away"), elsewhere.key()).expect("it comes");
+    // Elsewhere all of it comes back.
     run(&site, &cluster, &["verify", "--read-data"]).expect_code(0);
     let verified = output(&site, &cluster, &["verify", "--read-data"]);
-    assert!(!verified.contains("not opened"), "{verified}");
+    assert!(!verified.contains("was not opened"), "{verified}");
     let dir = site.scratch().path().join("restored");
     let to = dir.display().to_string();
     site.run(Path::new("/"), &["restore", &to, "--as", "copy", "--to-latest"]).expect_code(0);
@@ -104,9 +126,9 @@ fn who_writes_cannot_read_and_who_has_the_restore_key_gets_all_back() {
 fn rot_is_seen_and_healed_by_who_cannot_read() {
     let elsewhere = Elsewhere { scratch: Scratch::new() };
     let (site, cluster) = sealed_for_another(&elsewhere);
-    make_bulk(&cluster, "t");
+    make_table(&cluster);
     back_up(&site, &cluster);
-    // Of a pack that is full nearly all is of the table.
+    // What changes all the time, such as pg_control, comes last in it.
     let packs = objects(&site, "data").into_iter();
     let path = packs.max_by_key(|path| path.metadata().map(|meta| meta.len()).unwrap_or(0));
     let path = path.expect("a pack");
@@ -121,4 +143,20 @@ fn rot_is_seen_and_healed_by_who_cannot_read() {
     run(&site, &cluster, &["verify", "--read-data"]).expect_code(0);
     bring_key(&site, &elsewhere);
     run(&site, &cluster, &["verify", "--read-data"]).expect_code(0);
+}
+
+#[test]
+fn keys_of_before_are_not_gone_back_to() {
+    let elsewhere = Elsewhere { scratch: Scratch::new() };
+    let (site, cluster) = sealed_for_another(&elsewhere);
+    back_up(&site, &cluster);
+    let keys = site.repository().join("domains/main/keys");
+    let newest = std::fs::read_dir(&keys).expect("keys").map(|entry| entry.expect("one").path());
+    std::fs::remove_file(newest.max().expect("the newest")).expect("it goes");
+    let refused = try_backup(&site, &cluster, &["--fast-checkpoint"]);
+    refused.expect_code(16);
+    assert!(refused.stderr.contains("key rotate --restore-key"), "{}", refused.stderr);
+    site.wait_archived(&cluster, &switch(&cluster));
+    let told = "the repository had other keys for the domain main";
+    cluster.wait_until("it is told", || cluster.log().contains(told));
 }

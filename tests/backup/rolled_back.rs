@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use pgrecall_testkit::postgres::Cluster;
 use serde_json::Value;
@@ -89,6 +90,20 @@ fn put_back(site: &Site, copy: &Path) {
     own_all(site.repository());
 }
 
+/// What was kept on the host of segments was kept two hours ago.
+fn make_old(below: &Path) {
+    let then = SystemTime::now() - Duration::from_secs(7200);
+    for entry in std::fs::read_dir(below).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            make_old(&path);
+        } else if path.file_name().is_some_and(|name| name == "wal.json") {
+            let file = std::fs::File::options().write(true).open(&path).expect("it opens");
+            file.set_modified(then).expect("its time is set");
+        }
+    }
+}
+
 fn id(told: &Value) -> String {
     told["backup"].as_str().expect("an id").to_owned()
 }
@@ -147,12 +162,19 @@ fn archived_wal_that_is_gone_is_missed() {
     assert_all_is_well(&site, &cluster);
     let older = copied(&site, "older");
     cluster.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) n");
+    make_old(&site.scratch().path().join("cache"));
     let segment = switch(&cluster);
     site.wait_archived(&cluster, &segment);
     cluster.psql("CHECKPOINT");
     put_back(&site, &older);
     let missed = missing(&site, &cluster);
     let sentence = format!("WAL segment {segment}, which this host has archived, is not there");
-    assert_eq!(missed, [sentence]);
+    assert_eq!(missed, std::slice::from_ref(&sentence));
+    // Another segment does not take its place, even when it is time.
+    make_old(&site.scratch().path().join("cache"));
+    site.wait_archived(&cluster, &switch(&cluster));
+    assert_eq!(missing(&site, &cluster), [sentence]);
+    let told = "which this host has archived, is not there any more";
+    cluster.wait_until("it is told", || cluster.log().contains(told));
     run(&site, &cluster, &["gc"]).expect_code(13);
 }

@@ -1,4 +1,4 @@
-//! What this host has seen of a repository: the last backup that it has taken there, and the last
+//! What this host has seen of a repository: the last backup that it has taken there, and a late
 //! segment that it has archived. A repository that was put back to an earlier state is whole in
 //! itself: only who has seen more can tell.
 //!
@@ -6,10 +6,13 @@
 //! store at that address: another copy of the repository may well be behind. Losing it loses the
 //! warning and nothing else.
 
+use std::time::Duration;
+
 use pgrecall_pgformat::{ArchiveName, SegmentName, SegmentNumber, SegmentSize};
 use pgrecall_repo::RepoError;
 use pgrecall_repo::expired::ExpiredLog;
 use pgrecall_repo::id::{BackupId, RepositoryId};
+use pgrecall_repo::keys::RestoreKeyPublic;
 use pgrecall_repo::names::{self, ClusterRef};
 use pgrecall_repo::repository::Cache as _;
 use pgrecall_store::{ErrorKind as StoreErrorKind, Key};
@@ -21,6 +24,12 @@ use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
 use crate::retention::floor::Floors;
 use crate::wal_place;
+
+/// How often a segment that was archived takes the place of the one before.
+const SEGMENT_EVERY: Duration = Duration::from_secs(3600);
+
+/// How long a push may take to look for that one: it has stored its own already.
+const LOOK_MAX: Duration = Duration::from_secs(5);
 
 /// The version of both records; those of another one say nothing.
 const VERSION: u32 = 1;
@@ -53,6 +62,8 @@ pub struct SeenBackup {
     epoch: u32,
     /// The highest entry of the log of expired backups.
     log: Option<u64>,
+    /// The restore key that data was sealed for, by its fingerprint.
+    restore_key: Option<String>,
 }
 
 impl SeenSegment {
@@ -127,6 +138,7 @@ impl Memory {
             wal: SeenSegment::new(self.store.clone(), segment, size),
             epoch: cluster.sealed.keys().epoch(),
             log: highest_entry(cluster).await?,
+            restore_key: cluster.sealed.keys().sealed_for().map(RestoreKeyPublic::fingerprint),
         };
         // What was archived before was in an earlier state, if the repository was put back.
         let wal = seen.wal.encode();
@@ -135,9 +147,55 @@ impl Memory {
         Ok(())
     }
 
-    /// Keeps a segment that was just stored.
-    pub fn keep_segment(&self, segment: SegmentName, size: SegmentSize) {
+    /// Keeps a segment that was just stored, now and then: in place of one that is still there, or
+    /// has expired. One that is gone is remembered until the next backup.
+    pub async fn keep_segment(
+        &self,
+        segment: SegmentName,
+        size: SegmentSize,
+        cluster: &ClusterStore,
+    ) {
+        let is_young = |age: Duration| age < SEGMENT_EVERY;
+        if self.cache.age(self.repository, &self.name("wal")).is_some_and(is_young) {
+            return;
+        }
+        let before = self.get("wal").and_then(|bytes| SeenSegment::decode(&bytes));
+        if let Some(before) = before.filter(|before| before.store == self.store) {
+            let looked = tokio::time::timeout(LOOK_MAX, is_gone(&before, cluster)).await;
+            match looked {
+                Ok(Ok(false)) => {}
+                Ok(Ok(true)) => {
+                    tracing::warn!(
+                        "WAL segment {}, which this host has archived, is not there any more. \
+                         {BRING_BACK} {GO_ON}",
+                        before.file
+                    );
+                    return;
+                }
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
         self.put("wal", &SeenSegment::new(self.store.clone(), segment, size).encode());
+    }
+
+    /// Refuses to write what this host could read, where it was to be sealed for a restore key.
+    ///
+    /// # Errors
+    /// `Denied`, with what to do.
+    pub fn require_restore_key(&self, cluster: &ClusterStore) -> Result<(), EngineError> {
+        let seen = self.get("backup").and_then(|bytes| SeenBackup::decode(&bytes));
+        let seen = seen.filter(|seen| seen.store == self.store).and_then(|seen| seen.restore_key);
+        let (Some(fingerprint), None) = (seen, cluster.sealed.keys().sealed_for()) else {
+            return Ok(());
+        };
+        let message = format!(
+            "data of the domain {} was sealed for the restore key {fingerprint}, and the \
+             repository has the keys that say so no more",
+            self.at.domain
+        );
+        Err(EngineError::refused(ErrorKind::Denied, message).hint(BRING_BACK).hint(
+            "If they are lost, begin such an epoch again: pgrecall key rotate --restore-key FILE.",
+        ))
     }
 
     /// What this host has seen and is neither there any more nor expired: sentences.

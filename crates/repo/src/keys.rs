@@ -168,10 +168,18 @@ impl Keys {
         missing
     }
 
-    /// Whether all data can be opened here.
+    /// The restore key that new data is sealed for, where it is not here.
     #[must_use]
-    pub fn opens_data(&self) -> bool {
-        self.restore_keys_missing().is_empty()
+    pub fn new_data_locked(&self) -> Option<&RestoreKeyPublic> {
+        self.sealed_for().filter(|public| self.restore_key(public).is_none())
+    }
+
+    /// The restore key that an object's body is sealed for, where it is not here.
+    #[must_use]
+    pub fn locked(&self, sealing: &Sealing) -> Option<&RestoreKeyPublic> {
+        let is_public = sealing.method == KeyMethod::PublicKey;
+        let public = self.data_for.get(&sealing.epoch).filter(|_| is_public)?;
+        self.restore_key(public).is_none().then_some(public)
     }
 
     fn restore_key(&self, public: &RestoreKeyPublic) -> Option<&RestoreKey> {
@@ -268,7 +276,8 @@ impl Keys {
             let cipher = self.cipher(&sealing, class, kind, name)?;
             return Ok((sealing, cipher));
         };
-        let (field, key) = public.encapsulate(&self.domain, &sealing.salt, random)?;
+        let context = self.restore_context(&sealing)?;
+        let (field, key) = public.encapsulate(&self.domain, &*context, random)?;
         (sealing.method, sealing.method_field) = (KeyMethod::PublicKey, field);
         Ok((sealing, FrameCipher::new(self.suite, &key, kind, &self.domain, name)))
     }
@@ -334,7 +343,15 @@ impl Keys {
         let key = self
             .restore_key(public)
             .ok_or_else(|| FormatError::NoRestoreKey { fingerprint: public.fingerprint() })?;
-        key.open(&self.domain, &sealing.salt, &sealing.method_field)
+        key.open(&self.domain, &*self.restore_context(sealing)?, &sealing.method_field)
+    }
+
+    /// What is mixed into the key that HPKE exports: whoever has the public half alone makes
+    /// nothing that opens, and nothing opens in another repository.
+    fn restore_context(&self, sealing: &Sealing) -> Result<Zeroizing<[u8; 32]>, FormatError> {
+        let meta = self.classes.get(&(KeyClass::Meta, sealing.epoch));
+        let meta = meta.ok_or_else(|| no_epoch(sealing.epoch))?;
+        Ok(Zeroizing::new(derive(meta, &sealing.salt, b"pgrecall restore key")))
     }
 }
 

@@ -375,7 +375,14 @@ impl Repository {
             // nothing that others can read.
             let after = epochs.iter().map(|document| u64::from(document.epoch) + 1).max();
             let mut gone = (after.unwrap_or(0)..).map(|number| log.entry(number));
-            while gone.next().is_some_and(|entry| cache.forget(self.root.id, entry.as_str())) {}
+            while let Some(entry) = gone.next()
+                && cache.forget(self.root.id, entry.as_str())
+            {
+                tracing::warn!(
+                    "the repository had {entry}, and has it no more: was it put back to an earlier \
+                     state? New data is sealed by the keys of before"
+                );
+            }
         }
         Ok(epochs)
     }

@@ -105,8 +105,9 @@ Examples:
   pgrecall key rotate --cluster main --ids --yes
   pgrecall key rotate --cluster main --restore-key /root/main.restore-key
 
-With --restore-key a thief of this host learns from the repository what changed and when, and no row. Without that file, too,
-nobody restores what is stored from then on: make copies of it. There is no way back but a new repository.")]
+With --restore-key a thief of this host learns from the repository what changed and when, and hardly a row
+(docs/threat-model.md). Without that file nobody restores what is stored from then on: make copies of it. There is no way back
+but a new repository.")]
 pub(crate) struct RotateArgs {
     /// Change the key that names chunks too: nothing stored before is known again, so the next
     /// backup stores everything, and costs as much as the first

@@ -29,6 +29,7 @@ pub(crate) fn run(settings: &Settings, args: &BackupArgs) -> Outcome<()> {
         let cluster = cluster::registered(settings, &repository).await?;
         let missing = seen::warn_of_missing(settings, &repository, &cluster).await?;
         let memory = seen::memory(settings, &repository, &cluster);
+        memory.require_restore_key(&cluster)?;
         let request = BackupRequest {
             cluster,
             pgdata: cluster::pgdata(settings)?,

@@ -83,7 +83,7 @@ async fn check(settings: &Settings, report: &mut Report) -> Outcome<()> {
     let object = &archived.object;
     report.pass("archiving", format!("{} arrived {took} after the switch", archived.file));
     tracing::debug!(%object, "the segment is there");
-    if let [missing, ..] = cluster.sealed.keys().restore_keys_missing().as_slice() {
+    if let Some(missing) = cluster.sealed.keys().new_data_locked() {
         report.warn(
             "fetch",
             format!(

@@ -44,6 +44,10 @@ pub(super) async fn check_repository(
         Ok(cluster) => {
             let system = &cluster.at.lineage;
             report.pass("cluster", format!("{} (system identifier {system})", cluster.at.cluster));
+            if let Some(public) = cluster.sealed.keys().sealed_for() {
+                let fingerprint = public.fingerprint();
+                report.pass("restore key", format!("new data is sealed for {fingerprint}"));
+            }
             check_seen(settings, &opened, &cluster, report).await;
             Some(cluster)
         }

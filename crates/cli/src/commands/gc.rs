@@ -64,7 +64,7 @@ async fn collect(
         cancel,
     };
     let plan = plan::plan(&cluster.sealed, cluster.domain(), &mut request).await?;
-    if let [missing, ..] = cluster.sealed.keys().restore_keys_missing().as_slice() {
+    if let Some(missing) = cluster.sealed.keys().new_data_locked() {
         tracing::info!(
             "nothing is copied together: data is sealed for the restore key {}, which is not here",
             missing.fingerprint()

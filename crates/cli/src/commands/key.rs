@@ -3,11 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use pgrecall_engine::archive::cache::HostCache;
 use pgrecall_repo::format::document::LivingKey;
 use pgrecall_repo::id::KeyId;
 use pgrecall_repo::keys::{KeyFile, RestoreKey, RestoreKeyPublic, Rotation, Unlock};
+use pgrecall_repo::names;
 use pgrecall_repo::random::SharedRandom;
-use pgrecall_repo::repository::{KeyNote, Repository};
+use pgrecall_repo::repository::{Cache as _, KeyNote, Repository};
+use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_store::RootPolicy;
 use serde::Serialize;
 
@@ -255,6 +258,30 @@ struct Rotated {
     restore_key: Option<String>,
 }
 
+const REUSED: &str = "What is stored already stays sealed as it is, and the next backups go on to \
+                      use it: with --ids they store everything anew.\n";
+
+/// Refuses another restore key where backups would go on to use what only the old one opens, and
+/// that is not at hand.
+fn require_old_restore_key(settings: &Settings, domain: &SealedStore, path: &Path) -> Outcome<()> {
+    let Some(old) = domain.keys().sealed_for() else { return Ok(()) };
+    let mut known = repository::restore_keys_at_hand(settings);
+    if path.exists() {
+        known.extend(repository::restore_keys(path)?);
+    }
+    if known.iter().any(|key| key.public() == old) {
+        return Ok(());
+    }
+    let message = format!(
+        "data is sealed for the restore key {}, which is not here, and the next backups would go on \
+         to use what is",
+        old.fingerprint()
+    );
+    Err(Failure::new(Kind::Denied, message)
+        .hint("With --ids the next backup stores everything anew, for the new key alone.")
+        .hint("Or name the old key's file by repository.restore_key_file, and keep both keys."))
+}
+
 /// The restore key of a file; a new one where there is no file.
 fn restore_key(path: &Path) -> Outcome<RestoreKey> {
     if path.exists() {
@@ -267,9 +294,9 @@ fn restore_key(path: &Path) -> Outcome<RestoreKey> {
 }
 
 async fn rotate(settings: &Settings, args: &RotateArgs) -> Outcome<()> {
-    let names = cluster::cluster_names(settings)?;
+    let meant = cluster::cluster_names(settings)?;
     let repository = open(settings, unlock(settings, &args.unlock)?).await?;
-    repository.existing_domain(&names.domain).await?;
+    let domain = repository.existing_domain(&meant.domain).await?;
     for cluster in cluster::lineages(settings, &repository).await? {
         seen::require_nothing_missing(settings, &repository, &cluster).await?;
     }
@@ -278,14 +305,20 @@ async fn rotate(settings: &Settings, args: &RotateArgs) -> Outcome<()> {
     } else {
         (Rotation::Sealing, "")
     };
-    let question = format!("Begin a new epoch of the keys of domain {}?{cost}", names.domain);
+    if let (Some(path), false) = (&args.restore_key, args.ids) {
+        require_old_restore_key(settings, &domain, path)?;
+    }
+    let question = format!("Begin a new epoch of the keys of domain {}?{cost}", meant.domain);
     prompt::confirm(&question, args.confirm.yes)?;
     let restore_key = args.restore_key.as_deref().map(restore_key).transpose()?;
     let public = restore_key.as_ref().map(RestoreKey::public);
-    let epoch = repository.rotate(&names.domain, rotation, public).await?;
+    let epoch = repository.rotate(&meant.domain, rotation, public).await?;
+    // This host goes over at once, as far as this user's copies go.
+    let cache = HostCache::new(settings.repository.cache_dir.clone());
+    cache.forget(repository.root().id, names::root().as_str());
     if args.output.json {
         return stdout::print_json(&Rotated {
-            domain: names.domain.to_string(),
+            domain: meant.domain.to_string(),
             epoch,
             restore_key: public.map(RestoreKeyPublic::fingerprint),
         });
@@ -296,14 +329,15 @@ async fn rotate(settings: &Settings, args: &RotateArgs) -> Outcome<()> {
             "data is sealed for the restore key {} in {path} from now on.\nNOBODY RESTORES \
              WITHOUT THAT FILE. Copy it to two safe places and to where you restore, name it \
              there by repository.restore_key_file,\nand then take it away from this host. Other \
-             hosts go over within the hour.\n",
-            public.fingerprint()
+             hosts, and other users of this one, go over within the hour.\n{}",
+            public.fingerprint(),
+            if args.ids { "" } else { REUSED }
         ))?;
     }
     stdout::print(&format!(
         "domain {} is in epoch {epoch} of its keys now; what was stored before stays as it is, and \
          readable\n{}",
-        names.domain,
+        meant.domain,
         if args.ids { "the next backup stores everything anew\n" } else { "" }
     ))
 }

@@ -42,7 +42,11 @@ pub(crate) fn run(settings: &Settings, args: &RepairArgs) -> Outcome<u8> {
             }
             Some(repair::carry_out(sealed, domain, &plan).await?)
         };
-        let touched = touched(&repository, domain).await?;
+        let touched = touched(&repository, domain).await.unwrap_or_else(|failure| {
+            let why = failure.chain.join(": ");
+            tracing::warn!("what cannot be had is not known: {why}; run `pgrecall verify`");
+            Vec::new()
+        });
         Ok::<_, crate::failure::Failure>((report, done, touched))
     })?;
     let mut report = report;

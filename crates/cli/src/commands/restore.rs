@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use pgrecall_engine::catalog::Known;
 use pgrecall_engine::clock::Clock;
 use pgrecall_engine::cluster::ClusterStore;
+use pgrecall_engine::details::BackupDetails;
 use pgrecall_engine::restore::execute::{
     Around, Prepared, RestoreOptions, Restored, prepare, restore,
 };
@@ -15,6 +17,8 @@ use pgrecall_engine::restore::repo_wal::RepoWal;
 use pgrecall_engine::restore::target::{self, BackupChoice, Request, Target};
 use pgrecall_engine::restore::target_dir::{Existing, Found, interrupted};
 use pgrecall_engine::restore::wal_view::{StoredWal, WalView as _};
+use pgrecall_engine::verify;
+use pgrecall_pgformat::SegmentName;
 use pgrecall_repo::format::document::Manifest;
 use serde_json::json;
 
@@ -54,9 +58,9 @@ pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
         let repository = repository::open(settings).await?;
         let cluster = cluster::stored(settings, &repository).await?;
         seen::warn_of_missing(settings, &repository, &cluster).await?;
-        require_restore_keys(&cluster)?;
         let wal = RepoWal::open(&cluster).await?;
         let (plan, manifest) = make(&cluster, &wal, &request, &dir).await?;
+        require_restore_keys(&cluster, &plan, &manifest, &wal).await?;
         let config = match role {
             Some(_) => {
                 let domain = cluster.domain().as_str();
@@ -98,14 +102,30 @@ pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
     })
 }
 
-/// Refuses before a byte is written what could not be read.
-fn require_restore_keys(cluster: &ClusterStore) -> Outcome<()> {
-    let missing = cluster.sealed.keys().restore_keys_missing();
-    let [first, ..] = missing.as_slice() else { return Ok(()) };
+/// Refuses before a byte is written what could not be read: files of the backup, or the newest WAL
+/// that is needed.
+async fn require_restore_keys(
+    cluster: &ClusterStore,
+    plan: &RestorePlan,
+    manifest: &Manifest,
+    wal: &RepoWal<'_>,
+) -> Outcome<()> {
+    let keys = cluster.sealed.keys();
+    if keys.restore_keys_missing().is_empty() {
+        return Ok(());
+    }
+    let known = Known { manifest: manifest.clone(), details: BackupDetails::of(manifest)? };
+    let mut wanted = verify::restore_keys_wanted(cluster, &known).await?;
+    if let Some(range) = plan.segments.last() {
+        let newest = SegmentName { timeline: range.timeline, number: range.last };
+        wanted.extend(wal.locked(newest).await?);
+    }
+    if wanted.is_empty() {
+        return Ok(());
+    }
     let message = format!(
-        "data of the domain {} is sealed for the restore key {}, which is not here",
-        cluster.domain(),
-        first.fingerprint()
+        "what this restore needs is sealed for the restore key {}, which is not here",
+        wanted.into_iter().collect::<Vec<_>>().join(" and ")
     );
     Err(Failure::new(Kind::Denied, message).hint(NO_RESTORE_KEY))
 }

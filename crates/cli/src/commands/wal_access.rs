@@ -21,9 +21,12 @@ use crate::failure::{Failure, Kind, Outcome};
 ///
 /// # Errors
 /// When a setting is missing, there is no key, or the store cannot be opened.
-pub(crate) async fn open(settings: &Settings, patience: Patience) -> Outcome<Access> {
+async fn open(settings: &Settings, patience: Patience, reads: Reads) -> Outcome<Access> {
     repository::require_pinned_id(settings)?;
-    let options = repository::options(settings)?;
+    let mut options = repository::options(settings)?;
+    if reads == Reads::Contents {
+        options.restore_keys = repository::restore_keys_at_hand(settings);
+    }
     let names = cluster::cluster_names(settings)?;
     let store_options = hurried(store::options(settings, RootPolicy::MustExist)?, patience);
     let opening = store::open_with(settings, &store_options);
@@ -46,6 +49,13 @@ pub(crate) async fn open(settings: &Settings, patience: Patience) -> Outcome<Acc
     })
 }
 
+/// Whether a command reads contents of stored files: only then a restore key is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reads {
+    Contents,
+    Nothing,
+}
+
 /// Opens the store and does the work, all of it within the command's time.
 ///
 /// # Errors
@@ -53,10 +63,11 @@ pub(crate) async fn open(settings: &Settings, patience: Patience) -> Outcome<Acc
 pub(crate) fn run<T>(
     settings: &Settings,
     patience: Patience,
+    reads: Reads,
     work: impl AsyncFnOnce(Access) -> Result<T, EngineError>,
 ) -> Outcome<T> {
     runtime::run_short(async {
-        let all = async { Ok(work(open(settings, patience).await?).await?) };
+        let all = async { Ok(work(open(settings, patience, reads).await?).await?) };
         tokio::time::timeout(patience.total, all).await.unwrap_or_else(|_| {
             let seconds = patience.total.as_secs_f64();
             Err(Failure::new(Kind::Unavailable, format!("given up after {seconds} s in all"))

@@ -2,11 +2,12 @@
 
 use std::io::IsTerminal as _;
 
+use pgrecall_engine::archive::access::Access;
 use pgrecall_engine::archive::fetch::{self, FetchOutcome, FetchRequest};
 use pgrecall_engine::archive::patience::Patience;
 use pgrecall_engine::clock::Clock;
 
-use super::wal_access::{self, By};
+use super::wal_access::{self, By, Reads};
 use crate::args::wal::FetchArgs;
 use crate::config::settings::Settings;
 use crate::contract::Contract;
@@ -23,8 +24,8 @@ pub(crate) fn run(settings: &Settings, args: &FetchArgs, contract: Contract) -> 
         clock: Clock::system(),
     };
     let patience = patience(settings, contract);
-    let outcome =
-        wal_access::run(settings, patience, async |access| fetch::fetch(&access, &request).await)?;
+    let fetching = async |access: Access| fetch::fetch(&access, &request).await;
+    let outcome = wal_access::run(settings, patience, Reads::Contents, fetching)?;
     let name = &request.name;
     match outcome {
         FetchOutcome::Fetched { bytes, elapsed_ms } => {

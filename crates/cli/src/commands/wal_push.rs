@@ -2,12 +2,13 @@
 
 use std::io::IsTerminal as _;
 
+use pgrecall_engine::archive::access::Access;
 use pgrecall_engine::archive::pack::Compression;
 use pgrecall_engine::archive::push::{self, PushOutcome, PushRequest, PushResult};
 use pgrecall_engine::clock::Clock;
 use pgrecall_repo::codec::Level;
 
-use super::wal_access::{self, By};
+use super::wal_access::{self, By, Reads};
 use crate::args::wal::PushArgs;
 use crate::config::settings::Settings;
 use crate::context::host;
@@ -27,8 +28,8 @@ pub(crate) fn run(settings: &Settings, args: &PushArgs) -> Outcome<()> {
         clock: Clock::system(),
     };
     let patience = wal_access::push_patience(settings);
-    let outcome =
-        wal_access::run(settings, patience, async |access| push::push(&access, request).await)?;
+    let pushing = async |access: Access| push::push(&access, request).await;
+    let outcome = wal_access::run(settings, patience, Reads::Nothing, pushing)?;
     tell(&outcome)
 }
 

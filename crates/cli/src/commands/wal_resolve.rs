@@ -8,7 +8,7 @@ use pgrecall_engine::archive::resolve::{self, Choice, Content, Contents, Local};
 use pgrecall_engine::clock::Clock;
 use serde::Serialize;
 
-use super::wal_access::{self, By};
+use super::wal_access::{self, By, Reads};
 use super::wal_push;
 use crate::args::wal::ResolveArgs;
 use crate::config::settings::Settings;
@@ -36,12 +36,12 @@ pub(crate) fn run(settings: &Settings, args: &ResolveArgs) -> Outcome<()> {
             choice.digest, args.segment
         );
         prompt::confirm(&question, args.confirm.yes)?;
-        let settled = wal_access::run(settings, patience, async |access| {
+        let settled = wal_access::run(settings, patience, Reads::Contents, async |access| {
             resolve::resolve(&access, &args.segment, &request, local, &choice).await
         })?;
         return tell(&settled, args);
     }
-    let contents = wal_access::run(settings, patience, async |access| {
+    let contents = wal_access::run(settings, patience, Reads::Contents, async |access| {
         resolve::contents(&access, &args.segment, &request, local).await
     })?;
     tell(&contents, args)

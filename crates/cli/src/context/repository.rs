@@ -21,7 +21,8 @@ use crate::failure::{Failure, Kind, Outcome};
 /// # Errors
 /// Whatever keeps it from being opened; see [`options`].
 pub(crate) async fn open(settings: &Settings) -> Outcome<Repository> {
-    let options = options(settings)?;
+    let mut options = options(settings)?;
+    options.restore_keys = restore_keys_at_hand(settings);
     let store = store::open(settings, RootPolicy::MustExist).await?;
     Ok(Repository::open(store, options).await?)
 }
@@ -46,11 +47,25 @@ pub(crate) fn options_with(settings: &Settings, unlock: Unlock) -> Outcome<OpenO
         unlock,
         random: SharedRandom::system(),
         cache: None,
-        restore_keys: match &settings.repository.restore_key_file {
-            Some(path) => restore_keys(path)?,
-            None => Vec::new(),
-        },
+        restore_keys: Vec::new(),
     })
+}
+
+/// The restore keys that the settings name, as far as they can be read: who only writes needs none,
+/// and who reads is told which key is not here.
+pub(crate) fn restore_keys_at_hand(settings: &Settings) -> Vec<RestoreKey> {
+    let Some(path) = &settings.repository.restore_key_file else { return Vec::new() };
+    match restore_keys(path) {
+        Ok(keys) => keys,
+        Err(failure) if path.try_exists().is_ok_and(|there| !there) => {
+            tracing::debug!("{}", failure.chain.join(": "));
+            Vec::new()
+        }
+        Err(failure) => {
+            tracing::warn!("{}", failure.chain.join(": "));
+            Vec::new()
+        }
+    }
 }
 
 /// Reads a file of restore keys.

@@ -54,10 +54,13 @@ impl HostCache {
     /// Whether everything was read from the repository within [`FRESH_FOR`].
     #[must_use]
     pub fn is_fresh(&self, repository: RepositoryId) -> bool {
-        let root = self.path(repository, names::root().as_str());
-        let written = root.and_then(|path| fs::metadata(path).ok()?.modified().ok());
-        // A time in the future gives an error: as good as none.
-        written.is_some_and(|written| written.elapsed().is_ok_and(|age| age < FRESH_FOR))
+        self.age(repository, names::root().as_str()).is_some_and(|age| age < FRESH_FOR)
+    }
+
+    /// How long ago this was written; nothing when it was not, or will be.
+    #[must_use]
+    pub fn age(&self, repository: RepositoryId, name: &str) -> Option<Duration> {
+        fs::metadata(self.path(repository, name)?).ok()?.modified().ok()?.elapsed().ok()
     }
 
     fn path(&self, repository: RepositoryId, name: &str) -> Option<PathBuf> {

@@ -126,7 +126,7 @@ async fn push_reading(
     if let (ArchiveName::Segment(segment), PushResult::Created) = (name, result)
         && let Some(memory) = access.memory(&cluster)
     {
-        memory.keep_segment(segment, size);
+        memory.keep_segment(segment, size, &cluster).await;
     }
     Ok(PushOutcome {
         result,

@@ -125,7 +125,7 @@ pub async fn plan(
     let somebody = under_way.iter().any(|waiting| waiting.dead.is_none());
     let some = if somebody { UnderWay::Somebody } else { UnderWay::Nobody };
     let mut policy = request.policy;
-    if !sealed.keys().opens_data() {
+    if sealed.keys().new_data_locked().is_some() {
         // What this host cannot open it cannot copy.
         policy.rewrite_below_percent = 0;
     }

@@ -8,6 +8,7 @@ use pgrecall_pgformat::segment_digest::{SegmentWalk, visit_segment};
 use pgrecall_pgformat::segment_summary::SegmentSummary;
 use pgrecall_pgformat::{ArchiveName, SegmentName, SegmentSize};
 use pgrecall_repo::format::document::Manifest;
+use pgrecall_repo::keys::RestoreKeyPublic;
 use pgrecall_repo::object::Proof;
 use pgrecall_repo::{archive, manifests};
 use pgrecall_store::Key;
@@ -92,6 +93,23 @@ impl<'a> RepoWal<'a> {
             Some((_, error)) => Err(Unreadable::from(error)),
             None => Ok(self.holders.object(&file).clone()),
         })
+    }
+
+    /// The restore key that a segment is sealed for, by its fingerprint, where it is not here.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn locked(&self, name: SegmentName) -> Result<Option<String>, EngineError> {
+        let Ok(object) = self.object(ArchiveName::Segment(name))? else { return Ok(None) };
+        match self.cluster.sealed.header(&object).await {
+            Ok(header) => {
+                let locked = self.cluster.sealed.keys().locked(&header.sealing);
+                Ok(locked.map(RestoreKeyPublic::fingerprint))
+            }
+            // The plan has looked at it; recovery tells the rest.
+            Err(error) if error.is_damage() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn look(&self, name: ArchiveName) -> Result<Look, EngineError> {

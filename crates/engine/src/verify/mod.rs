@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pgrecall_repo::backup::report_damage;
 use pgrecall_repo::id::BackupId;
+use pgrecall_repo::keys::RestoreKeyPublic;
 
 use crate::cancel::Cancel;
 use crate::catalog::order;
@@ -112,8 +113,8 @@ pub async fn verify(
     options.progress.phase("looking at WAL", None);
     let stored = StoredWal::read(cluster).await?;
     report_histories(&stored, &mut report);
-    let mut check =
-        WalCheck::new(cluster, &stored, wal_depth(options, cluster, &mut report), &options.cancel);
+    report_locked(options, cluster, &mut report);
+    let mut check = WalCheck::new(cluster, &stored, options.depth, &options.cancel);
     for (backup, walked) in backups.iter().zip(walked) {
         let verdict = judge(cluster, backup, walked, &mut check, &mut report).await?;
         report.backups.push(verdict);
@@ -126,23 +127,44 @@ pub async fn verify(
     Ok(report.finish())
 }
 
-/// How thoroughly WAL can be read here.
-fn wal_depth(options: &VerifyOptions, cluster: &ClusterStore, report: &mut VerifyReport) -> Depth {
+/// Tells what was not opened for want of a key.
+fn report_locked(options: &VerifyOptions, cluster: &ClusterStore, report: &mut VerifyReport) {
     let missing = cluster.sealed.keys().restore_keys_missing();
-    let [first, ..] = missing.as_slice() else { return options.depth };
-    if options.depth == Depth::ReadData {
-        report.add(
-            Severity::Warning,
-            "data",
-            format!(
-                "it is sealed for the restore key {}, which is not here: of chunks the sealed bytes \
-                 were compared with a keyed check, and WAL was not opened",
-                first.fingerprint()
-            ),
-            "run verify --read-data where the restore key is",
-        );
+    let missing: Vec<String> = missing.iter().map(|public| public.fingerprint()).collect();
+    if missing.is_empty() || options.depth == Depth::Structure {
+        return;
     }
-    Depth::Structure
+    report.add(
+        Severity::Warning,
+        "data",
+        format!(
+            "what is sealed for the restore key {}, which is not here, was not opened: of chunks \
+             the sealed bytes were compared with a keyed check, of WAL the trailers were read",
+            missing.join(" or ")
+        ),
+        "run verify --read-data where the restore key is",
+    );
+}
+
+/// The restore keys that a backup needs and that are not here: its chunks are looked for in the
+/// packs that hold them.
+///
+/// # Errors
+/// When the store fails.
+pub async fn restore_keys_wanted(
+    cluster: &ClusterStore,
+    backup: &Known,
+) -> Result<BTreeSet<String>, EngineError> {
+    let keys = cluster.sealed.keys();
+    if keys.restore_keys_missing().is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let mut report = VerifyReport::default();
+    let mut rows = Rows::read(&cluster.sealed, cluster.domain(), &mut report).await?;
+    Walker::new(&cluster.sealed, cluster.domain(), &mut rows).walk(backup).await?;
+    let packs = rows.packs_in_use().into_iter();
+    let locked = packs.filter_map(|(pack, _)| keys.locked(&pack.sealing));
+    Ok(locked.map(RestoreKeyPublic::fingerprint).collect())
 }
 
 async fn list(

@@ -9,8 +9,8 @@ use pgrecall_pgformat::segment_chain::{Link, SegmentChain};
 use pgrecall_pgformat::segment_digest::SegmentWalk;
 use pgrecall_pgformat::segment_summary::SegmentEnd;
 use pgrecall_pgformat::{Lsn, SegmentName, SegmentNumber};
-use pgrecall_repo::archive;
 use pgrecall_repo::object::Proof;
+use pgrecall_repo::{RepoError, archive};
 
 use super::Depth;
 use super::finding::{Severity, VerifyReport};
@@ -225,7 +225,11 @@ impl<'a> WalCheck<'a> {
         let mut chain = SegmentChain::new(way.size);
         for name in cut.segments {
             let object = self.wal.object(self.cluster, name, way.size)?;
-            match whole_summary(self.cluster, &object, name, way.size).await? {
+            let summary = match whole_summary(self.cluster, &object, name, way.size).await {
+                Err(EngineError::Repo(RepoError::NoRestoreKey { .. })) => return Ok(None),
+                summary => summary?,
+            };
+            match summary {
                 Ok(summary) => {
                     if let Err(end) = chain.enter(&summary) {
                         return Ok(Some(broken(end)));
@@ -344,6 +348,8 @@ impl<'a> WalCheck<'a> {
             Err(error) if super::rows::is_unreadable(&error) => {
                 return Ok(Err(Unreadable::of(error.kind(), &error)));
             }
+            // Told once, for all of it.
+            Err(RepoError::NoRestoreKey { .. }) => return Ok(Ok(0)),
             Err(error) => return Err(error.into()),
         }
         if stored.trailer.summary.as_ref().is_some_and(|summary| *summary == walk.finish()) {

@@ -77,6 +77,11 @@ pub async fn rewrite(
             Err(error) => return Err(error),
         };
         let opener = Opener::new(sealed, &read, &bytes);
+        if let Err(error) = opener.require_key() {
+            tracing::info!("{error}: its pack stays");
+            rewriter.done.bad.insert(read.pack.id);
+            continue;
+        }
         let mut buffers = Buffers::default();
         for (chunk, location) in &read.chunks {
             let full = match opener.open_packed((chunk, location), &mut buffers) {
