@@ -10,6 +10,8 @@ mod fresh;
 mod full_disk;
 #[path = "backup/ground.rs"]
 mod ground;
+#[path = "backup/identity.rs"]
+mod identity;
 #[path = "backup/interrupted.rs"]
 mod interrupted;
 #[path = "restore/needed.rs"]

@@ -18,16 +18,25 @@ use pgrecall_repo::format::table::{self, PieceMap};
 use pgrecall_repo::format::{bytes::Reader, index::IndexHead};
 use pgrecall_repo::id::{BackupId, PackId};
 use pgrecall_repo::index::{Index, Purpose};
-use pgrecall_repo::keys::Unlock;
+use pgrecall_repo::keys::{RestoreKey, Unlock};
 use pgrecall_repo::names::{self, ClusterRef, Name};
 use pgrecall_repo::object::Proof;
 use pgrecall_repo::object::{self, TrailerRead};
-use pgrecall_repo::random::SharedRandom;
+use pgrecall_repo::random::{Random, SharedRandom};
 use pgrecall_repo::repository::{OpenOptions, Repository};
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_store::{DirectoryStore, Key, RootPolicy};
 
 use crate::corpus::{Corpus, fixtures};
+
+/// Bytes that are the same each time.
+struct Sevens;
+
+impl Random for Sevens {
+    fn fill(&self, buffer: &mut [u8]) {
+        buffer.fill(7);
+    }
+}
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/repo/v2")
@@ -40,6 +49,8 @@ pub(crate) async fn write(corpus: &Corpus) {
     }
     let key = fs::read(folder().join("encrypted/key")).expect("the golden key is read");
     corpus.add("key_file", &key);
+    let restore_key = RestoreKey::random(&SharedRandom::new(Sevens));
+    corpus.add("key_file", restore_key.to_text().as_bytes());
     for sort in ["clear", "encrypted"] {
         let root = folder().join(sort).join("repository/pgrecall.json");
         corpus.add("root_object", &fs::read(root).expect("the golden root is read"));

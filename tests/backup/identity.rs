@@ -1,0 +1,125 @@
+//! Who a cluster is: a clone that archives into the place of the one it was copied from, a cluster
+//! that `pg_upgrade` has made, one whose WAL `pg_resetwal` has begun anew. docs/identity.md tells
+//! what happens to each.
+
+use std::path::Path;
+use std::process::Command;
+
+use pgrecall_testkit::postgres::{Cluster, ClusterOptions, Stop};
+
+use crate::ground::{back_up, json};
+use crate::site::{Run, Site, newest_major, own_all, switch};
+
+fn run(site: &Site, cluster: &Cluster, words: &[&str]) -> Run {
+    let pgdata = cluster.data_dir().to_string_lossy().into_owned();
+    site.run(Path::new("/"), &[words, &["--pgdata", &pgdata]].concat())
+}
+
+fn system_id(cluster: &Cluster) -> String {
+    cluster.psql("SELECT system_identifier FROM pg_control_system()")
+}
+
+/// The number of backups of each lineage that `list` tells of.
+fn backups(site: &Site, cluster: &Cluster, system: &str) -> usize {
+    let listed = json(site, cluster, &["list", "--system-id", system]);
+    listed["clusters"][0]["backups"].as_array().expect("backups").len()
+}
+
+#[test]
+fn a_clone_that_archives_into_the_same_place_is_told_and_harms_nothing() {
+    let site = Site::new();
+    let primary = site.primary(newest_major());
+    back_up(&site, &primary);
+    primary.stop(Stop::Fast);
+    let copy = site.scratch().path().join("clone");
+    let copied = Command::new("cp").arg("-a").arg(primary.data_dir()).arg(&copy).status();
+    assert!(copied.expect("cp runs").success());
+    own_all(&copy);
+    let clone = Cluster::adopt(newest_major(), &copy);
+    primary.start();
+    primary.psql("CREATE TABLE whose AS SELECT 'primary' AS text");
+    let name = switch(&primary);
+    site.wait_archived(&primary, &name);
+    let stored = site.object(&name).expect("the segment");
+    let bytes = std::fs::read(&stored).expect("it reads");
+    clone.start();
+    clone.psql("CREATE TABLE whose AS SELECT 'clone' AS text");
+    assert_eq!(switch(&clone), name, "both write the same timeline");
+    clone.wait_until("the clone is told", || clone.log().contains("OTHER CONTENT"));
+    assert!(clone.log().contains("Two servers write one timeline"));
+    assert!(std::fs::read(&stored).expect("it reads") == bytes, "what was first stays");
+    // The true one goes on, and is told of nothing.
+    let next = switch(&primary);
+    site.wait_archived(&primary, &next);
+    assert_eq!(primary.psql("SELECT failed_count FROM pg_stat_archiver"), "0");
+    run(&site, &primary, &["verify"]).expect_code(0);
+}
+
+#[test]
+fn an_upgraded_cluster_is_another_one_and_the_old_one_stays_restorable() {
+    let (from, to) = (16, 17);
+    let site = Site::new();
+    let old = site.primary(from);
+    old.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id");
+    back_up(&site, &old);
+    let before = system_id(&old);
+    old.stop(Stop::Fast);
+    let options = ClusterOptions::new(to).archive_command(&site.archive_command());
+    let new = Cluster::create_stopped(options);
+    let work = site.scratch().dir("upgrade");
+    let mut upgrade = new.tool("pg_upgrade");
+    upgrade.current_dir(&work).args(["--username", "postgres", "--socketdir"]).arg(&work);
+    upgrade.arg("--old-bindir").arg(old.home().root().join("bin"));
+    upgrade.arg("--new-bindir").arg(new.home().root().join("bin"));
+    upgrade.arg("--old-datadir").arg(old.data_dir()).arg("--new-datadir").arg(new.data_dir());
+    // Each server loads its own libraries.
+    upgrade.env_remove("LD_LIBRARY_PATH");
+    let said = upgrade.output().expect("pg_upgrade runs");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
+    new.start();
+    assert_eq!(new.psql("SELECT count(*) FROM t"), "1000");
+    let after = system_id(&new);
+    assert_ne!(before, after);
+    let told = back_up(&site, &new);
+    assert!(told["reference"].is_null(), "it is compared with no backup of the old one: {told}");
+    back_up(&site, &new);
+    // What expires of the one is nothing of the other.
+    run(&site, &new, &["expire", "--keep-last", "1", "--system-id", &after]).expect_code(0);
+    assert_eq!((backups(&site, &new, &before), backups(&site, &new, &after)), (1, 1));
+    run(&site, &new, &["plan", "--system-id", &before]).expect_code(0);
+    run(&site, &new, &["plan", "--system-id", &after]).expect_code(0);
+}
+
+#[test]
+fn wal_begun_anew_is_a_gap_and_the_next_backup_is_whole() {
+    let site = Site::new();
+    let cluster = site.primary(newest_major());
+    cluster.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id");
+    let first = back_up(&site, &cluster);
+    let system = system_id(&cluster);
+    cluster.stop(Stop::Fast);
+    let mut reset = cluster.tool("pg_resetwal");
+    reset.arg("-l").arg("000000010000000000000040").arg(cluster.data_dir());
+    assert!(reset.status().expect("pg_resetwal runs").success());
+    cluster.start();
+    assert_eq!(system_id(&cluster), system, "it is the same lineage");
+    let second = back_up(&site, &cluster);
+    cluster.psql("INSERT INTO t VALUES (0)");
+    site.wait_archived(&cluster, &switch(&cluster));
+    let listed = &json(&site, &cluster, &["list"])["clusters"][0];
+    let ranges = listed["timelines"][0]["ranges"].as_array().expect("ranges");
+    assert_eq!(ranges.len(), 2, "{listed:#}");
+    let plan = json(&site, &cluster, &["plan"]);
+    assert_eq!(plan["backup"]["id"], second["backup"], "{plan:#}");
+    assert_ne!(first["backup"], second["backup"]);
+    run(&site, &cluster, &["verify"]).expect_code(18);
+    // Segments of another size.
+    cluster.stop(Stop::Fast);
+    let mut reset = cluster.tool("pg_resetwal");
+    reset.args(["--wal-segsize", "4"]).arg(cluster.data_dir());
+    assert!(reset.status().expect("pg_resetwal runs").success());
+    cluster.start();
+    let third = back_up(&site, &cluster);
+    let plan = json(&site, &cluster, &["plan"]);
+    assert_eq!(plan["backup"]["id"], third["backup"], "{plan:#}");
+}
