@@ -113,13 +113,4 @@ fn wal_begun_anew_is_a_gap_and_the_next_backup_is_whole() {
     assert_eq!(plan["backup"]["id"], second["backup"], "{plan:#}");
     assert_ne!(first["backup"], second["backup"]);
     run(&site, &cluster, &["verify"]).expect_code(18);
-    // Segments of another size.
-    cluster.stop(Stop::Fast);
-    let mut reset = cluster.tool("pg_resetwal");
-    reset.args(["--wal-segsize", "4"]).arg(cluster.data_dir());
-    assert!(reset.status().expect("pg_resetwal runs").success());
-    cluster.start();
-    let third = back_up(&site, &cluster);
-    let plan = json(&site, &cluster, &["plan"]);
-    assert_eq!(plan["backup"]["id"], third["backup"], "{plan:#}");
 }
