@@ -130,13 +130,13 @@ fn documented(heading: &str) -> BTreeMap<String, BTreeSet<String>> {
 fn a_member_that_is_new_gone_or_of_another_kind_is_told() {
     let heading = "pgrecall key rotate";
     let mut right = Shape::default();
-    right.add(&serde_json::json!({ "domain": "main", "epoch": 1 }));
+    right.add(&serde_json::json!({ "domain": "main", "epoch": 1, "restore_key": "ab" }));
     right.expect_documented(heading);
     for wrong in [
-        serde_json::json!({ "domain": "main" }),
-        serde_json::json!({ "domain": "main", "epoch": "1" }),
-        serde_json::json!({ "domain": "main", "epoch": 1, "more": true }),
-        serde_json::json!({ "domain": null, "epoch": 1 }),
+        serde_json::json!({ "domain": "main", "restore_key": "ab" }),
+        serde_json::json!({ "domain": "main", "epoch": "1", "restore_key": "ab" }),
+        serde_json::json!({ "domain": "main", "epoch": 1, "restore_key": "ab", "more": true }),
+        serde_json::json!({ "domain": null, "epoch": 1, "restore_key": "ab" }),
     ] {
         let mut shape = Shape::default();
         shape.add(&wrong);
