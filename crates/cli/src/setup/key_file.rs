@@ -20,7 +20,7 @@ pub(crate) fn write(path: &Path, key: &KeyFile, owner: Option<Owner>) -> Outcome
 /// Writes the text of a key of any kind, which is called `what` when it cannot be written.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub(crate) fn write_text(path: &Path, text: &str, what: &str, owner: Option<Owner>) -> Outcome<()> {
     write_new(path, text.as_bytes(), 0o600).map_err(|error| {
         let failure = Failure::from_error(kind_of(&error), &error)
