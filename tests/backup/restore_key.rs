@@ -6,6 +6,7 @@ use pgrecall_testkit::cluster_check::CheckedCluster;
 use pgrecall_testkit::postgres::{Cluster, Scratch};
 
 use crate::ground::{back_up, json, number, objects, output, try_backup};
+use crate::rolled_back::{copied, put_back};
 use crate::site::{Run, Site, newest_major, own_all, switch};
 
 /// A restore key that the database host is to have no file of.
@@ -159,4 +160,23 @@ fn keys_of_before_are_not_gone_back_to() {
     site.wait_archived(&cluster, &switch(&cluster));
     let told = "the repository had other keys for the domain main";
     cluster.wait_until("it is told", || cluster.log().contains(told));
+}
+
+#[test]
+fn a_repository_from_before_the_restore_key_has_a_way_on() {
+    let elsewhere = Elsewhere { scratch: Scratch::new() };
+    let site = Site::new();
+    let cluster = site.primary(newest_major());
+    site.wait_archived(&cluster, &switch(&cluster));
+    let older = copied(&site, "older");
+    elsewhere.scratch.dir("keys");
+    let key = elsewhere.key();
+    let rotate = ["key", "rotate", "--yes", "--restore-key", &key];
+    run(&site, &cluster, &rotate).expect_code(0);
+    back_up(&site, &cluster);
+    put_back(&site, &older);
+    try_backup(&site, &cluster, &["--fast-checkpoint"]).expect_code(16);
+    run(&site, &cluster, &["key", "rotate", "--yes"]).expect_code(13);
+    run(&site, &cluster, &rotate).expect_code(0);
+    try_backup(&site, &cluster, &["--fast-checkpoint"]).expect_code(0);
 }

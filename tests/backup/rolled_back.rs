@@ -75,7 +75,7 @@ fn assert_all_is_well(site: &Site, cluster: &Cluster) {
 }
 
 /// A copy of what is stored now.
-fn copied(site: &Site, name: &str) -> PathBuf {
+pub(crate) fn copied(site: &Site, name: &str) -> PathBuf {
     let copy = site.scratch().path().join(name);
     let copied = Command::new("cp").arg("-a").arg(site.repository()).arg(&copy).status();
     assert!(copied.expect("cp runs").success());
@@ -83,7 +83,7 @@ fn copied(site: &Site, name: &str) -> PathBuf {
 }
 
 /// Puts a copy in the repository's place.
-fn put_back(site: &Site, copy: &Path) {
+pub(crate) fn put_back(site: &Site, copy: &Path) {
     std::fs::remove_dir_all(site.repository()).expect("it goes");
     let copied = Command::new("cp").arg("-a").arg(copy).arg(site.repository()).status();
     assert!(copied.expect("cp runs").success());
@@ -172,6 +172,7 @@ fn archived_wal_that_is_gone_is_missed() {
     assert_eq!(missed, std::slice::from_ref(&sentence));
     // Another segment does not take its place, even when it is time.
     make_old(&site.scratch().path().join("cache"));
+    site.wait_archived(&cluster, &switch(&cluster));
     site.wait_archived(&cluster, &switch(&cluster));
     assert_eq!(missing(&site, &cluster), [sentence]);
     let told = "which this host has archived, is not there any more";

@@ -16,6 +16,7 @@ use pgrecall_repo::keys::RestoreKeyPublic;
 use pgrecall_repo::names::{self, ClusterRef};
 use pgrecall_repo::repository::Cache as _;
 use pgrecall_store::{ErrorKind as StoreErrorKind, Key};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::cache::{HostCache, Reading};
@@ -74,7 +75,7 @@ impl SeenSegment {
     /// What these bytes of a file say; nothing when they do not read.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice(bytes).ok().filter(|seen: &Self| seen.version == VERSION)
+        decode(bytes, |seen: &Self| seen.version)
     }
 
     /// The file's bytes.
@@ -88,7 +89,7 @@ impl SeenBackup {
     /// What these bytes of a file say; nothing when they do not read.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice(bytes).ok().filter(|seen: &Self| seen.version == VERSION)
+        decode(bytes, |seen: &Self| seen.version)
     }
 
     /// The file's bytes.
@@ -96,6 +97,10 @@ impl SeenBackup {
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8], version: impl Fn(&T) -> u32) -> Option<T> {
+    serde_json::from_slice(bytes).ok().filter(|seen| version(seen) == VERSION)
 }
 
 /// The place on this host where all this is kept, for one lineage.
@@ -161,6 +166,8 @@ impl Memory {
         }
         let before = self.get("wal").and_then(|bytes| SeenSegment::decode(&bytes));
         if let Some(before) = before.filter(|before| before.store == self.store) {
+            // Whatever comes of it, the next look is due in an hour.
+            self.put("wal", &before.encode());
             let looked = tokio::time::timeout(LOOK_MAX, is_gone(&before, cluster)).await;
             match looked {
                 Ok(Ok(false)) => {}

@@ -3,19 +3,13 @@
 
 use pgrecall_engine::cluster::ClusterStore;
 use pgrecall_engine::seen::{BRING_BACK, GO_ON};
-use pgrecall_repo::names;
-use pgrecall_repo::random::SharedRandom;
 use pgrecall_repo::repository::Repository;
-use pgrecall_store::{Deletion, Prefix, RootPolicy};
+use pgrecall_store::Deletion;
 
 use super::check_report::Report;
 use crate::config::settings::{Encryption, Settings};
 use crate::context::{cluster, repository, seen, store};
-use crate::failure::{Failure, Kind, Outcome};
-
-/// Racing connections of the probe, and its rounds.
-const PROBE_CONNECTIONS: usize = 16;
-const PROBE_ROUNDS: u32 = 3;
+use crate::failure::Kind;
 
 pub(super) async fn check_repository(
     settings: &Settings,
@@ -117,7 +111,7 @@ async fn check_keys(settings: &Settings, repository: &Repository, report: &mut R
 
 /// Tries what the store promises, over connections of its own.
 async fn check_store(settings: &Settings, report: &mut Report) {
-    match probe(settings).await {
+    match store::probe(settings).await {
         Ok(found) if found.is_sound() => {
             let deletion = match found.deletion {
                 Deletion::Allowed => "",
@@ -143,16 +137,4 @@ async fn check_store(settings: &Settings, report: &mut Report) {
         }
         Err(failure) => report.failure("store", &failure),
     }
-}
-
-async fn probe(settings: &Settings) -> Outcome<pgrecall_store::ProbeReport> {
-    let mut stores = Vec::with_capacity(PROBE_CONNECTIONS);
-    for _ in 0..PROBE_CONNECTIONS {
-        stores.push(store::open(settings, RootPolicy::MustExist).await?);
-    }
-    let random = SharedRandom::system();
-    let prefix = Prefix::parse(names::store_log().prefix().as_str())
-        .map_err(|error| Failure::from_error(Kind::Internal, &error))?;
-    let mut fill = |buffer: &mut [u8]| random.fill(buffer);
-    Ok(pgrecall_store::probe(&stores, &prefix, PROBE_ROUNDS, &mut fill).await?)
 }

@@ -12,7 +12,7 @@ use pgrecall_repo::keys::{KeyFile, Unlock};
 use pgrecall_repo::names;
 use pgrecall_repo::random::SharedRandom;
 use pgrecall_repo::repository::{Created, KeyNote, Repository};
-use pgrecall_store::{Prefix, ProbeReport, RootPolicy, Store};
+use pgrecall_store::{ProbeReport, RootPolicy, Store};
 use serde::Serialize;
 
 use crate::args::InitArgs;
@@ -24,10 +24,6 @@ use crate::output::stdout::{self, Colour, Paint};
 use crate::setup::config_file::{self, Pinned, Written};
 use crate::setup::owner::Owner;
 use crate::setup::{advice, key_file, place};
-
-/// Racing connections of the probe, and its rounds.
-const PROBE_CONNECTIONS: usize = 16;
-const PROBE_ROUNDS: u32 = 3;
 
 pub(crate) fn run(settings: &Settings, args: &InitArgs) -> Outcome<()> {
     let pgdata = cluster::pgdata(settings)?;
@@ -101,15 +97,7 @@ async fn set_up(
 /// made there.
 async fn probe(settings: &Settings) -> Outcome<ProbeReport> {
     tracing::info!("trying whether the store keeps what a repository needs");
-    let mut stores = Vec::with_capacity(PROBE_CONNECTIONS);
-    for _ in 0..PROBE_CONNECTIONS {
-        stores.push(store::open(settings, RootPolicy::MustExist).await?);
-    }
-    let random = SharedRandom::system();
-    let prefix = Prefix::parse(names::store_log().prefix().as_str())
-        .map_err(|error| Failure::from_error(Kind::Internal, &error))?;
-    let mut fill = |buffer: &mut [u8]| random.fill(buffer);
-    let report = pgrecall_store::probe(&stores, &prefix, PROBE_ROUNDS, &mut fill).await?;
+    let report = store::probe(settings).await?;
     if report.is_sound() {
         return Ok(report);
     }

@@ -298,7 +298,12 @@ async fn rotate(settings: &Settings, args: &RotateArgs) -> Outcome<()> {
     let repository = open(settings, unlock(settings, &args.unlock)?).await?;
     let domain = repository.existing_domain(&meant.domain).await?;
     for cluster in cluster::lineages(settings, &repository).await? {
-        seen::require_nothing_missing(settings, &repository, &cluster).await?;
+        if args.restore_key.is_some() {
+            // A backup that is refused for want of one must have a way on.
+            seen::warn_of_missing(settings, &repository, &cluster).await?;
+        } else {
+            seen::require_nothing_missing(settings, &repository, &cluster).await?;
+        }
     }
     let (rotation, cost) = if args.ids {
         (Rotation::Ids, " The next backup of every cluster in it will store everything anew.")

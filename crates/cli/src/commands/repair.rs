@@ -42,11 +42,8 @@ pub(crate) fn run(settings: &Settings, args: &RepairArgs) -> Outcome<u8> {
             }
             Some(repair::carry_out(sealed, domain, &plan).await?)
         };
-        let touched = touched(&repository, domain).await.unwrap_or_else(|failure| {
-            let why = failure.chain.join(": ");
-            tracing::warn!("what cannot be had is not known: {why}; run `pgrecall verify`");
-            Vec::new()
-        });
+        // What was done is told in any case.
+        let touched = touched(&repository, domain).await;
         Ok::<_, crate::failure::Failure>((report, done, touched))
     })?;
     let mut report = report;
@@ -58,6 +55,14 @@ pub(crate) fn run(settings: &Settings, args: &RepairArgs) -> Outcome<u8> {
     report.left.extend(stayed);
     let left = report.left.iter().map(|left| left.failed_as);
     let code = left.min_by_key(|kind| *kind != Kind::Corrupt).map_or(0, |kind| kind.row().code);
+    let (touched, code) = match touched {
+        Ok(touched) => (touched, code),
+        Err(failure) => {
+            let why = failure.chain.join(": ");
+            tracing::error!("what cannot be had is not known: {why}; run `pgrecall verify`");
+            (Vec::new(), if code == 0 { failure.kind.row().code } else { code })
+        }
+    };
     let report = Report { done: done.map(Done::of), touched, ..report };
     if args.output.json {
         stdout::print_json(&report)?;

@@ -102,8 +102,8 @@ pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
     })
 }
 
-/// Refuses before a byte is written what could not be read: files of the backup, or the newest WAL
-/// that is needed.
+/// Refuses before a byte is written what could not be read: files of the backup, or the first and
+/// last WAL of each stretch.
 async fn require_restore_keys(
     cluster: &ClusterStore,
     plan: &RestorePlan,
@@ -116,9 +116,12 @@ async fn require_restore_keys(
     }
     let known = Known { manifest: manifest.clone(), details: BackupDetails::of(manifest)? };
     let mut wanted = verify::restore_keys_wanted(cluster, &known).await?;
-    if let Some(range) = plan.segments.last() {
-        let newest = SegmentName { timeline: range.timeline, number: range.last };
-        wanted.extend(wal.locked(newest).await?);
+    // Each writer goes over to new keys in its own time, and once.
+    for range in &plan.segments {
+        for number in [range.first, range.last] {
+            let name = SegmentName { timeline: range.timeline, number };
+            wanted.extend(wal.locked(name).await?);
+        }
     }
     if wanted.is_empty() {
         return Ok(());

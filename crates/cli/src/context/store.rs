@@ -3,13 +3,35 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgrecall_repo::names;
+use pgrecall_repo::random::SharedRandom;
 use pgrecall_store::{
-    Addressing, RetryOptions, RootPolicy, S3Credentials, S3Options, SecretText,
-    ServerSideEncryption, Store, StoreOptions,
+    Addressing, Prefix, ProbeReport, RetryOptions, RootPolicy, S3Credentials, S3Options,
+    SecretText, ServerSideEncryption, Store, StoreOptions,
 };
 
 use crate::config::settings::{PathStyle, S3, Settings};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Kind, Outcome};
+
+/// Racing connections of the probe, and its rounds.
+const PROBE_CONNECTIONS: usize = 16;
+const PROBE_ROUNDS: u32 = 3;
+
+/// Tries what the store promises, over connections of its own.
+///
+/// # Errors
+/// When the store cannot be opened, or fails.
+pub(crate) async fn probe(settings: &Settings) -> Outcome<ProbeReport> {
+    let mut stores = Vec::with_capacity(PROBE_CONNECTIONS);
+    for _ in 0..PROBE_CONNECTIONS {
+        stores.push(open(settings, RootPolicy::MustExist).await?);
+    }
+    let random = SharedRandom::system();
+    let prefix = Prefix::parse(names::store_log().prefix().as_str())
+        .map_err(|error| Failure::from_error(Kind::Internal, &error))?;
+    let mut fill = |buffer: &mut [u8]| random.fill(buffer);
+    Ok(pgrecall_store::probe(&stores, &prefix, PROBE_ROUNDS, &mut fill).await?)
+}
 
 /// How the settings want the store opened. Secrets are fetched here.
 ///
