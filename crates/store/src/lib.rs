@@ -5,8 +5,8 @@
 //! this crate nothing knows what kind of store it speaks to; no type of a vendor's library is
 //! public here.
 //!
-//! Backends: a directory ([`DirectoryStore`], `file:///path`), S3 ([`S3Store`],
-//! `s3://bucket/prefix`) and memory ([`MemoryStore`], `memory:`, for tests). [`open`] turns a URL
+//! Backends: a directory ([`DirectoryStore`], `file:///path`), S3 (`S3Store`, `s3://bucket/prefix`,
+//! with the feature `s3`, which brings in the vendor's library) and memory ([`MemoryStore`], `memory:`, for tests). [`open`] turns a URL
 //! into one of them. [`probe()`] finds out whether a store keeps its promises.
 
 mod directory;
@@ -15,8 +15,11 @@ mod key;
 mod memory;
 mod probe;
 mod registry;
+#[cfg_attr(not(feature = "s3"), allow(dead_code, reason = "only stores over a network send again"))]
 mod retry;
+#[cfg(feature = "s3")]
 mod s3;
+mod s3_options;
 mod store;
 
 pub use directory::{DirectoryStore, RootPolicy};
@@ -26,8 +29,9 @@ pub use memory::MemoryStore;
 pub use probe::{Deletion, ProbeFinding, ProbeReport, Promise, probe};
 pub use registry::{StoreOptions, open};
 pub use retry::{Progress, Retry, RetryOptions, SystemTiming, Timing};
-pub use s3::{
-    Addressing, Listing, S3Credentials, S3Options, S3Store, SecretText, ServerSideEncryption,
-    UploadChecksum,
+#[cfg(feature = "s3")]
+pub use s3::S3Store;
+pub use s3_options::{
+    Addressing, Listing, S3Credentials, S3Options, SecretText, ServerSideEncryption, UploadChecksum,
 };
 pub use store::{ByteRange, Listed, ObjectMeta, Put, RangeRead, Store};

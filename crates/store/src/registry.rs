@@ -6,7 +6,9 @@ use crate::directory::{DirectoryStore, RootPolicy};
 use crate::error::{Act, ErrorKind, StoreError};
 use crate::memory::MemoryStore;
 use crate::retry::RetryOptions;
-use crate::s3::{S3Options, S3Store};
+#[cfg(feature = "s3")]
+use crate::s3::S3Store;
+use crate::s3_options::S3Options;
 use crate::store::Store;
 
 /// How stores are opened.
@@ -34,6 +36,7 @@ pub async fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, S
             let path = path.ok_or_else(|| invalid("a directory is file:///absolute/path"))?;
             Ok(Arc::new(DirectoryStore::open(path, options.root).await?))
         }
+        #[cfg(feature = "s3")]
         Some(("s3", _)) => Ok(Arc::new(S3Store::open(url, &options.s3, &options.retry).await?)),
         _ => Err(invalid("no store goes by this URL")
             .with_hint("Known are file:///absolute/path and s3://bucket/folder.")),

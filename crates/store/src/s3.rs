@@ -8,7 +8,6 @@ mod body;
 mod client;
 mod fault;
 mod list;
-mod options;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -22,15 +21,12 @@ use futures::stream::BoxStream;
 use crate::error::{Act, ErrorKind, StoreError, object_name};
 use crate::key::{Key, Prefix};
 use crate::retry::{Again, Failure, Progress, Retry, RetryOptions, SystemTiming, Timing};
+use crate::s3_options::{S3Options, ServerSideEncryption, UploadChecksum};
 use crate::store::{ByteRange, Listed, ObjectMeta, Put, RangeRead, Store};
 
 use body::{CountUpload, DownloadError, download};
 use client::Parts;
 use fault::{Answer, Said};
-
-pub use options::{
-    Addressing, Listing, S3Credentials, S3Options, SecretText, ServerSideEncryption, UploadChecksum,
-};
 
 /// A bucket, or a folder of one.
 pub struct S3Store {

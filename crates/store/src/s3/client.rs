@@ -24,7 +24,7 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::error::{Act, ErrorKind, StoreError};
 
-use super::options::{Addressing, S3Credentials, S3Options};
+use crate::s3_options::{Addressing, S3Credentials, S3Options};
 
 /// What both clients of a store are made of.
 #[derive(Clone)]

@@ -20,7 +20,7 @@ use crate::store::Listed;
 
 use super::S3Store;
 use super::fault::Answer;
-use super::options::Listing;
+use crate::s3_options::Listing;
 
 /// Whether this server has to be listed folder by folder, as far as is known.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! Opening S3 stores; what they do on the wire is tested against servers, in `tests/`.
 
 use super::*;
+use crate::s3_options::{S3Credentials, SecretText};
 
 fn options() -> S3Options {
     S3Options {
