@@ -7,7 +7,7 @@ use std::process::Command;
 
 use pgrecall_testkit::postgres::{Cluster, ClusterOptions, Stop};
 
-use crate::ground::{back_up, json};
+use crate::ground::{back_up, json, restored};
 use crate::site::{Run, Site, newest_major, own_all, switch};
 
 fn run(site: &Site, cluster: &Cluster, words: &[&str]) -> Run {
@@ -90,6 +90,12 @@ fn an_upgraded_cluster_is_another_one_and_the_old_one_stays_restorable() {
     run(&site, &new, &["plan", "--system-id", &after]).expect_code(0);
 }
 
+fn reset_wal(cluster: &Cluster, words: &[&str]) {
+    let mut reset = cluster.tool("pg_resetwal");
+    reset.args(words).arg(cluster.data_dir());
+    assert!(reset.status().expect("pg_resetwal runs").success());
+}
+
 #[test]
 fn wal_begun_anew_is_a_gap_and_the_next_backup_is_whole() {
     let site = Site::new();
@@ -98,9 +104,7 @@ fn wal_begun_anew_is_a_gap_and_the_next_backup_is_whole() {
     let first = back_up(&site, &cluster);
     let system = system_id(&cluster);
     cluster.stop(Stop::Fast);
-    let mut reset = cluster.tool("pg_resetwal");
-    reset.arg("-l").arg("000000010000000000000040").arg(cluster.data_dir());
-    assert!(reset.status().expect("pg_resetwal runs").success());
+    reset_wal(&cluster, &["-l", "000000010000000000000040"]);
     cluster.start();
     assert_eq!(system_id(&cluster), system, "it is the same lineage");
     let second = back_up(&site, &cluster);
@@ -113,4 +117,40 @@ fn wal_begun_anew_is_a_gap_and_the_next_backup_is_whole() {
     assert_eq!(plan["backup"]["id"], second["backup"], "{plan:#}");
     assert_ne!(first["backup"], second["backup"]);
     run(&site, &cluster, &["verify"]).expect_code(18);
+}
+
+#[test]
+fn segments_of_another_size_begin_wal_anew_and_what_was_before_is_reached() {
+    let site = Site::new();
+    let cluster = site.primary(newest_major());
+    cluster.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id");
+    let first = back_up(&site, &cluster);
+    cluster.psql("INSERT INTO t VALUES (0)");
+    let before = cluster.psql("SELECT clock_timestamp()");
+    cluster.psql("INSERT INTO t VALUES (0)");
+    site.wait_archived(&cluster, &switch(&cluster));
+    cluster.stop(Stop::Fast);
+    reset_wal(&cluster, &["--wal-segsize", "4"]);
+    cluster.start();
+    let second = back_up(&site, &cluster);
+    cluster.psql("INSERT INTO t VALUES (0)");
+    let after = cluster.psql("SELECT clock_timestamp()");
+    cluster.psql("INSERT INTO t VALUES (0)");
+    site.wait_archived(&cluster, &switch(&cluster));
+    let cases: [(&serde_json::Value, &str, &[&str]); 4] = [
+        (&second, "1004", &["--to-latest"]),
+        (&second, "1003", &["--to-time", &after]),
+        (&first, "1001", &["--to-time", &before]),
+        (&first, "1002", &["--backup", first["backup"].as_str().expect("an id"), "--to-latest"]),
+    ];
+    for (number, (backup, rows, target)) in cases.into_iter().enumerate() {
+        let plan = json(&site, &cluster, &[&["plan"], target].concat());
+        assert_eq!(plan["backup"]["id"], backup["backup"], "{target:?}: {plan:#}");
+        let words = [target, &["--action", "promote"]].concat();
+        let copy = restored(&site, newest_major(), &number.to_string(), &words);
+        assert_eq!(copy.psql("SELECT count(*) FROM t"), rows, "{target:?}");
+    }
+    let listed = &json(&site, &cluster, &["list"])["clusters"][0];
+    assert_eq!(listed["backups"].as_array().expect("backups").len(), 2, "{listed:#}");
+    run(&site, &cluster, &["verify"]).expect_code(0);
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures::TryStreamExt as _;
 use pgrecall_engine::cluster::ClusterStore;
+use pgrecall_engine::details::BackupDetails;
 use pgrecall_engine::error::EngineError;
 use pgrecall_pgformat::{SegmentName, SegmentNumber, SegmentSize, TimelineId};
 use pgrecall_repo::format::document::Manifest;
@@ -30,8 +31,9 @@ pub(crate) async fn copy_needed(
     plan: &Value,
 ) {
     let (cluster, manifest) = find(Arc::clone(&from), key_file, plan).await;
+    let details = BackupDetails::of(&manifest).expect("its details");
     let needed = Needed {
-        wal: wal_files(plan, cluster.facts.wal_segment_size),
+        wal: wal_files(plan, details.wal_segment_size),
         packs: packs(&cluster, &manifest).await,
         backup: manifest.backup.to_string(),
         domain: cluster.domain().to_string(),

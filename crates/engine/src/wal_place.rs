@@ -26,6 +26,14 @@ pub fn histories(at: &ClusterRef) -> Result<Prefix, RepoError> {
     names::cluster_prefix(at, "timelines")
 }
 
+/// The folders of WAL, one for each size of segments.
+///
+/// # Errors
+/// As [`object`].
+pub fn sizes(at: &ClusterRef) -> Result<Prefix, RepoError> {
+    names::cluster_prefix(at, "wal")
+}
+
 /// All WAL of segments of one size.
 ///
 /// # Errors

@@ -5,16 +5,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use pgrecall_engine::cluster::ClusterStore;
+use pgrecall_engine::restore::chosen::{Chosen, choose};
 use pgrecall_engine::restore::execute::places;
-use pgrecall_engine::restore::plan::{Estimate, RestorePlan, Stop, plan};
+use pgrecall_engine::restore::plan::{Estimate, RestorePlan, Stop};
 use pgrecall_engine::restore::refusal::{PlanError, show};
-use pgrecall_engine::restore::repo_wal::{RepoWal, backups};
 use pgrecall_engine::restore::target::{BackupChoice, Bound, Request, Target};
 use pgrecall_engine::restore::wal_view::WalView as _;
 use pgrecall_pgformat::xact::TransactionEnd;
 use pgrecall_pgformat::{SegmentName, SegmentSize, TimelineId, Timestamp};
-use pgrecall_repo::format::document::Manifest;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -34,8 +32,7 @@ pub(crate) fn run(settings: &Settings, args: &PlanArgs) -> Outcome<()> {
         let repository = repository::open(settings).await?;
         let cluster = cluster::stored(settings, &repository).await?;
         seen::warn_of_missing(settings, &repository, &cluster).await?;
-        let wal = RepoWal::open(&cluster).await?;
-        let (plan, manifest) = make(&cluster, &wal, &request).await?;
+        let Chosen { plan, manifest, wal } = choose(&cluster, &request).await.map_err(failure)?;
         // Which directory it will be does not matter to them.
         let told = restore::places(&args.places)?;
         let layout = places(&cluster, &manifest, Path::new("/DIR"), &told).await?;
@@ -76,21 +73,7 @@ impl Time {
     }
 }
 
-/// The plan, with the manifest of its backup.
-pub(crate) async fn make(
-    cluster: &ClusterStore,
-    wal: &RepoWal<'_>,
-    request: &Request,
-) -> Outcome<(RestorePlan, Manifest)> {
-    let (rows, manifests) = backups(cluster).await?;
-    let plan = plan(wal, &rows, request).await.map_err(failure)?;
-    let manifest = manifests.into_iter().find(|manifest| manifest.backup == plan.backup.id);
-    let manifest = manifest
-        .ok_or_else(|| Failure::new(Kind::Internal, "the plan names a backup without manifest"))?;
-    Ok((plan, manifest))
-}
-
-fn failure(error: PlanError) -> Failure {
+pub(crate) fn failure(error: PlanError) -> Failure {
     pgrecall_engine::EngineError::from(error).into()
 }
 

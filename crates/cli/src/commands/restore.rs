@@ -6,6 +6,7 @@ use pgrecall_engine::catalog::Known;
 use pgrecall_engine::clock::Clock;
 use pgrecall_engine::cluster::ClusterStore;
 use pgrecall_engine::details::BackupDetails;
+use pgrecall_engine::restore::chosen::{Chosen, choose};
 use pgrecall_engine::restore::execute::{
     Around, Prepared, RestoreOptions, Restored, prepare, restore,
 };
@@ -58,8 +59,7 @@ pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
         let repository = repository::open(settings).await?;
         let cluster = cluster::stored(settings, &repository).await?;
         seen::warn_of_missing(settings, &repository, &cluster).await?;
-        let wal = RepoWal::open(&cluster).await?;
-        let (plan, manifest) = make(&cluster, &wal, &request, &dir).await?;
+        let Chosen { plan, manifest, wal } = make(&cluster, &request, &dir).await?;
         require_restore_keys(&cluster, &plan, &manifest, &wal).await?;
         let config = match role {
             Some(_) => {
@@ -134,23 +134,18 @@ async fn require_restore_keys(
 }
 
 /// The plan; after an interruption that with the backup whose files are there in part.
-async fn make(
-    cluster: &ClusterStore,
-    wal: &RepoWal<'_>,
-    request: &Request,
-    dir: &Path,
-) -> Outcome<(RestorePlan, Manifest)> {
+async fn make<'a>(cluster: &'a ClusterStore, request: &Request, dir: &Path) -> Outcome<Chosen<'a>> {
     if request.backup == BackupChoice::Best
         && let Some(marker) = interrupted(dir, cluster.facts.system_identifier)
     {
         let mut same = request.clone();
         same.backup = BackupChoice::Prefix(marker.backup.to_string());
         // It may be gone by now, or the target another one.
-        if let Ok(made) = plan::make(cluster, wal, &same).await {
+        if let Ok(made) = choose(cluster, &same).await {
             return Ok(made);
         }
     }
-    plan::make(cluster, wal, request).await
+    choose(cluster, request).await.map_err(plan::failure)
 }
 
 fn as_json(

@@ -516,7 +516,7 @@ impl Work<'_> {
         if self.options.server.is_none() {
             return Ok(());
         }
-        let size = self.cluster.facts.wal_segment_size;
+        let size = wal.stored().segment_size;
         for seed in &self.plan.seeds {
             let mut bytes = wal.file(seed.stored).await?;
             bytes.resize(usize::try_from(size.bytes()).unwrap_or(bytes.len()), 0);

@@ -5,6 +5,7 @@
 //! files and the settings with which PostgreSQL follows the plan.
 
 mod batch;
+pub mod chosen;
 pub mod copy;
 mod delta;
 pub mod execute;

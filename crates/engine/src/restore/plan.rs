@@ -199,18 +199,25 @@ fn choose_backups<'a>(
     match choice {
         BackupChoice::Best => Ok(all),
         BackupChoice::Latest => Ok(newest(&all, stored).into_iter().collect()),
-        BackupChoice::Prefix(prefix) => {
-            let fits: Vec<&BackupRow> =
-                all.into_iter().filter(|b| b.id.to_string().starts_with(prefix)).collect();
-            match fits.as_slice() {
-                [] => Err(Refusal::UnknownBackup { prefix: prefix.clone() }),
-                [_] => Ok(fits),
-                _ => Err(Refusal::AmbiguousBackup {
-                    prefix: prefix.clone(),
-                    ids: fits.iter().map(|backup| backup.id.to_string()).collect(),
-                }),
-            }
-        }
+        BackupChoice::Prefix(prefix) => Ok(vec![with_prefix(backups, prefix)?]),
+    }
+}
+
+/// The one backup whose id begins so.
+///
+/// # Errors
+/// When there is none, or more than one.
+pub fn with_prefix<'a>(backups: &'a [BackupRow], prefix: &str) -> Result<&'a BackupRow, Refusal> {
+    let fits: Vec<&BackupRow> =
+        backups.iter().filter(|backup| backup.id.to_string().starts_with(prefix)).collect();
+    match fits.as_slice() {
+        [] if backups.is_empty() => Err(Refusal::NoBackups),
+        [] => Err(Refusal::UnknownBackup { prefix: prefix.to_owned() }),
+        [one] => Ok(one),
+        _ => Err(Refusal::AmbiguousBackup {
+            prefix: prefix.to_owned(),
+            ids: fits.iter().map(|backup| backup.id.to_string()).collect(),
+        }),
     }
 }
 

@@ -32,7 +32,7 @@ const READS_AT_ONCE: usize = 16;
 /// Trailers kept in memory, about 1 KiB each.
 const KEPT_MAX: usize = 8192;
 
-/// The WAL of one lineage.
+/// The WAL of one lineage in segments of one size.
 #[derive(Debug)]
 pub struct RepoWal<'a> {
     cluster: &'a ClusterStore,
@@ -42,15 +42,17 @@ pub struct RepoWal<'a> {
 }
 
 impl<'a> RepoWal<'a> {
-    /// Lists what is stored, and reads the histories.
+    /// Lists what is stored in segments of one size, and reads the histories.
     ///
     /// # Errors
     /// When the store fails, or a history is damaged.
-    pub async fn open(cluster: &'a ClusterStore) -> Result<Self, EngineError> {
-        let size = cluster.facts.wal_segment_size;
+    pub async fn open(cluster: &'a ClusterStore, size: SegmentSize) -> Result<Self, EngineError> {
         let mut stored = StoredWal::empty(size);
         let sealed = &cluster.sealed;
-        let listed = sealed.list(&wal_place::wal(&cluster.at, size)?).await?;
+        let of_size = wal_place::wal(&cluster.at, size)?;
+        let sizes = sealed.list_folders(&wal_place::sizes(&cluster.at)?).await?;
+        stored.has_other_sizes = sizes.iter().any(|folder| *folder != of_size);
+        let listed = sealed.list(&of_size).await?;
         let holders = Holders::of(sealed, &listed).await?;
         for object in &listed {
             // Of a settled collision only the settlement may be left.

@@ -336,7 +336,11 @@ impl<'a, V: WalView> Branch<'_, 'a, V> {
         for step in 0..LOOK_BACK_SEGMENTS {
             let name = self.path.name_of(number);
             if !stored.has(name) {
-                return Ok(Ok(None));
+                return Ok(if self.is_first(backup) {
+                    Ok(None)
+                } else {
+                    Err(Unreadable::damaged("the WAL before the backup is not stored"))
+                });
             }
             let name = ArchiveName::Segment(name);
             let looks = self.view.summaries(&[name]).await?;
@@ -371,6 +375,12 @@ impl<'a, V: WalView> Branch<'_, 'a, V> {
             }
         }
         Ok(Ok(None))
+    }
+
+    /// Whether nothing is known of a time before the backup.
+    fn is_first(&self, backup: &BackupRow) -> bool {
+        let is_oldest = self.backups.last().is_some_and(|oldest| oldest.id == backup.id);
+        is_oldest && !self.view.stored().has_other_sizes
     }
 
     fn inside_or_before(&self, backup: &BackupRow, side: Side) -> Refusal {

@@ -20,6 +20,8 @@ use crate::unreadable::Unreadable;
 pub struct StoredWal {
     /// The size of the segments.
     pub segment_size: SegmentSize,
+    /// Whether the lineage has WAL in segments of another size too.
+    pub has_other_sizes: bool,
     /// Whole segments of each timeline.
     pub segments: BTreeMap<TimelineId, BTreeSet<SegmentNumber>>,
     /// Last segments of timelines that were left.
@@ -36,6 +38,7 @@ impl StoredWal {
     pub const fn empty(segment_size: SegmentSize) -> Self {
         Self {
             segment_size,
+            has_other_sizes: false,
             segments: BTreeMap::new(),
             partials: BTreeSet::new(),
             histories: BTreeMap::new(),

@@ -321,7 +321,7 @@ pub(crate) async fn run(
     options: &RestoreOptions,
 ) -> Result<Restored, EngineError> {
     let prepared = prepare(cluster, manifest, options).await?;
-    let wal = RepoWal::open(cluster).await?;
+    let wal = RepoWal::open(cluster, cluster.facts.wal_segment_size).await?;
     let around =
         Around { clock: Clock::system(), progress: Progress::silent(), cancel: Cancel::new() };
     restore(cluster, &wal, &plan_of(manifest), manifest, prepared, options, around).await

@@ -1,0 +1,142 @@
+//! The plan that holds among the lineage's backups, with what it is carried out from.
+//!
+//! `pg_resetwal --wal-segsize` begins WAL anew with segments of another size: no replay goes over
+//! that, so backups are planned with by the size of their own WAL, the newest's first.
+
+use pgrecall_pgformat::SegmentSize;
+use pgrecall_repo::format::document::Manifest;
+
+use super::plan::{BackupRow, RestorePlan, plan, with_prefix};
+use super::refusal::{PlanError, Refusal};
+use super::repo_wal::{RepoWal, backups};
+use super::target::{BackupChoice, Request};
+use crate::cluster::ClusterStore;
+use crate::error::{EngineError, ErrorKind};
+
+/// A plan, its backup's manifest, and the WAL that it goes through.
+#[derive(Debug)]
+pub struct Chosen<'a> {
+    /// The plan.
+    pub plan: RestorePlan,
+    /// Of the backup that it starts from.
+    pub manifest: Manifest,
+    /// The WAL of that backup's segment size.
+    pub wal: RepoWal<'a>,
+}
+
+/// Makes the plan.
+///
+/// # Errors
+/// [`PlanError::Refused`] when the target cannot be reached, or is not clear.
+pub async fn choose<'a>(
+    cluster: &'a ClusterStore,
+    request: &Request,
+) -> Result<Chosen<'a>, PlanError> {
+    let (rows, manifests) = backups(cluster).await?;
+    let mut refused: Option<Refusal> = None;
+    for size in sizes(&rows, &request.backup)? {
+        let wal = RepoWal::open(cluster, size).await?;
+        let of_size = |row: &&BackupRow| row.details.wal_segment_size == size;
+        let of_size: Vec<BackupRow> = rows.iter().filter(of_size).cloned().collect();
+        match plan(&wal, &of_size, request).await {
+            Ok(plan) => {
+                let id = plan.backup.id;
+                let manifest = manifests.into_iter().find(|manifest| manifest.backup == id);
+                let manifest = manifest.ok_or_else(|| {
+                    let message = format!("the plan names backup {id}, which has no manifest");
+                    EngineError::refused(ErrorKind::Corrupt, message)
+                })?;
+                return Ok(Chosen { plan, manifest, wal });
+            }
+            Err(PlanError::Refused(refusal)) if may_lie_before(&refusal) => {
+                refused = Some(said_of_all(refused, refusal));
+            }
+            // Of an older size's WAL only the first reason says something of the target.
+            Err(PlanError::Refused(refusal)) => return Err(refused.unwrap_or(refusal).into()),
+            Err(failed) => return Err(failed),
+        }
+    }
+    match refused {
+        Some(refusal) => Err(refusal.into()),
+        None => Err(Refusal::NoBackups.into()),
+    }
+}
+
+/// The segment sizes to plan with, that of the newest backup first.
+fn sizes(rows: &[BackupRow], choice: &BackupChoice) -> Result<Vec<SegmentSize>, Refusal> {
+    let mut newest_first: Vec<&BackupRow> = match choice {
+        BackupChoice::Prefix(prefix) => vec![with_prefix(rows, prefix)?],
+        BackupChoice::Best | BackupChoice::Latest => rows.iter().collect(),
+    };
+    newest_first.sort_by_key(|row| std::cmp::Reverse(row.details.ended));
+    let mut sizes = Vec::new();
+    for row in newest_first {
+        if !sizes.contains(&row.details.wal_segment_size) {
+            sizes.push(row.details.wal_segment_size);
+        }
+    }
+    if matches!(choice, BackupChoice::Latest) {
+        sizes.truncate(1);
+    }
+    Ok(sizes)
+}
+
+/// Whether the target may lie in the WAL from before the size was changed.
+const fn may_lie_before(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::BeforeFirstBackup { .. }
+            | Refusal::UnknownTimeline { .. }
+            | Refusal::NoBackupOnTimeline { .. }
+            | Refusal::UnknownXid { .. }
+            | Refusal::UnknownName { .. }
+    )
+}
+
+/// The earliest backup of all is that of the oldest WAL; else what the newest says holds.
+fn said_of_all(newer: Option<Refusal>, older: Refusal) -> Refusal {
+    match (newer, older) {
+        (Some(Refusal::BeforeFirstBackup { .. }) | None, older) => older,
+        (Some(newer), _) => newer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::details::tests::details;
+    use pgrecall_pgformat::Lsn;
+    use pgrecall_repo::id::BackupId;
+
+    fn row(id: u8, ended: i64, mib: u32) -> BackupRow {
+        let mut details = details();
+        details.ended = jiff::Timestamp::from_second(ended).unwrap();
+        details.wal_segment_size = SegmentSize::from_bytes(u64::from(mib) << 20).unwrap();
+        BackupRow { id: BackupId::from_bytes([id; 16]), bytes: 0, entries: 0, details }
+    }
+
+    fn mib(rows: &[BackupRow], choice: &BackupChoice) -> Vec<u32> {
+        sizes(rows, choice).unwrap().iter().map(|size| size.bytes() >> 20).collect()
+    }
+
+    #[test]
+    fn the_newest_backups_size_comes_first() {
+        let rows = [row(1, 1, 16), row(2, 3, 4), row(3, 2, 16)];
+        assert_eq!(mib(&rows, &BackupChoice::Best), [4, 16]);
+        assert_eq!(mib(&rows, &BackupChoice::Latest), [4]);
+        let named = BackupChoice::Prefix(rows[0].id.to_string());
+        assert_eq!(mib(&rows, &named), [16]);
+        assert!(mib(&[], &BackupChoice::Best).is_empty());
+        let unknown = BackupChoice::Prefix("zz".into());
+        assert_eq!(sizes(&rows, &unknown), Err(Refusal::UnknownBackup { prefix: "zz".into() }));
+    }
+
+    #[test]
+    fn the_earliest_moment_is_that_of_the_oldest_wal() {
+        let before =
+            |lsn| Refusal::BeforeFirstBackup { first_ended: String::new(), first_stop: Lsn(lsn) };
+        assert_eq!(said_of_all(Some(before(9)), before(1)), before(1));
+        let unknown = Refusal::UnknownXid { xid: 7 };
+        assert_eq!(said_of_all(Some(unknown.clone()), before(1)), unknown);
+    }
+}
