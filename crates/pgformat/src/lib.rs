@@ -22,6 +22,7 @@
 //! | commits, checkpoints and other records that recovery targets need | [`xact`], [`event`] |
 //! | a stream of WAL, resumable | [`stream`], [`end_of_wal`], [`unfinished`] |
 //! | one WAL segment in one pass | [`segment_digest`], [`segment_summary`] |
+#![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
     deny(
@@ -31,7 +32,8 @@
         clippy::as_conversions,
         clippy::panic,
         clippy::unreachable,
-        clippy::string_slice
+        clippy::string_slice,
+        clippy::unchecked_time_subtraction
     )
 )]
 
