@@ -13,6 +13,23 @@
 //! | [`Server::list_dir`], [`Server::read_file`] | `EXECUTE` on `pg_ls_dir`, `pg_stat_file`, `pg_read_binary_file`; `pg_read_server_files` outside the data directory |
 //!
 //! A missing right is [`ServerError::Denied`], whose hint is the `GRANT` that helps.
+#![forbid(unsafe_code)]
+// Whatever comes from outside, this crate gives an error and does not panic.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::string_slice,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::unchecked_time_subtraction
+    )
+)]
 
 mod archiver;
 mod backup;
