@@ -68,8 +68,8 @@ impl Key {
     /// The folder that this object lies in.
     #[must_use]
     pub fn parent(&self) -> Prefix {
-        match self.0.rfind('/') {
-            Some(at) => Prefix(self.0[..=at].into()),
+        match self.0.rsplit_once('/') {
+            Some((folder, _)) => Prefix(format!("{folder}/").into()),
             None => Prefix::root(),
         }
     }

@@ -8,6 +8,23 @@
 //! Backends: a directory ([`DirectoryStore`], `file:///path`), S3 (`S3Store`, `s3://bucket/prefix`,
 //! with the feature `s3`, which brings in the vendor's library) and memory ([`MemoryStore`], `memory:`, for tests). [`open`] turns a URL
 //! into one of them. [`probe()`] finds out whether a store keeps its promises.
+#![forbid(unsafe_code)]
+// Whatever comes from outside, this crate gives an error and does not panic.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::string_slice,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::unchecked_time_subtraction
+    )
+)]
 
 mod directory;
 mod error;

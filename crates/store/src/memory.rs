@@ -70,11 +70,10 @@ impl Store for MemoryStore {
             let object = object_name(URL, key);
             return Err(StoreError::new(ErrorKind::Invalid, Act::GetRange, object, what));
         };
-        // Both fit usize: what exists of the range lies within the object.
-        let bytes = match len {
-            0 => Bytes::new(),
-            _ => whole.slice(offset as usize..(offset + len) as usize),
-        };
+        // What exists of the range lies within the object; one of nothing may begin beyond it.
+        let place = usize::try_from(offset).ok().zip(usize::try_from(len).ok());
+        let part = place.and_then(|(offset, len)| whole.get(offset..)?.get(..len));
+        let bytes = part.map(|part| whole.slice_ref(part)).unwrap_or_default();
         Ok(RangeRead { bytes, object_size })
     }
 

@@ -200,7 +200,7 @@ impl Retry {
             let now = self.timing.now();
             let after = now + delay;
             let idle_end = progress.with(|state| state.progress_at) + self.options.idle_max;
-            let is_cut_short = now - began < self.options.attempt_idle_max;
+            let is_cut_short = now.saturating_sub(began) < self.options.attempt_idle_max;
             let error = match (failed, before.take()) {
                 // A request that was cut short has no more to say than the one before.
                 (Failed::GivenUp(_), Some(before)) if is_cut_short => before,
@@ -260,7 +260,7 @@ impl Retry {
                 };
                 return Err(Failed::GivenUp(stalled(what)));
             }
-            match select(request.as_mut(), self.timing.sleep(until - now)).await {
+            match select(request.as_mut(), self.timing.sleep(until.saturating_sub(now))).await {
                 Either::Left((done, _)) => return done.map_err(Failed::Ended),
                 Either::Right(_) => {}
             }

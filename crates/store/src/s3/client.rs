@@ -70,7 +70,6 @@ impl Parts {
         let timeouts = TimeoutConfig::builder().connect_timeout(options.connect_timeout).build();
         let mut config: Builder = Config::builder()
             .behavior_version(BehaviorVersion::latest())
-            .app_name(AppName::new("pgrecall").unwrap_or_else(|_| unreachable!("a plain word")))
             .region(region)
             .credentials_provider(credentials)
             .force_path_style(by_path)
@@ -83,7 +82,7 @@ impl Parts {
             // in.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
-        config.set_endpoint_url(endpoint);
+        config.set_app_name(AppName::new("pgrecall").ok()).set_endpoint_url(endpoint);
         let config = config.http_client(client(&transport, Connections::Kept)).build();
         Ok(Self { config, transport })
     }
