@@ -11,6 +11,7 @@ use crate::error::FormatError;
 use crate::random::SharedRandom;
 
 /// RFC 4648 base32, lower case and without padding: fit for file systems that fold case.
+#[expect(clippy::expect_used, reason = "the alphabet is a constant: any use of it is its test")]
 pub(crate) static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
     let mut specification = Specification::new();
     specification.symbols.push_str("abcdefghijklmnopqrstuvwxyz234567");

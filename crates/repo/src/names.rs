@@ -59,11 +59,15 @@ pub struct ClusterRef {
     pub lineage: String,
 }
 
-/// Every part of a name is validated before it gets here.
+/// Every part of a name is validated before it gets here, and all together are too short for the
+/// limit: a domain and a cluster have at most 64 bytes each, a lineage (decimal digits, or a
+/// component of a name that was listed) 255.
+#[expect(clippy::expect_used, reason = "parts are valid, and together below KEY_LEN_MAX")]
 fn key(text: String) -> Key {
     Key::parse(&text).expect("names are put together from valid parts")
 }
 
+#[expect(clippy::expect_used, reason = "parts are valid, and together below KEY_LEN_MAX")]
 fn prefix(text: String) -> Prefix {
     Prefix::parse(&text).expect("names are put together from valid parts")
 }

@@ -49,6 +49,7 @@ impl SharedRandom {
 struct SystemRandom;
 
 impl Random for SystemRandom {
+    #[expect(clippy::expect_used, reason = "no bytes from outside decide whether there is chance")]
     fn fill(&self, buffer: &mut [u8]) {
         // A system without randomness cannot make a key or a name that is never used twice:
         // there is nothing sensible left to do.

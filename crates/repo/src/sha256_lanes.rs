@@ -96,27 +96,29 @@ mod x86 {
                 ($($number:literal)*) => { $( four_rounds::<$number>(&mut lanes); )* };
             }
             rounds!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
-            for number in 0..LANES {
-                add(&mut lanes[number], &before[number]);
+            for (lane, before) in lanes.iter_mut().zip(&before) {
+                add(lane, before);
             }
         }
         *states = [store(&lanes[0]), store(&lanes[1]), store(&lanes[2]), store(&lanes[3])];
     }
 
     /// Rounds `4 * NUMBER` and the three that follow, of all messages in turn.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "NUMBER is a constant below 16, which `K` has, and % 4 is within four words"
+    )]
     #[inline]
     #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
     fn four_rounds<const NUMBER: usize>(lanes: &mut [Lane; LANES]) {
         let [k0, k1, k2, k3] = K[NUMBER].map(u32::cast_signed);
         let constants = _mm_set_epi32(k3, k2, k1, k0);
         let mut sums = [constants; LANES];
-        for number in 0..LANES {
-            let (lane, sum) = (&mut lanes[number], &mut sums[number]);
+        for (lane, sum) in lanes.iter_mut().zip(&mut sums) {
             *sum = _mm_add_epi32(lane.words[NUMBER % 4], constants);
             lane.cdgh = _mm_sha256rnds2_epu32(lane.cdgh, lane.abef, *sum);
         }
-        for number in 0..LANES {
-            let (lane, sum) = (&mut lanes[number], sums[number]);
+        for (lane, sum) in lanes.iter_mut().zip(sums) {
             lane.abef = _mm_sha256rnds2_epu32(lane.abef, lane.cdgh, _mm_shuffle_epi32::<0x0E>(sum));
             // The last four have their words already.
             if NUMBER < 12 {
@@ -126,6 +128,7 @@ mod x86 {
     }
 
     /// The four words that follow the sixteen, which begin with those of round `4 * NUMBER`.
+    #[expect(clippy::indexing_slicing, reason = "% 4 is within four words")]
     #[inline]
     #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
     fn next_words<const NUMBER: usize>(words: &[__m128i; 4]) -> __m128i {
@@ -142,8 +145,8 @@ mod x86 {
         let swap = _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203);
         let mut words = [_mm_setzero_si128(); 4];
         let (halves, _) = block.as_chunks::<8>();
-        for (word, pair) in words.iter_mut().zip(halves.chunks_exact(2)) {
-            let (low, high) = (i64::from_le_bytes(pair[0]), i64::from_le_bytes(pair[1]));
+        for (word, [low, high]) in words.iter_mut().zip(halves.as_chunks().0) {
+            let (low, high) = (i64::from_le_bytes(*low), i64::from_le_bytes(*high));
             *word = _mm_shuffle_epi8(_mm_set_epi64x(high, low), swap);
         }
         words

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use xxhash_rust::xxh3::xxh3_64_with_secret;
@@ -25,17 +24,15 @@ pub struct IdKeys {
 }
 
 impl IdKeys {
+    #[expect(clippy::expect_used, reason = "RFC 2104 has no length of a key that HMAC refuses")]
     pub(super) fn of(id_key: &Secret) -> Self {
         let mac = |info: &[u8]| {
-            Hmac::<Sha256>::new_from_slice(&derive(id_key, b"", info))
+            Hmac::<Sha256>::new_from_slice(&derive::<32>(id_key, b"", info))
                 .expect("HMAC takes keys of any length")
         };
         let long = |info: &[u8]| {
-            let mut out = Zeroizing::new(vec![0; 192]);
-            Hkdf::<Sha256>::new(None, &id_key.expose()[..])
-                .expand(info, &mut out)
-                .expect("192 bytes are within HKDF's limit");
-            out
+            let out = Zeroizing::new(derive::<192>(id_key, b"", info));
+            Zeroizing::new(out.to_vec())
         };
         Self {
             chunk_mac: mac(CHUNK_ID),

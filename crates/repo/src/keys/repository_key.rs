@@ -59,7 +59,7 @@ impl RepositoryKey {
     /// 16 hex digits that a configuration can pin; they tell nothing of the key.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let derived = derive(&self.0, b"", b"pgrecall fingerprint");
+        let derived = derive::<32>(&self.0, b"", b"pgrecall fingerprint");
         HEXLOWER.encode(derived.get(..8).unwrap_or_default())
     }
 

@@ -54,10 +54,12 @@ impl Secret {
 }
 
 /// HKDF-SHA-256 (RFC 5869).
-pub(super) fn derive(key: &Secret, salt: &[u8], info: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
+#[expect(clippy::expect_used, reason = "it fails beyond 255 hashes alone: that does not compile")]
+pub(super) fn derive<const N: usize>(key: &Secret, salt: &[u8], info: &[u8]) -> [u8; N] {
+    const { assert!(N <= 255 * 32) };
+    let mut out = [0; N];
     Hkdf::<Sha256>::new(Some(salt), &key.expose()[..])
         .expand(info, &mut out)
-        .expect("32 bytes are within HKDF's limit");
+        .expect("the length is within HKDF's limit");
     out
 }
