@@ -56,7 +56,6 @@ impl ExpiredLog {
         domain: &Name,
         more: Expired,
     ) -> Result<Stored, RepoError> {
-        let next = self.number.map_or(0, |number| number + 1);
         let mut entry = self.entry.clone();
         let known: HashSet<BackupId> = entry.backups.iter().copied().collect();
         entry.backups.extend(more.backups.into_iter().filter(|id| !known.contains(id)));
@@ -66,16 +65,18 @@ impl ExpiredLog {
         entry.wal.retain(|old| !said(old));
         entry.wal.extend(more.wal);
         entry.held.retain(|hold| !entry.backups.contains(&hold.backup));
-        self.put_next(sealed, domain, next, &entry).await
+        self.put_next(sealed, domain, &entry).await
     }
 
+    /// Puts the entry after the highest. The last number that there is has none after it: its own
+    /// is taken, so that this is [`Stored::Other`], where the first one could be free again.
     async fn put_next(
         &self,
         sealed: &SealedStore,
         domain: &Name,
-        next: u64,
         entry: &Expired,
     ) -> Result<Stored, RepoError> {
+        let next = self.number.map_or(0, |number| number.saturating_add(1));
         sealed.put(Kind::Expired, &names::expired(domain).entry(next), entry).await
     }
 }
@@ -142,10 +143,9 @@ async fn change(
         if is_made(&log.entry) {
             return Ok(Change::Made);
         }
-        let next = log.number.map_or(0, |number| number + 1);
         let mut entry = log.entry.clone();
         make(&mut entry);
-        log.put_next(sealed, domain, next, &entry).await?;
+        log.put_next(sealed, domain, &entry).await?;
     }
     Err(RepoError::Invalid {
         what: "the log of expired backups".into(),

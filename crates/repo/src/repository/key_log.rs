@@ -122,7 +122,7 @@ impl Repository {
             let (number, mut log) = self.key_log().await?;
             edit(&mut log).await?;
             log.change.clone_from(&change);
-            let entry = names::key_log().entry(number + 1);
+            let entry = names::key_log().entry(number.saturating_add(1));
             if self.sealed.put(Kind::KeyLog, &entry, &log).await? == Stored::Mine {
                 return Ok(());
             }

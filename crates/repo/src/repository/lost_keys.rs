@@ -59,7 +59,8 @@ impl InUse {
         if self.epoch <= known.0 && self.id_generation <= known.1 {
             return Ok(());
         }
-        let lost = names::domain_keys(domain).entry(self.epoch.max(known.0 + 1).into());
+        let after = known.0.saturating_add(1);
+        let lost = names::domain_keys(domain).entry(self.epoch.max(after).into());
         Err(RepoError::format(lost, lost_keys("objects that were sealed by them are still there")))
     }
 }
