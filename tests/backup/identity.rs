@@ -133,6 +133,8 @@ fn segments_of_another_size_begin_wal_anew_and_what_was_before_is_reached() {
     reset_wal(&cluster, &["--wal-segsize", "4"]);
     cluster.start();
     let second = back_up(&site, &cluster);
+    // The checkpoint's time is known to two seconds, and what was committed before it to nobody.
+    cluster.psql("SELECT pg_sleep(2.1)");
     cluster.psql("INSERT INTO t VALUES (0)");
     let after = cluster.psql("SELECT clock_timestamp()");
     cluster.psql("INSERT INTO t VALUES (0)");

@@ -135,6 +135,7 @@ impl SecretText {
         Self(text.into())
     }
 
+    #[cfg(feature = "s3")]
     pub(super) fn expose(&self) -> &str {
         &self.0
     }
