@@ -16,5 +16,7 @@ export PGRECALL_TEST_MAJORS=${PGRECALL_TEST_MAJORS:-17}
 scripts/servers.sh
 PGRECALL_TEST_SERVERS=${PGRECALL_TEST_SERVERS:-$(scripts/servers.sh --where)}
 export PGRECALL_TEST_SERVERS
+# Tests wait for servers half of their time.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 [ $# -gt 0 ] || set -- --workspace
 exec cargo test "$@"
