@@ -6,8 +6,9 @@
 //! public here.
 //!
 //! Backends: a directory ([`DirectoryStore`], `file:///path`), S3 (`S3Store`, `s3://bucket/prefix`,
-//! with the feature `s3`, which brings in the vendor's library) and memory ([`MemoryStore`], `memory:`, for tests). [`open`] turns a URL
-//! into one of them. [`probe()`] finds out whether a store keeps its promises.
+//! with the feature `s3`, which brings in the vendor's library; `S3AsOf` is a bucket's past) and
+//! memory ([`MemoryStore`], `memory:`, for tests). [`open`] turns a URL into one of them.
+//! [`probe()`] finds out whether a store keeps its promises.
 #![forbid(unsafe_code)]
 // Whatever comes from outside, this crate gives an error and does not panic.
 #![cfg_attr(
@@ -47,7 +48,7 @@ pub use probe::{Deletion, ProbeFinding, ProbeReport, Promise, probe};
 pub use registry::{StoreOptions, open};
 pub use retry::{Progress, Retry, RetryOptions, SystemTiming, Timing};
 #[cfg(feature = "s3")]
-pub use s3::S3Store;
+pub use s3::{S3AsOf, S3Store};
 pub use s3_options::{
     Addressing, Listing, S3Credentials, S3Options, SecretText, ServerSideEncryption, UploadChecksum,
 };

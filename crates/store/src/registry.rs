@@ -7,7 +7,7 @@ use crate::error::{Act, ErrorKind, StoreError};
 use crate::memory::MemoryStore;
 use crate::retry::RetryOptions;
 #[cfg(feature = "s3")]
-use crate::s3::S3Store;
+use crate::s3::{S3AsOf, S3Store};
 use crate::s3_options::S3Options;
 use crate::store::Store;
 
@@ -37,7 +37,13 @@ pub async fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, S
             Ok(Arc::new(DirectoryStore::open(path, options.root).await?))
         }
         #[cfg(feature = "s3")]
-        Some(("s3", _)) => Ok(Arc::new(S3Store::open(url, &options.s3, &options.retry).await?)),
+        Some(("s3", _)) => {
+            let store = S3Store::open(url, &options.s3, &options.retry).await?;
+            match options.s3.as_of {
+                None => Ok(Arc::new(store)),
+                Some(moment) => Ok(Arc::new(S3AsOf::open(store, moment).await?)),
+            }
+        }
         _ => Err(invalid("no store goes by this URL")
             .with_hint("Known are file:///absolute/path and s3://bucket/folder.")),
     }

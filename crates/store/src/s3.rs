@@ -4,6 +4,7 @@
 //! through a client that makes a new connection for each request, so that no layer below sends a
 //! second time either.
 
+mod as_of;
 mod body;
 mod client;
 mod fault;
@@ -23,6 +24,8 @@ use crate::key::{Key, Prefix};
 use crate::retry::{Again, Failure, Progress, Retry, RetryOptions, SystemTiming, Timing};
 use crate::s3_options::{S3Options, ServerSideEncryption, UploadChecksum};
 use crate::store::{ByteRange, Listed, ObjectMeta, Put, RangeRead, Store};
+
+pub use as_of::S3AsOf;
 
 use body::{CountUpload, DownloadError, download};
 use client::Parts;
@@ -139,10 +142,12 @@ impl S3Store {
     async fn get_whole(
         &self,
         key: &Key,
+        version: Option<&str>,
         limit_bytes: u64,
         progress: Progress,
     ) -> Result<Bytes, Failure> {
         let get = self.client.get_object().bucket(&self.bucket).key(self.name(key));
+        let get = get.set_version_id(version.map(str::to_owned));
         let output = match get.send().await {
             Ok(output) => output,
             Err(error) => return Err(Answer::read(&error).failure(Act::Get, self.object(key))),
@@ -164,12 +169,14 @@ impl S3Store {
     async fn get_part(
         &self,
         key: &Key,
+        version: Option<&str>,
         range: &str,
         limit_bytes: u64,
         progress: Progress,
     ) -> Result<Option<RangeRead>, Failure> {
         let act = Act::GetRange;
         let get = self.client.get_object().bucket(&self.bucket).key(self.name(key)).range(range);
+        let get = get.set_version_id(version.map(str::to_owned));
         let output = match get.send().await {
             Ok(output) => output,
             Err(error) => match Answer::read(&error) {
@@ -252,6 +259,43 @@ impl S3Store {
         }
     }
 
+    async fn get_again(
+        &self,
+        key: &Key,
+        version: Option<&str>,
+        limit_bytes: u64,
+    ) -> Result<Bytes, StoreError> {
+        let attempt = |progress| self.get_whole(key, version, limit_bytes, progress);
+        self.retry.run(self.stalled(Act::Get, key), attempt).await
+    }
+
+    /// The part of an object; nothing when the object has none of the bytes asked for.
+    async fn get_range_again(
+        &self,
+        key: &Key,
+        version: Option<&str>,
+        range: ByteRange,
+    ) -> Result<Option<RangeRead>, StoreError> {
+        let act = Act::GetRange;
+        let (header, len) = match range {
+            ByteRange::At { offset, len } => match offset.checked_add(len) {
+                Some(end) => (format!("bytes={offset}-{}", end.saturating_sub(1)), len),
+                None => {
+                    let what = format!("{range:?} ends beyond 2^64");
+                    let object = self.object(key);
+                    return Err(StoreError::new(ErrorKind::Invalid, act, object, what));
+                }
+            },
+            ByteRange::Last { len } => (format!("bytes=-{len}"), len),
+        };
+        // HTTP has no words for an empty range (RFC 9110, 14.1.1).
+        if len == 0 {
+            return Ok(None);
+        }
+        let attempt = |progress| self.get_part(key, version, &header, len, progress);
+        self.retry.run(self.stalled(act, key), attempt).await
+    }
+
     async fn head_again(&self, act: Act, key: &Key) -> Result<ObjectMeta, StoreError> {
         self.retry.run(self.stalled(act, key), async |_| self.head_once(act, key).await).await
     }
@@ -279,35 +323,14 @@ impl Store for S3Store {
     }
 
     async fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, StoreError> {
-        let attempt = |progress| self.get_whole(key, limit_bytes, progress);
-        self.retry.run(self.stalled(Act::Get, key), attempt).await
+        self.get_again(key, None, limit_bytes).await
     }
 
     async fn get_range(&self, key: &Key, range: ByteRange) -> Result<RangeRead, StoreError> {
-        let act = Act::GetRange;
-        let (header, len) = match range {
-            ByteRange::At { offset, len } => match offset.checked_add(len) {
-                Some(end) => (format!("bytes={offset}-{}", end.saturating_sub(1)), len),
-                None => {
-                    let what = format!("{range:?} ends beyond 2^64");
-                    let object = self.object(key);
-                    return Err(StoreError::new(ErrorKind::Invalid, act, object, what));
-                }
-            },
-            ByteRange::Last { len } => (format!("bytes=-{len}"), len),
-        };
-        let part = match len {
-            // HTTP has no words for an empty range (RFC 9110, 14.1.1).
-            0 => None,
-            _ => {
-                let attempt = |progress| self.get_part(key, &header, len, progress);
-                self.retry.run(self.stalled(act, key), attempt).await?
-            }
-        };
-        match part {
+        match self.get_range_again(key, None, range).await? {
             Some(read) => Ok(read),
             None => {
-                let object_size = self.head_again(act, key).await?.size;
+                let object_size = self.head_again(Act::GetRange, key).await?.size;
                 Ok(RangeRead { bytes: Bytes::new(), object_size })
             }
         }

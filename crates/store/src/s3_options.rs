@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How to reach an S3 store, and how objects are to be put there.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub struct S3Options {
     pub checksum: UploadChecksum,
     /// How objects are listed.
     pub listing: Listing,
+    /// The bucket is read as it was at this moment, from the versions that it has kept.
+    pub as_of: Option<SystemTime>,
 }
 
 impl Default for S3Options {
@@ -45,6 +47,7 @@ impl Default for S3Options {
             storage_class: None,
             checksum: UploadChecksum::default(),
             listing: Listing::default(),
+            as_of: None,
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod conformance;
 pub mod disk_calls;
 pub mod postgres;
 pub mod repositories;
+pub mod s3_user;
 pub mod scripted_s3;
 pub mod seaweedfs;
 pub mod stores;

@@ -17,6 +17,9 @@ pub const ACCESS_KEY_ID: &str = "pgrecalltest";
 /// The secret that belongs to it.
 pub const SECRET_ACCESS_KEY: &str = "pgrecalltestsecret";
 
+/// Another user, named `writer`, who may do what a bucket's policy lets him: id and secret.
+pub const WRITER: (&str, &str) = ("pgrecallwriter", "pgrecallwritersecret");
+
 const READY_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// A running server.
@@ -49,7 +52,9 @@ impl SeaweedFs {
         let identities = format!(
             r#"{{"identities":[{{"name":"test",
             "credentials":[{{"accessKey":"{ACCESS_KEY_ID}","secretKey":"{SECRET_ACCESS_KEY}"}}],
-            "actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
+            "actions":["Admin","Read","Write","List","Tagging"]}},{{"name":"writer",
+            "credentials":[{{"accessKey":"{}","secretKey":"{}"}}],"actions":[]}}]}}"#,
+            WRITER.0, WRITER.1
         );
         fs::write(folder.path().join("s3.json"), identities).unwrap();
         make_certificates(folder.path());

@@ -66,6 +66,10 @@ pub(crate) struct Common {
     /// The cluster's data directory
     #[arg(long, global = true, value_name = "DIR", help_heading = "Common options")]
     pub(crate) pgdata: Option<PathBuf>,
+    /// Read an S3 bucket that keeps versions as it was at this time, such as
+    /// '2026-11-22 14:00:00+00'; nothing is written
+    #[arg(long, global = true, value_name = "TIME", help_heading = "Common options")]
+    pub(crate) s3_as_of: Option<String>,
     /// The least severity to log: error, warn, info, debug, trace
     #[arg(long, global = true, value_name = "LEVEL", help_heading = "Common options")]
     pub(crate) log_level: Option<String>,
@@ -84,6 +88,7 @@ impl Common {
         add("repository.url", "--repo", self.repo.clone().map(Into::into));
         add("cluster.name", "--cluster", self.cluster.clone().map(Into::into));
         add("cluster.pgdata", "--pgdata", self.pgdata.clone().map(Into::into));
+        add("repository.s3.as_of", "--s3-as-of", self.s3_as_of.clone().map(Into::into));
         add("log.level", "--log-level", self.log_level.clone().map(Into::into));
         add("log.format", "--log-format", self.log_format.clone().map(Into::into));
         flags
@@ -434,7 +439,7 @@ mod tests {
     fn flags_of_settings_are_the_ones_the_table_names() -> Result<(), clap::Error> {
         let line = "pgrecall init --repo file:///b --cluster c --pgdata /d --log-level info --log-format json \
             --key-file /k --encryption none --domain d --s3-endpoint http://x --s3-region r \
-            --s3-path-style auto --s3-ca-file /ca";
+            --s3-path-style auto --s3-ca-file /ca --s3-as-of 2026-11-22T14:00:00Z";
         let cli = Cli::try_parse_from(line.split_whitespace())?;
         let Command::Init(init) = &cli.command else { panic!("parsed as another command") };
         let line = "pgrecall backup --fast-checkpoint --threads 2 --wal-timeout 1min";
@@ -447,7 +452,7 @@ mod tests {
             assert_eq!(setting.and_then(|s| s.flag), Some(flag.flag), "{}", flag.path);
             count += 1;
         }
-        assert_eq!(count, 15);
+        assert_eq!(count, 16);
         Ok(())
     }
 }

@@ -38,7 +38,11 @@ async fn open(settings: &Settings, patience: Patience, reads: Reads) -> Outcome<
     Ok(Access {
         store,
         options,
-        cache: Some(HostCache::new(settings.repository.cache_dir.clone())),
+        // What is cached is of today.
+        cache: match settings.repository.s3.as_of {
+            None => Some(HostCache::new(settings.repository.cache_dir.clone())),
+            Some(_) => None,
+        },
         cluster: names.cluster,
         domain: names.domain,
         domain_is: match settings.cluster()?.domain_is_default {

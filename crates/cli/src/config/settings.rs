@@ -7,6 +7,7 @@ use super::resolve::{Item, Origin, Resolved};
 use super::secret::{Secret, SecretSource};
 use super::value::Value;
 use crate::failure::{Failure, Outcome};
+use crate::moment::{self, Moment};
 
 /// `[[repository]]`: the one that is meant.
 pub(crate) struct Repository {
@@ -39,6 +40,8 @@ pub(crate) struct S3 {
     pub(crate) sse: Option<String>,
     pub(crate) sse_kms_key_id: Option<String>,
     pub(crate) storage_class: Option<String>,
+    /// The bucket's past is meant.
+    pub(crate) as_of: Option<jiff::Timestamp>,
     pub(crate) access_key_id: Option<String>,
     pub(crate) secret_access_key: Option<SecretSource>,
     pub(crate) session_token: Option<Secret>,
@@ -256,6 +259,16 @@ fn default_cache_dir() -> PathBuf {
         .join("pgrecall")
 }
 
+fn as_of(text: &str) -> Outcome<jiff::Timestamp> {
+    match moment::parse(text)? {
+        Moment::Fixed(moment) => Ok(moment),
+        Moment::Zoneless(_) => {
+            let message = format!("repository.s3.as_of, \"{text}\", has no time zone");
+            Err(Failure::configuration(message).hint("Write it as '2026-11-22 14:00:00+00'."))
+        }
+    }
+}
+
 fn s3(values: &Values<'_>) -> Outcome<S3> {
     Ok(S3 {
         endpoint: values.text("repository.s3.endpoint"),
@@ -269,6 +282,7 @@ fn s3(values: &Values<'_>) -> Outcome<S3> {
         sse: values.text("repository.s3.sse"),
         sse_kms_key_id: values.text("repository.s3.sse_kms_key_id"),
         storage_class: values.text("repository.s3.storage_class"),
+        as_of: values.text("repository.s3.as_of").map(|text| as_of(&text)).transpose()?,
         access_key_id: values.text("repository.s3.access_key_id"),
         secret_access_key: values.secret("repository.s3.secret_access_key"),
         session_token: values.item("repository.s3.session_token").and_then(Value::secret),

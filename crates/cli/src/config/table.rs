@@ -264,6 +264,13 @@ pub(crate) static TABLE: &[Setting] = &[
     repository("s3.storage_class", Kind::Text, "The storage class of what is written.")
         .example("STANDARD_IA"),
     repository(
+        "s3.as_of",
+        Kind::Text,
+        "Read a bucket that keeps versions as it was at this time; nothing is written. For a repository in which somebody has deleted or replaced objects since.",
+    )
+    .flag("--s3-as-of")
+    .example("2026-11-22 14:00:00+00"),
+    repository(
         "s3.access_key_id",
         Kind::Text,
         "The access key's id. Without it the standard AWS chain is asked (variables, profile, instance role).",

@@ -28,6 +28,10 @@ pub(crate) async fn missing(
     repository: &Repository,
     cluster: &ClusterStore,
 ) -> Outcome<Vec<String>> {
+    if settings.repository.s3.as_of.is_some() {
+        // It is the past, and there was less.
+        return Ok(Vec::new());
+    }
     Ok(memory(settings, repository, cluster).missing(cluster).await?)
 }
 

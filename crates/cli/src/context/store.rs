@@ -40,6 +40,12 @@ pub(crate) async fn probe(settings: &Settings) -> Outcome<ProbeReport> {
 pub(crate) fn options(settings: &Settings, root: RootPolicy) -> Outcome<StoreOptions> {
     let s3 = &settings.repository.s3;
     let network = settings.repository_url()?.starts_with("s3:");
+    if s3.as_of.is_some() && !network {
+        return Err(Failure::configuration(
+            "only an S3 bucket keeps versions to read the past from",
+        )
+        .hint("Leave --s3-as-of (repository.s3.as_of) out."));
+    }
     Ok(StoreOptions {
         root,
         retry: RetryOptions {
@@ -69,7 +75,12 @@ pub(crate) async fn open_with(
     settings: &Settings,
     options: &StoreOptions,
 ) -> Outcome<Arc<dyn Store>> {
-    Ok(pgrecall_store::open(settings.repository_url()?, options).await?)
+    let url = settings.repository_url()?;
+    let opened = pgrecall_store::open(url, options).await?;
+    if let Some(moment) = settings.repository.s3.as_of {
+        tracing::info!("{url} is read as it was at {moment}; nothing is written");
+    }
+    Ok(opened)
 }
 
 fn s3_options(s3: &S3, within: Duration) -> Outcome<S3Options> {
@@ -90,6 +101,7 @@ fn s3_options(s3: &S3, within: Duration) -> Outcome<S3Options> {
             None => ServerSideEncryption::BucketDefault,
         },
         storage_class: s3.storage_class.clone(),
+        as_of: s3.as_of.map(Into::into),
         ..S3Options::default()
     })
 }

@@ -45,9 +45,11 @@ impl Order {
 /// Looks at who answers, and whether the answer has its end: the SDK takes XML that breaks off for
 /// a shorter listing.
 #[derive(Debug)]
-struct Look {
-    order: Arc<Order>,
-    is_whole: Arc<AtomicBool>,
+pub(super) struct Look {
+    pub(super) order: Arc<Order>,
+    pub(super) is_whole: Arc<AtomicBool>,
+    /// How a whole answer ends.
+    pub(super) end: &'static str,
 }
 
 impl Intercept for Look {
@@ -66,7 +68,7 @@ impl Intercept for Look {
             self.order.set_by_folder();
         }
         let body = answer.body().bytes().unwrap_or_default();
-        let is_whole = body.trim_ascii_end().ends_with(b"ListBucketResult>");
+        let is_whole = body.trim_ascii_end().ends_with(self.end.as_bytes());
         self.is_whole.store(is_whole, Ordering::Relaxed);
         Ok(())
     }
@@ -245,7 +247,11 @@ async fn page(
     let stalled = |what: String| StoreError::new(ErrorKind::Unavailable, Act::List, &object, what);
     let attempt = |_| async {
         let is_whole = Arc::new(AtomicBool::new(false));
-        let look = Look { order: Arc::clone(&store.order), is_whole: Arc::clone(&is_whole) };
+        let look = Look {
+            order: Arc::clone(&store.order),
+            is_whole: Arc::clone(&is_whole),
+            end: "ListBucketResult>",
+        };
         let answer = store
             .client
             .list_objects_v2()
@@ -312,13 +318,13 @@ fn read(store: &S3Store, below: &str, output: &ListObjectsV2Output) -> Result<Pa
     Ok(page)
 }
 
-fn nonsense(store: &S3Store, what: impl Into<String>) -> Failure {
+pub(super) fn nonsense(store: &S3Store, what: impl Into<String>) -> Failure {
     let error = StoreError::new(ErrorKind::Unsupported, Act::List, &store.url, what);
     Failure { error, again: Again::No }
 }
 
 /// Undoes the encoding of a URL; what is none stays as it is.
-fn decode(text: &str) -> String {
+pub(super) fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
