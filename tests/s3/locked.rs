@@ -155,6 +155,11 @@ fn a_stolen_key_takes_nothing_from_a_locked_bucket() {
     let last = cluster.psql("SELECT pg_walfile_name(pg_switch_wal())");
     let archived = format!("SELECT last_archived_wal >= '{last}' FROM pg_stat_archiver");
     cluster.wait_until("the last segment is archived", || cluster.psql(&archived) == "t");
+    let listed = host.expect(WRITER, 0, &["list"]);
+    assert!(!listed.contains("under way"), "its intent stays, and it has ended: {listed}");
+    host.expect(WRITER, 0, &["backup", "--fast-checkpoint"]);
+    let denied = host.expect(WRITER, 16, &["expire", "--keep-last", "1"]);
+    assert!(denied.contains("need PutObject"), "{denied}");
     let told = host.expect(WRITER, 0, &["check"]);
     assert!(told.contains("may not delete"), "{told}");
     let before = jiff::Timestamp::from_second(now_secs()).expect("a time").to_string();

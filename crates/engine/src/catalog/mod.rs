@@ -10,7 +10,7 @@ use pgrecall_repo::backup as sessions;
 use pgrecall_repo::id::BackupId;
 use pgrecall_repo::index::{self, Purpose};
 use pgrecall_repo::keys::RestoreKeyPublic;
-use pgrecall_repo::manifests;
+use pgrecall_repo::{manifests, names};
 use serde::Serialize;
 
 use crate::clock::Clock;
@@ -235,7 +235,7 @@ pub async fn read(
         rows.push(backup_row(backup, &wal, reach, now));
     }
     let damaged = index::read_damage(&cluster.sealed, cluster.domain(), Purpose::Read).await?;
-    let live = sessions::live_intents(&cluster.sealed, &cluster.at).await?;
+    let live = live_intents(cluster).await?;
     let timelines: Vec<TimelineRow> = timeline_rows(&wal);
     Ok(ClusterCatalog {
         cluster: cluster.at.cluster.to_string(),
@@ -252,6 +252,23 @@ pub async fn read(
         missing: Vec::new(),
         restore_key: cluster.sealed.keys().sealed_for().map(RestoreKeyPublic::fingerprint),
     })
+}
+
+/// Intents of backups that have not ended: of one that has, and was taken with credentials that may
+/// not delete, the intent stays until the next collection.
+async fn live_intents(cluster: &ClusterStore) -> Result<Vec<sessions::LiveIntent>, EngineError> {
+    let mut live = Vec::new();
+    for intent in sessions::live_intents(&cluster.sealed, &cluster.at).await? {
+        let ended = names::manifest(&cluster.at, intent.intent.backup);
+        match cluster.sealed.header(&ended).await {
+            Err(error) if error.is_not_found() => live.push(intent),
+            // Committed, or ended by somebody; what does not read is listed among the backups.
+            Ok(_) => {}
+            Err(error) if error.is_damage() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(live)
 }
 
 /// What the listing, the histories and the settlements show already; `verify` says more.

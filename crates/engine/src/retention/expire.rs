@@ -8,6 +8,7 @@ use super::floor::Floors;
 use super::plan::{ExpirePlan, wal_cut};
 use super::wal::OldWal;
 use crate::cancel::Cancel;
+use crate::catalog::chain;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
 use crate::progress::Progress;
@@ -52,6 +53,30 @@ pub async fn carry_out(
                 .hint("Make a new plan: run the command again."));
         }
     }
+    remove(cluster, plan, progress, cancel).await.map_err(told_as_half_done)
+}
+
+/// Somebody without the right to delete should know what has come of it.
+fn told_as_half_done(error: EngineError) -> EngineError {
+    if error.kind() != ErrorKind::Denied {
+        return error;
+    }
+    let message = format!(
+        "what has expired is written down and counts, and not all of it could be removed: {}",
+        chain(&error)
+    );
+    EngineError::refused(ErrorKind::Denied, message)
+        .hint("Run expire or gc with credentials that may delete: they remove the rest.")
+}
+
+/// Removes what the log says has expired.
+async fn remove(
+    cluster: &ClusterStore,
+    plan: &ExpirePlan,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<Done, EngineError> {
+    let (sealed, domain) = (&cluster.sealed, cluster.domain());
     progress.phase("removing backups", None);
     let mut done =
         Done { manifests: expired::remove_manifests(sealed, domain).await?, ..Done::default() };
@@ -69,4 +94,20 @@ pub async fn carry_out(
     }
     expired::remove_lower_entries(sealed, domain).await?;
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_delete_is_told_what_has_come_of_it() {
+        let refused = |kind| told_as_half_done(EngineError::refused(kind, "access is denied"));
+        let denied = refused(ErrorKind::Denied);
+        assert_eq!(denied.kind(), ErrorKind::Denied);
+        assert!(denied.to_string().contains("written down"), "{denied}");
+        assert!(denied.to_string().ends_with("access is denied"), "{denied}");
+        assert_eq!(denied.hints().len(), 1);
+        assert_eq!(refused(ErrorKind::Unavailable).to_string(), "access is denied");
+    }
 }

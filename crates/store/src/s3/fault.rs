@@ -128,7 +128,12 @@ impl Answer {
         if !self.message.is_empty() || !self.code.is_empty() {
             error = error.caused_by(Said(self.said()));
         }
-        if let Some(hint) = meaning.hint {
+        let hint = match (meaning.hint, act) {
+            (Some(HINT_DENIED), Act::Put) => Some(HINT_PUT_DENIED),
+            (Some(HINT_DENIED), Act::Delete) => Some(HINT_DELETE_DENIED),
+            (hint, _) => hint,
+        };
+        if let Some(hint) = hint {
             error = error.with_hint(hint);
         }
         Failure { error, again: meaning.again }
@@ -200,7 +205,10 @@ const HINT_CERTIFICATE: &str =
     "Name the certificate authority's PEM file in the repository's settings.";
 const HINT_REGION: &str = "Set the repository's region to the bucket's.";
 const HINT_DENIED: &str = "Without the right to list the bucket S3 answers 403 for names that do \
-     not exist: the credentials need ListBucket, GetObject and PutObject, and DeleteObject to remove.";
+     not exist: the credentials need ListBucket and GetObject.";
+const HINT_PUT_DENIED: &str = "The credentials need PutObject for this name.";
+const HINT_DELETE_DENIED: &str = "The credentials need DeleteObject for this name; those of a \
+     database's host had better not have it.";
 
 fn by_code(code: &str) -> Option<Meaning> {
     let stop = |kind, what: &str, hint| Some(Meaning::stop(kind, what, hint));
