@@ -167,6 +167,12 @@ impl Door {
                     answer => answer,
                 })
             }
+            (Plant::PacksBeforeMarkers, Request::List(prefix, ..))
+                if *prefix == names::manifests(domain) =>
+            {
+                self.state().listings.remove(&packs.to_string());
+                store.plain(request).await
+            }
             (Plant::PacksBeforeMarkers, Request::List(prefix, None, _))
                 if *prefix == retired && deciding =>
             {
@@ -174,9 +180,13 @@ impl Door {
                 store.plain(request).await
             }
             (Plant::PacksBeforeMarkers, Request::List(prefix, after, count))
-                if *prefix == packs =>
+                if *prefix == packs && deciding =>
             {
-                self.late_or(store, (prefix, after.as_ref(), *count)).await
+                // The product lists them twice; to this verdict both are as old.
+                let early = self.state().listings.get(&packs.to_string()).cloned();
+                let answer = self.late_or(store, (prefix, after.as_ref(), *count)).await;
+                self.state().listings.extend(early.map(|listed| (packs.to_string(), listed)));
+                answer
             }
             _ => store.plain(request).await,
         }
