@@ -76,6 +76,39 @@ pub struct Context {
     pub keyring: Keyring,
     /// Who lives: what a collection would find out by asking hosts.
     pub living: Living,
+    /// What it does more or less often than others.
+    pub habits: Habits,
+}
+
+/// How often, in a thousand, a process does what it need not do: what has to meet something rare
+/// should not be rare itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Habits {
+    /// A collection takes a living backup for dead.
+    pub ends_living: u64,
+    /// It looks for dead backups on no list.
+    pub ends_unlisted: u64,
+    /// It merges the index.
+    pub merges: u64,
+    /// It takes tombstones into the log, and tidies that.
+    pub tidies: u64,
+    /// It retires half of the packs, needed or not.
+    pub retires_half: u64,
+    /// An expiry keeps one backup alone.
+    pub keeps_one: u64,
+}
+
+impl Default for Habits {
+    fn default() -> Self {
+        Self {
+            ends_living: 100,
+            ends_unlisted: 500,
+            merges: 400,
+            tidies: 300,
+            retires_half: 0,
+            keeps_one: 0,
+        }
+    }
 }
 
 /// The processes that are alive, with the backups that they take.

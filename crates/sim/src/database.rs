@@ -38,6 +38,8 @@ pub struct State {
     pub standby_lsn: Lsn,
     /// The next segment that is to be archived.
     pub next_archived: SegmentNumber,
+    /// Where the standby's replay stands still, if it does.
+    pub replay_stands_at: Option<Lsn>,
 }
 
 impl Database {
@@ -58,6 +60,7 @@ impl Database {
             lsn,
             standby_lsn: lsn,
             next_archived,
+            replay_stands_at: None,
         })))
     }
 
@@ -85,6 +88,14 @@ impl State {
         self.lsn = self.lsn.saturating_add(bytes);
     }
 
+    /// Everything becomes what it has never been.
+    pub fn replace_all(&mut self, chance: &mut Chance) {
+        for slot in self.files.values_mut().flatten() {
+            *slot = CONTENTS + chance.below(CONTENTS);
+        }
+        self.lsn = self.lsn.saturating_add(0x1000);
+    }
+
     /// Everything is again as it was at the first backup.
     pub fn return_to_first(&mut self) {
         if let Some(first) = self.earlier.first() {
@@ -100,8 +111,19 @@ impl State {
 
     /// The standby comes nearer, in a restartpoint.
     pub fn restartpoint(&mut self, chance: &mut Chance) {
-        let behind = self.lsn.0.saturating_sub(self.standby_lsn.0);
+        let behind = self.replayed().0.saturating_sub(self.standby_lsn.0);
         self.standby_lsn = Lsn(self.standby_lsn.0 + chance.below(behind + 1));
+    }
+
+    /// How far the standby has come.
+    #[must_use]
+    pub fn replayed(&self) -> Lsn {
+        self.replay_stands_at.unwrap_or(self.lsn)
+    }
+
+    /// The standby comes no further.
+    pub const fn stop_replay(&mut self) {
+        self.replay_stands_at = Some(self.lsn);
     }
 
     /// The next whole segment that has not been archived.

@@ -1,6 +1,8 @@
 //! One run: a repository is made, processes begin and die, and at the end everything is left
 //! alone.
 
+mod history;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -10,7 +12,6 @@ use jiff::SignedDuration;
 use pgrecall_engine::clock::Clock;
 use pgrecall_engine::cluster::{ClusterStore, cluster_ref};
 use pgrecall_repo::format::root::RootSuite;
-use pgrecall_repo::gc::retire;
 use pgrecall_repo::keys::{KeyFile, Unlock};
 use pgrecall_repo::manifests;
 use pgrecall_repo::repository::{Created, KeyNote, OpenOptions, Repository};
@@ -19,7 +20,7 @@ use pgrecall_store::Store;
 use tokio::task::JoinHandle;
 
 use crate::actors::collect::{Sentences, collect};
-use crate::actors::{Command, Context, HostClock, Keyring, Living, chain, read};
+use crate::actors::{Command, Context, Habits, HostClock, Keyring, Living, chain, read};
 use crate::chance::Chance;
 use crate::database::{self, Database, WalFolder};
 use crate::door::Door;
@@ -29,6 +30,8 @@ use crate::request::ProcessId;
 use crate::schedule::{Scheduler, Turn, Turns, Weather};
 use crate::store::{SimStore, Waits};
 use crate::world::{Medium, Shared, Telling};
+
+pub use history::{History, Scene};
 
 /// What is run.
 #[derive(Debug, Clone)]
@@ -41,28 +44,20 @@ pub struct Settings {
     pub scheduler: Scheduler,
     /// What the store is.
     pub medium: Medium,
-    /// The commands that are run, each as often as it stands here.
+    /// The commands that are run, each as often as it stands here: in a scene exactly so often.
     pub commands: Vec<Command>,
     /// What was before.
     pub history: History,
     /// A part of names on whose requests most faults fall; nothing for what the seed says.
     pub focus: Option<&'static str>,
-    /// How many of them.
+    /// Whether no other requests fail, and nobody dies.
+    pub calm: bool,
+    /// How many commands begin.
     pub budget: u32,
     /// How many at once.
     pub at_once: usize,
     /// Whether events are kept as text.
     pub telling: Telling,
-}
-
-/// What was before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum History {
-    /// Whatever the seed says.
-    Any,
-    /// Two backups, of which the first may have expired. A collection may have died, or has retired
-    /// packs, needed or not. The database wants again what it had at first.
-    Ripe,
 }
 
 /// What came of it.
@@ -107,6 +102,7 @@ struct Bench<'a> {
     weather: Weather,
     keyring: Keyring,
     living: Living,
+    habits: Habits,
     options: OpenOptions,
     clocks: Vec<SignedDuration>,
     began: tokio::time::Instant,
@@ -123,7 +119,10 @@ impl<'a> Bench<'a> {
         let at = cluster_ref(&name(), &name(), database::facts().system_identifier);
         let oracle = Oracle::new(at.clone(), database::size());
         let world = Shared::new(oracle, settings.medium, settings.telling);
-        let weather = Weather::draw(&mut chance, settings.medium, settings.focus);
+        let mut weather = Weather::draw(&mut chance, settings.medium, settings.focus);
+        if settings.calm {
+            weather = Weather::calm(settings.focus);
+        }
         let random = chance.branch().shared();
         let keyring = Keyring::default();
         let file = KeyFile::random(&random);
@@ -149,6 +148,7 @@ impl<'a> Bench<'a> {
             weather,
             keyring,
             living: Arc::default(),
+            habits: Habits::default(),
             options,
             clocks,
             began: tokio::time::Instant::now(),
@@ -221,7 +221,7 @@ impl<'a> Bench<'a> {
         let name = "main".parse().expect("a valid name");
         let keys = repository.existing_domain(&name).await.ok()?.keys().clone();
         let random = self.chance.branch().shared();
-        let plant = self.settings.plant.filter(|_| waits == Waits::Yes);
+        let plant = self.settings.plant.filter(|_| matches!(waits, Waits::Yes | Waits::Loses(_)));
         let at = cluster_ref(&name, &name, database::facts().system_identifier);
         let door = plant.map(|plant| Door::new(plant, command, at.clone(), keys.clone()));
         let store = SimStore::new(self.world.clone(), process, waits, self.page);
@@ -245,6 +245,7 @@ impl<'a> Bench<'a> {
             door,
             keyring: self.keyring.clone(),
             living: self.living.clone(),
+            habits: self.habits,
         })
     }
 
@@ -259,90 +260,6 @@ impl<'a> Bench<'a> {
             context.run(command).await;
             self.bury(process);
         }
-    }
-
-    /// Some history, made by a product that has no bugs.
-    async fn prepare(&mut self) {
-        match self.settings.history {
-            History::Any => self.prepare_any().await,
-            History::Ripe => self.prepare_ripe().await,
-        }
-        self.world.lock().tell("the history ends here");
-    }
-
-    async fn prepare_ripe(&mut self) {
-        self.backup_alone().await;
-        for _ in 0..6 {
-            self.write();
-        }
-        self.backup_alone().await;
-        if self.chance.happens(500) {
-            // Its rules are drawn, too.
-            for _ in 0..8 {
-                if self.world.lock().oracle.valid().len() > 1 {
-                    self.alone(Command::Expire).await;
-                }
-            }
-        }
-        match self.chance.below(3) {
-            0 => {}
-            1 => {
-                let dies = Waits::Dies(10 + self.chance.below(50));
-                self.until(Command::Collect, dies).await;
-            }
-            _ => self.retire_any().await,
-        }
-        self.database.lock().return_to_first();
-    }
-
-    /// Retires packs, needed or not: who retires has only a guess.
-    async fn retire_any(&mut self) {
-        let Some(context) = self.context(Command::Collect, Waits::No).await else { return };
-        let mut packs = self.world.lock().oracle.pack_ids();
-        let half = packs.len() / 2;
-        while packs.len() > half.max(1) {
-            packs.swap_remove(self.chance.place(packs.len()));
-        }
-        let (sealed, domain) = (&context.cluster.sealed, context.cluster.domain());
-        if let Err(error) = retire(sealed, domain, packs).await {
-            self.violated("L1", format!("a retirement that was left alone: {}", chain(&error)));
-        }
-    }
-
-    async fn prepare_any(&mut self) {
-        for _ in 0..self.chance.below(4) {
-            for _ in 0..self.chance.below(4) {
-                self.write();
-            }
-            self.backup_alone().await;
-        }
-        for _ in 0..self.chance.below(4) {
-            let command = match self.chance.below(4) {
-                0 => Command::Expire,
-                // It gets no WAL, but it gets far.
-                1 => Command::Backup,
-                _ => Command::Collect,
-            };
-            let dies = Waits::Dies(self.chance.below(60));
-            let waits = if self.chance.happens(700) { dies } else { Waits::No };
-            if (command, waits) != (Command::Backup, Waits::No) {
-                self.until(command, waits).await;
-            }
-        }
-    }
-
-    /// A backup with the WAL that it needs.
-    async fn backup_alone(&mut self) {
-        let Some(backup) = self.context(Command::Backup, Waits::No).await else { return };
-        let process = backup.process;
-        let backup = tokio::task::spawn_local(backup.run(Command::Backup));
-        // The backup fills its segment up, and waits for it.
-        tokio::task::yield_now().await;
-        while !backup.is_finished() {
-            self.alone(Command::Archive).await;
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        self.bury(process);
     }
 
     fn write(&mut self) {
@@ -384,7 +301,12 @@ impl<'a> Bench<'a> {
             if begun >= self.settings.budget && self.running.is_empty() {
                 break;
             }
-            begun += self.change_something(&mut turns, begun).await;
+            let more = self.change_something(&mut turns, begun).await;
+            if more > 0 && matches!(self.settings.history, History::Scene(_)) {
+                // What is on its way is no faster than those that have just begun.
+                settle().await;
+            }
+            begun += more;
             self.turn(&mut turns).await;
         }
         let left: Vec<ProcessId> = self.running.keys().copied().collect();
@@ -418,7 +340,7 @@ impl<'a> Bench<'a> {
     async fn change_something(&mut self, turns: &mut Turns, begun: u32) -> u32 {
         let archiving = self.running.values().any(|(command, _)| *command == Command::Archive);
         let to_archive = self.database.lock().to_archive().is_some();
-        if to_archive && self.settings.history == History::Ripe {
+        if to_archive && self.settings.history != History::Any {
             // Nobody waits for WAL: that would take turns that are no accident.
             self.alone(Command::Archive).await;
         } else if to_archive && !archiving && self.chance.happens(200) {
@@ -432,7 +354,11 @@ impl<'a> Bench<'a> {
             && (priority || self.running.is_empty() || self.chance.happens(100))
         {
             let commands = &self.settings.commands;
-            let command = commands[self.chance.place(commands.len())];
+            let number = match self.settings.history {
+                History::Scene(_) => (begun + more) as usize % commands.len(),
+                History::Any | History::Ripe => self.chance.place(commands.len()),
+            };
+            let command = commands[number];
             self.begin(command).await;
             more += 1;
             if !priority {
@@ -513,7 +439,7 @@ impl<'a> Bench<'a> {
         }
         self.check_garbage();
         let before = self.world.lock().oracle.valid().len();
-        self.backup_alone().await;
+        self.backup_alone(Command::Backup).await;
         if self.world.lock().oracle.valid().len() != before + 1 {
             self.violated("L2", "a backup that was left alone did not commit".into());
         }

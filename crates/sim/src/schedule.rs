@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+mod steps;
+
 use crate::chance::Chance;
 use crate::request::{Fate, ProcessId, Request, Sends};
 use crate::world::{Medium, World};
+
+use steps::{Place, Step};
 
 /// How the next request is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +24,13 @@ pub enum Scheduler {
         changes: u32,
         /// Within so many requests that can change something: each of them ends a step.
         within: u64,
+    },
+    /// Priorities as well. They fall at kinds of steps, which are as many in a long run as in a
+    /// short one, and not only before changes: what was listed may be out of date before the next
+    /// thing is. Who falls need not fall behind those that have fallen before, and some come late.
+    Places {
+        /// How often a priority falls, at most.
+        most: u32,
     },
 }
 
@@ -73,6 +84,12 @@ impl Weather {
         weather
     }
 
+    /// Faults only where they fall on purpose.
+    #[must_use]
+    pub const fn calm(focus: Option<&'static str>) -> Self {
+        Self { answer_lost: 0, late: 0, refused: 0, doubled: 0, crash: 0, pause: 0, focus }
+    }
+
     /// What becomes of a request.
     pub fn fate(&self, chance: &mut Chance, request: &Request) -> Fate {
         if matches!(request, Request::Sync(_)) {
@@ -122,6 +139,12 @@ pub struct Turns {
     lates: BTreeMap<u64, u64>,
     /// Changes before which the priority of whoever has the turn falls.
     falls: BTreeSet<u64>,
+    /// Places before which it does.
+    places: Vec<Place>,
+    /// How often each has come to each kind of step.
+    reached: BTreeMap<(ProcessId, Step), u32>,
+    /// Requests that are in there.
+    counted: BTreeSet<u64>,
     bottom: u64,
     /// How often, in a thousand, a process stands still before it changes something: the moments
     /// around changes are those that matter.
@@ -140,9 +163,16 @@ impl Turns {
     #[must_use]
     pub fn new(scheduler: Scheduler, chance: &mut Chance) -> Self {
         let falls = match scheduler {
-            Scheduler::Random => BTreeSet::new(),
+            Scheduler::Random | Scheduler::Places { .. } => BTreeSet::new(),
             Scheduler::Priority { changes, within } => {
                 (0..changes).map(|_| 1 + chance.below(within)).collect()
+            }
+        };
+        let places = match scheduler {
+            Scheduler::Random | Scheduler::Priority { .. } => Vec::new(),
+            Scheduler::Places { most } => {
+                let falls = 1 + chance.below(most.into());
+                (0..falls).map(|_| Place::draw(chance)).collect()
             }
         };
         let hold = [0, 40, 150][chance.place(3)];
@@ -152,6 +182,9 @@ impl Turns {
             processes: BTreeMap::new(),
             lates: BTreeMap::new(),
             falls,
+            places,
+            reached: BTreeMap::new(),
+            counted: BTreeSet::new(),
             bottom: FALLEN_MAX,
             pauses: BTreeMap::new(),
             events: 0,
@@ -176,7 +209,7 @@ impl Turns {
         self.pauses.retain(|_, until| *until > events);
         match self.scheduler {
             Scheduler::Random => self.any(world, chance),
-            Scheduler::Priority { .. } => self.highest(world, chance),
+            Scheduler::Priority { .. } | Scheduler::Places { .. } => self.highest(world, chance),
         }
     }
 
@@ -204,45 +237,77 @@ impl Turns {
     }
 
     fn highest(&mut self, world: &mut World, chance: &mut Chance) -> Turn {
+        let by_places = matches!(self.scheduler, Scheduler::Places { .. });
         let mut best: Option<(u64, Turn)> = None;
         let mut offer = |priority: u64, turn: Turn| {
             if best.is_none_or(|(highest, _)| priority > highest) {
                 best = Some((priority, turn));
             }
         };
+        let mut draw = |behind: u64| match by_places && chance.happens(behind) {
+            true => 1 + chance.below(FALLEN_MAX),
+            false => FALLEN_MAX + 1 + chance.below(1 << 30),
+        };
         for (place, late) in world.late().iter().enumerate() {
-            let draw = || FALLEN_MAX + 1 + chance.below(1 << 30);
-            offer(*self.lates.entry(late.number).or_insert_with(draw), Turn::Late(place));
+            let priority = *self.lates.entry(late.number).or_insert_with(|| draw(700));
+            offer(priority, Turn::Late(place));
         }
         let parked: Vec<ProcessId> = world.parked().iter().map(|parked| parked.process).collect();
         for (place, process) in parked.iter().enumerate() {
-            let draw = || FALLEN_MAX + 1 + chance.below(1 << 30);
-            offer(*self.processes.entry(*process).or_insert_with(draw), Turn::Parked(place));
+            let priority = *self.processes.entry(*process).or_insert_with(|| draw(250));
+            offer(priority, Turn::Parked(place));
         }
         let Some((_, turn)) = best else { return Turn::Nobody };
-        let changes = match turn {
-            Turn::Parked(place) => {
-                world.parked().get(place).is_some_and(|parked| turns(&parked.request))
-            }
-            _ => true,
-        };
-        self.changes += u64::from(changes);
-        if !changes || !self.falls.remove(&self.changes) {
+        if !self.falls_before(turn, world) {
             return turn;
         }
-        // Whoever would have gone on stands back behind all others.
-        self.bottom -= 1;
+        let priority = self.fallen(chance);
         match turn {
             Turn::Parked(place) => {
-                self.processes.insert(parked[place], self.bottom);
+                self.processes.insert(parked[place], priority);
             }
             Turn::Late(place) => {
                 let number = world.late().get(place).map_or(0, |late| late.number);
-                self.lates.insert(number, self.bottom);
+                self.lates.insert(number, priority);
             }
             Turn::Lost(_) | Turn::Nobody => {}
         }
         self.highest(world, chance)
+    }
+
+    /// A priority for whoever stands back: behind all others, or behind those that have not fallen.
+    fn fallen(&mut self, chance: &mut Chance) -> u64 {
+        if let Scheduler::Places { .. } = self.scheduler {
+            return 1 + chance.below(FALLEN_MAX);
+        }
+        self.bottom -= 1;
+        self.bottom
+    }
+
+    /// Whether whoever has the turn stands back instead.
+    fn falls_before(&mut self, turn: Turn, world: &mut World) -> bool {
+        let chosen = match turn {
+            Turn::Parked(place) => world.parked().get(place),
+            _ => None,
+        };
+        if let Scheduler::Places { .. } = self.scheduler {
+            let Some(chosen) = chosen else { return false };
+            let Some(step) = Step::of(&chosen.request) else { return false };
+            if !self.counted.insert(chosen.ticket()) {
+                return false;
+            }
+            let number = self.reached.entry((chosen.process, step)).or_default();
+            *number += 1;
+            let is_here = |place: &Place| (place.step, place.number) == (step, *number);
+            let Some(found) = self.places.iter().position(is_here) else { return false };
+            if self.places.get(found).is_some_and(|place| !place.all) {
+                self.places.swap_remove(found);
+            }
+            return true;
+        }
+        let changes = chosen.is_none_or(|chosen| turns(&chosen.request));
+        self.changes += u64::from(changes);
+        changes && self.falls.remove(&self.changes)
     }
 }
 

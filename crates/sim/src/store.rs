@@ -39,6 +39,9 @@ pub enum Waits {
     No,
     /// As many happen at once, and all others fail: what a process leaves that dies there.
     Dies(u64),
+    /// They happen at once. Of one pack's put, by its number, no answer comes, and it stays on its
+    /// way.
+    Loses(u64),
 }
 
 impl SimStore {
@@ -61,7 +64,16 @@ impl SimStore {
             Waits::Dies(after) if self.sent.fetch_add(1, Ordering::Relaxed) >= after => {
                 return Err(request.error(ErrorKind::Denied, "this process is as good as dead"));
             }
-            Waits::No | Waits::Dies(_) => {
+            Waits::Loses(number) if is_pack_put(&request) => {
+                let mut world = self.world.lock();
+                if self.sent.fetch_add(1, Ordering::Relaxed) == number {
+                    let lost = request.error(ErrorKind::Unavailable, "no answer in time");
+                    world.leave_behind(self.process, request);
+                    return Err(lost);
+                }
+                return world.carry_out(self.process, &request);
+            }
+            Waits::No | Waits::Dies(_) | Waits::Loses(_) => {
                 return self.world.lock().carry_out(self.process, &request);
             }
         }
@@ -135,6 +147,10 @@ impl SimStore {
             Err(error) => Put::Unknown(error),
         }
     }
+}
+
+fn is_pack_put(request: &Request) -> bool {
+    matches!(request, Request::Put(_, _, Sends::Once)) && request.names("/packs/")
 }
 
 /// Tells the world when nobody waits for an answer any more.

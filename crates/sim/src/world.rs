@@ -27,6 +27,14 @@ pub struct Parked {
     reply: oneshot::Sender<Reply>,
 }
 
+impl Parked {
+    /// Its number among all requests.
+    #[must_use]
+    pub const fn ticket(&self) -> u64 {
+        self.ticket
+    }
+}
+
 /// A request that nobody waits for any more.
 #[derive(Debug, Clone)]
 pub struct Late {

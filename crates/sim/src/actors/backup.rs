@@ -131,7 +131,7 @@ async fn copy_and_commit(
         }
         let stop = match from {
             From::Primary => database.lsn,
-            From::Standby => database.lsn.max(start),
+            From::Standby => database.replayed().max(start),
         };
         database.switch();
         (files, stop)

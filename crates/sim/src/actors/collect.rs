@@ -46,15 +46,20 @@ pub async fn run(context: &mut Context) -> Ended {
 pub async fn collect(context: &mut Context, sentences: Sentences) -> Result<String, RepoError> {
     let sealed = context.cluster.sealed.clone();
     let domain = context.cluster.domain().clone();
-    let mut judge =
-        Judge { living: context.living.clone(), chance: context.chance.branch(), sentences };
+    let mut judge = Judge {
+        living: context.living.clone(),
+        chance: context.chance.branch(),
+        sentences,
+        ends_living: context.habits.ends_living,
+    };
+    let habits = context.habits;
     let thorough = sentences == Sentences::Right;
     let mut said = Vec::new();
     if thorough || context.chance.happens(500) {
         remove_manifests(&sealed, &domain).await?;
     }
     sweep_all(context, &mut judge, &mut said).await?;
-    if thorough || context.chance.happens(500) {
+    if thorough || context.chance.happens(habits.ends_unlisted) {
         end_unlisted(context, &mut judge).await?;
     }
     if thorough || context.chance.happens(800) {
@@ -65,7 +70,7 @@ pub async fn collect(context: &mut Context, sentences: Sentences) -> Result<Stri
         }
         sweep_all(context, &mut judge, &mut said).await?;
     }
-    if thorough || context.chance.happens(400) {
+    if thorough || context.chance.happens(habits.merges) {
         context.enter(Phase::Merge);
         // What is merged does not depend on what is live.
         let index = usage(&sealed, &domain, &Live::default()).await?.index;
@@ -73,10 +78,10 @@ pub async fn collect(context: &mut Context, sentences: Sentences) -> Result<Stri
         context.enter(Phase::Other);
         said.push(format!("{merged:?}"));
     }
-    if thorough || context.chance.happens(300) {
+    if thorough || context.chance.happens(habits.tidies) {
         fold_tombstones(context).await?;
     }
-    if thorough || context.chance.happens(300) {
+    if thorough || context.chance.happens(habits.tidies) {
         remove_lower_entries(&sealed, &domain).await?;
     }
     Ok(said.join("; "))
@@ -101,7 +106,11 @@ async fn sweep_all(
     remove_remains(sealed, domain).await
 }
 
-async fn retire_all(
+/// Retires packs.
+///
+/// # Errors
+/// When it could not go on.
+pub async fn retire_all(
     context: &Context,
     packs: Vec<PackId>,
     said: &mut Vec<String>,
@@ -157,6 +166,10 @@ async fn choose(
     if sentences == Sentences::Right {
         return Ok(packs);
     }
+    let retires_half = context.habits.retires_half;
+    if retires_half > 0 && context.chance.happens(retires_half) {
+        return Ok(half(&mut context.chance, uses.iter().map(|used| used.id).collect()));
+    }
     let others: Vec<PackId> =
         uses.iter().filter(|used| used.live_chunks > 0).map(|used| used.id).collect();
     if context.chance.happens(300) && !others.is_empty() {
@@ -168,6 +181,15 @@ async fn choose(
         packs.push(some);
     }
     Ok(packs)
+}
+
+/// Any half of them, but one at least.
+pub fn half(chance: &mut Chance, mut packs: Vec<PackId>) -> Vec<PackId> {
+    let half = packs.len() / 2;
+    while packs.len() > half.max(1) {
+        packs.swap_remove(chance.place(packs.len()));
+    }
+    packs
 }
 
 /// Intents of dead backups on no list are ended, too.
@@ -222,6 +244,7 @@ struct Judge {
     living: Living,
     chance: Chance,
     sentences: Sentences,
+    ends_living: u64,
 }
 
 impl Judge {
@@ -229,7 +252,7 @@ impl Judge {
         let living = self.living.lock().is_ok_and(|living| living.contains_key(&id.to_string()));
         match self.sentences {
             Sentences::Right => !living,
-            Sentences::Wrong => self.chance.happens(if living { 100 } else { 700 }),
+            Sentences::Wrong => self.chance.happens(if living { self.ends_living } else { 700 }),
         }
     }
 }

@@ -16,7 +16,11 @@ use super::{Context, Ended, chain};
 /// When nothing was done, or not all of it.
 pub async fn run(context: &mut Context) -> Ended {
     let chance = &mut context.chance;
+    let keeps_one = context.habits.keeps_one;
     let rules = match chance.happens(750) {
+        _ if keeps_one > 0 && chance.happens(keeps_one) => {
+            KeepRules { last: 1, ..KeepRules::default() }
+        }
         true => KeepRules { last: 1 + chance.place(2) as u32, ..KeepRules::default() },
         false => {
             let hours = 1 + chance.below(6) as i64;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use pgrecall_sim::actors::Command;
 use pgrecall_sim::database::WalFolder;
 use pgrecall_sim::planted::Plant;
-use pgrecall_sim::run::{History, Outcome, Settings, run};
+use pgrecall_sim::run::{History, Outcome, Scene, Settings, run};
 use pgrecall_sim::schedule::Scheduler;
 use pgrecall_sim::world::{Medium, Telling};
 
@@ -29,6 +29,7 @@ pub(crate) fn random(seed: u64) -> Settings {
         commands: everything(),
         history: History::Any,
         focus: None,
+        calm: false,
         budget: 14,
         at_once: 4,
         telling: Telling::Digest,
@@ -64,6 +65,42 @@ pub(crate) fn ripe(seed: u64) -> Settings {
     Settings { scheduler: Scheduler::Random, budget: 6, at_once: 4, ..deep(seed) }
 }
 
+/// A few commands at once where a certain thing is about to go wrong, by priorities that fall where
+/// it matters.
+pub(crate) fn scene(scene: Scene, seed: u64) -> Settings {
+    let commands = scene.cast(seed);
+    Settings {
+        scheduler: Scheduler::Places { most: 8 },
+        history: History::Scene(scene),
+        budget: u32::try_from(commands.len()).unwrap(),
+        at_once: commands.len(),
+        calm: seed % 5 != 4,
+        focus: (scene == Scene::Echo).then_some("/packs/"),
+        commands,
+        ..random(seed)
+    }
+}
+
+/// Any of the scenes.
+pub(crate) fn scenes(seed: u64) -> Settings {
+    let all = Scene::ALL;
+    let which = usize::try_from(seed).unwrap() % all.len();
+    scene(all[which], seed / all.len() as u64)
+}
+
+/// The scene in which a bug is to be found.
+pub(crate) fn scene_of(plant: Plant) -> Option<Scene> {
+    Some(match plant {
+        Plant::IntentsBeforeMarker | Plant::IntentBeforeTombstone => Scene::Unneeded,
+        Plant::OwnVerdict | Plant::MarkerNamedAfterPack => Scene::Doomed,
+        Plant::PacksBeforeMarkers => Scene::Copies,
+        Plant::PackSentAgain => Scene::Echo,
+        Plant::WinnerDeletes => Scene::Freed,
+        Plant::IndependentExpiries => Scene::Twins,
+        _ => return None,
+    })
+}
+
 /// The same with a bug, and with the commands that it concerns.
 pub(crate) fn with(plant: Plant, settings: Settings) -> Settings {
     use Command::{Archive, Backup, ChangeKeys, Collect, Expire, StandbyBackup};
@@ -86,7 +123,11 @@ pub(crate) fn with(plant: Plant, settings: Settings) -> Settings {
         Plant::PackSentAgain => Some("/packs/"),
         _ => None,
     };
-    Settings { plant: Some(plant), commands, medium, focus, ..settings }
+    let settings = Settings { plant: Some(plant), ..settings };
+    match settings.history {
+        History::Scene(_) => settings,
+        History::Any | History::Ripe => Settings { commands, medium, focus, ..settings },
+    }
 }
 
 /// Runs on this thread, with a clock that stands still while anybody can go on.

@@ -4,7 +4,9 @@ use pgrecall_sim::database::WalFolder;
 use pgrecall_sim::planted::Plant;
 use pgrecall_sim::run::Settings;
 
-use super::bench::{deep, number, print, priority, random, replay, ripe, simulate, with};
+use super::bench::{
+    deep, number, print, priority, random, replay, ripe, scene, scene_of, scenes, simulate, with,
+};
 
 /// Seeds that are tried for a bug, unless the environment says otherwise.
 const SEEDS: u64 = 300;
@@ -33,10 +35,40 @@ fn what_is_planted_near_the_surface_is_found() {
     }
 }
 
-type Make = fn(u64) -> Settings;
+/// Bugs that take a scene of their own, and are found there soon.
+const DEEP: [Plant; 4] = [
+    Plant::IntentBeforeTombstone,
+    Plant::PackSentAgain,
+    Plant::IndependentExpiries,
+    Plant::WinnerDeletes,
+];
 
-const SCHEDULERS: [(&str, Make); 4] =
-    [("random", random), ("ripe", ripe), ("priority", priority), ("deep", deep)];
+/// Seeds within which they are found: several times what it takes.
+const DEEP_SEEDS: u64 = 1000;
+
+#[test]
+fn what_is_planted_deep_is_found_in_its_scene() {
+    let wal = WalFolder::new().unwrap();
+    for plant in DEEP {
+        let caught = |seed| simulate(&in_its_scene(plant, seed), &wal).violation.is_some();
+        assert!((0..DEEP_SEEDS).any(caught), "{} is not found", plant.name());
+    }
+}
+
+type Make = fn(Plant, u64) -> Settings;
+
+const SCHEDULERS: [(&str, Make); 5] = [
+    ("random", |plant, seed| with(plant, random(seed))),
+    ("ripe", |plant, seed| with(plant, ripe(seed))),
+    ("priority", |plant, seed| with(plant, priority(seed))),
+    ("deep", |plant, seed| with(plant, deep(seed))),
+    ("scene", in_its_scene),
+];
+
+/// In its own scene, or in any where it has none.
+fn in_its_scene(plant: Plant, seed: u64) -> Settings {
+    with(plant, scene_of(plant).map_or_else(|| scenes(seed), |which| scene(which, seed)))
+}
 
 /// How many seeds it takes to find each bug, for the table in `docs/evidence.md`:
 /// `PGRECALL_SIM_PLANT` names some of them, or `all`; without it nothing is done.
@@ -55,7 +87,7 @@ fn how_many_seeds_it_takes() {
             if scheduler.as_ref().is_some_and(|only| only != name) {
                 continue;
             }
-            let settings = |seed| with(plant, make(seed));
+            let settings = |seed| make(plant, seed);
             if let Some(seed) = number("PGRECALL_SIM_SEED") {
                 let outcome = replay(&settings(seed), &wal);
                 print(&format!("{} {name} {seed}: {:?}", plant.name(), outcome.violation));

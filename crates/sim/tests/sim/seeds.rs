@@ -3,7 +3,7 @@
 use pgrecall_sim::database::WalFolder;
 use pgrecall_sim::run::Settings;
 
-use super::bench::{deep, number, print, priority, random, replay, ripe, simulate};
+use super::bench::{deep, number, print, priority, random, replay, ripe, scenes, simulate};
 
 /// Seeds, unless the environment says otherwise.
 const SEEDS: u64 = 200;
@@ -51,6 +51,11 @@ fn deep_seeds() {
     run_seeds(4, deep);
 }
 
+#[test]
+fn scene_seeds() {
+    run_seeds(2, scenes);
+}
+
 /// Otherwise no seed could be replayed.
 #[test]
 fn one_seed_is_one_run() {
@@ -60,6 +65,7 @@ fn one_seed_is_one_run() {
         .chain((0..6).map(priority))
         .chain((0..6).map(deep))
         .chain((0..6).map(ripe))
+        .chain((0..12).map(scenes))
     {
         let (first, second) = (simulate(&settings, &wal), simulate(&settings, &wal));
         assert_eq!(first.digest, second.digest, "{settings:?}");
