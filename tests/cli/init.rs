@@ -45,6 +45,28 @@ fn good(run: &Run) -> &Run {
 }
 
 #[test]
+fn a_strict_umask_does_not_shut_the_servers_user_out() {
+    let host = Host::new();
+    let (config, data) = (host.file("deep/er/main.toml"), host.place.data());
+    let line = format!(
+        "--config {} init --repo file://{} --cluster main --pgdata {}",
+        config.display(),
+        host.file("repository").display(),
+        data.display(),
+    );
+    good(&host.place.run_after("umask 077", &line));
+    for (name, expected) in [
+        ("deep", 0o755),
+        ("deep/er", 0o755),
+        ("deep/er/main.toml", 0o640),
+        ("deep/er/main.key", 0o600),
+    ] {
+        let found = std::fs::metadata(host.file(name)).expect("made").permissions().mode() & 0o777;
+        assert_eq!(found, expected, "{name}: {found:o}");
+    }
+}
+
+#[test]
 fn a_repository_is_made_with_a_key_a_configuration_and_plain_words() {
     let host = Host::new();
     let repository = host.file("repository");

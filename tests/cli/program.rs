@@ -42,6 +42,14 @@ impl Place {
         self.run_with(line, &[])
     }
 
+    /// Run by a shell that does something first, such as `umask 077`.
+    pub(crate) fn run_after(&self, first: &str, line: &str) -> Run {
+        let line = format!("{first} && exec {} {line}", env!("CARGO_BIN_EXE_pgrecall"));
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &line]);
+        finish(shell, &[], &self.config(), &self.data())
+    }
+
     pub(crate) fn run_with(&self, line: &str, variables: &[(&str, &str)]) -> Run {
         let words: Vec<&str> = line.split_whitespace().collect();
         run(&words, variables, &self.config(), &self.data())
@@ -49,8 +57,18 @@ impl Place {
 }
 
 fn run(words: &[&str], variables: &[(&str, &str)], config: &Path, directory: &Path) -> Run {
-    let output = Command::new(env!("CARGO_BIN_EXE_pgrecall"))
-        .args(words)
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgrecall"));
+    command.args(words);
+    finish(command, variables, config, directory)
+}
+
+fn finish(
+    mut command: Command,
+    variables: &[(&str, &str)],
+    config: &Path,
+    directory: &Path,
+) -> Run {
+    let output = command
         .env_clear()
         .env("PGRECALL_CONFIG", config)
         .envs(variables.iter().copied())

@@ -174,6 +174,11 @@ fn a_stolen_key_takes_nothing_from_a_locked_bucket() {
     let refused = host.run(OWNER, &[["backup", "--fast-checkpoint"], past].concat());
     assert_ne!(refused.0, Some(0));
     assert!(refused.1.contains("as it was in the past, and nothing is written"), "{}", refused.1);
+    let primary = ["restore", "/nowhere", "--as", "primary"];
+    let refused = host.run(OWNER, &[primary.as_slice(), &past].concat());
+    assert!(refused.1.contains("cannot go on in that bucket"), "{}", refused.1);
+    let ahead = host.run(OWNER, &["list", "--s3-as-of", "2926-11-22 00:00:00+00"]);
+    assert!(ahead.1.contains("no time of the past"), "{}", ahead.1);
     cluster.stop(pgrecall_testkit::postgres::Stop::Immediate);
     let dir = cluster.scratch().path().join("restored");
     let words = ["restore", &dir.to_string_lossy(), "--as", "copy", "--to-latest"];

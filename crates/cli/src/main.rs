@@ -30,6 +30,7 @@ use crate::failure::{Failure, Kind};
 
 fn main() -> ExitCode {
     panic::set_hook(Box::new(report::on_panic));
+    without_core_dump();
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let contract = Cell::new(Contract::of(&arguments));
     let ended = panic::catch_unwind(AssertUnwindSafe(|| run(&arguments, &contract)));
@@ -43,6 +44,13 @@ fn main() -> ExitCode {
     // Telling must not change the exit code either, whatever happens to it.
     let _ = panic::catch_unwind(|| report::failure(contract, &failure));
     ExitCode::from(code)
+}
+
+/// Keys are in memory, and belong in no file that a crash leaves behind.
+fn without_core_dump() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let nothing = Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = setrlimit(Resource::Core, nothing);
 }
 
 fn run(arguments: &[OsString], contract: &Cell<Contract>) -> Result<u8, Failure> {

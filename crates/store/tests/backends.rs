@@ -173,3 +173,86 @@ async fn a_private_certificate_authority_is_trusted_only_when_named() {
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     assert!(error.to_string().contains("certificate is not trusted"), "{error}");
 }
+
+/// More names than one answer holds, in an order that is hard on servers which think in folders;
+/// some of them gone at the moment, some replaced or deleted after it, some new since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_is_read_as_it_was() {
+    use std::collections::BTreeMap;
+    use std::time::{Duration, SystemTime};
+
+    use futures::TryStreamExt as _;
+    use pgrecall_store::{ByteRange, ErrorKind, Key, Listed, Put};
+    use pgrecall_testkit::s3_user::S3User;
+    use pgrecall_testkit::seaweedfs::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
+
+    const PAUSE: Duration = Duration::from_millis(2100);
+    let server = SeaweedFs::start();
+    let owner = S3User::new(&server.endpoint(), (ACCESS_KEY_ID, SECRET_ACCESS_KEY), "past");
+    owner.create_locked_bucket().await.unwrap();
+    let store = server.open("s3://past/some").await;
+    let mut was = BTreeMap::new();
+    let folders = [("a", 1100), ("a-b", 300), ("a.partial", 10), ("b/c", 10)];
+    for (folder, count) in folders {
+        for number in 0..count {
+            // Beside a name one that goes on after it.
+            let end = if number % 2 == 1 { ".partial" } else { "" };
+            let key: Key = format!("{folder}/{:04}{end}", number / 2).parse().unwrap();
+            let body = format!("{folder} {number}");
+            assert!(matches!(store.put_once(&key, body.clone().into()).await, Put::Created));
+            was.insert(key, body);
+        }
+    }
+    tokio::time::sleep(PAUSE).await;
+    let every_tenth: Vec<Key> = was.keys().step_by(10).cloned().collect();
+    for key in every_tenth {
+        store.delete(&key).await.unwrap();
+        was.remove(&key);
+    }
+    tokio::time::sleep(PAUSE).await;
+    let moment = SystemTime::now();
+    tokio::time::sleep(PAUSE).await;
+    for (number, key) in was.keys().enumerate() {
+        let name = format!("some/{key}");
+        match number % 3 {
+            0 => owner.put_over(&name, b"evil").await.unwrap(),
+            1 => owner.delete(&name, None).await.unwrap(),
+            _ => {}
+        }
+    }
+    owner.put_over("some/since/new", b"evil").await.unwrap();
+
+    let s3 = pgrecall_store::S3Options { as_of: Some(moment), ..server.options() };
+    let options = StoreOptions { s3, ..StoreOptions::default() };
+    let past = open("s3://past/some", &options).await.unwrap();
+    // Some before the listing, when nothing is known yet.
+    for key in was.keys().step_by(97) {
+        assert_eq!(past.get(key, 100).await.unwrap(), was[key].as_bytes(), "{key}");
+    }
+    let listed: Vec<Listed> = past.list(&Prefix::root()).try_collect().await.unwrap();
+    let expected: Vec<Listed> = was
+        .iter()
+        .map(|(key, body)| Listed { key: key.clone(), size: body.len() as u64 })
+        .collect();
+    assert!(listed == expected, "{} listed, {} expected", listed.len(), expected.len());
+    for (key, body) in was.iter().step_by(41) {
+        assert_eq!(past.get(key, 100).await.unwrap(), body.as_bytes(), "{key}");
+        let part = past.get_range(key, ByteRange::Last { len: 2 }).await.unwrap();
+        assert_eq!(part.bytes, body.as_bytes()[body.len() - 2..], "{key}");
+        assert_eq!(past.head(key).await.unwrap().size, body.len() as u64);
+    }
+    let folders = past.list_folders(&Prefix::root()).await.unwrap();
+    let names: Vec<&str> = folders.iter().map(Prefix::as_str).collect();
+    assert_eq!(names, ["a-b/", "a.partial/", "a/", "b/"]);
+    for gone in ["a/0000", "since/new"] {
+        let error = past.get(&gone.parse().unwrap(), 100).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{gone}: {error}");
+    }
+    let key = "a/0001".parse().unwrap();
+    assert!(matches!(past.put_once(&key, "x".into()).await, Put::Unknown(_)));
+    assert_eq!(past.delete(&key).await.unwrap_err().kind(), ErrorKind::Invalid);
+    // Elsewhere nothing is left of what was.
+    server.create_bucket("plain");
+    let error = open("s3://plain", &options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+}

@@ -43,17 +43,7 @@ pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
         Some(Role::Standby) | None => Target::Immediate,
     };
     let request = plan::request(&args.route, default)?;
-    if role == Some(Role::Standby) && !matches!(request.target, Target::Immediate | Target::Latest)
-    {
-        let message = "a standby follows its primary and stops at no target";
-        return Err(Failure::new(Kind::Usage, message)
-            .hint("Leave the target out, or restore with --as copy."));
-    }
-    if role == Some(Role::Standby) && args.action.is_some() {
-        let message = "a standby follows its primary: there is no target for --action to act at";
-        return Err(Failure::new(Kind::Usage, message)
-            .hint("Leave --action out, or restore with --as copy."));
-    }
+    refuse(settings, args, role, &request)?;
     let (dir, places) = (absolute(&args.dir)?, places(&args.places)?);
     runtime::run_long(|cancel| async move {
         let repository = repository::open(settings).await?;
@@ -100,6 +90,34 @@ pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
         }
         stdout::print(&next_steps(&done, &options, role))
     })
+}
+
+/// Refuses what contradicts the role.
+fn refuse(
+    settings: &Settings,
+    args: &RestoreArgs,
+    role: Option<Role>,
+    request: &Request,
+) -> Outcome<()> {
+    if role == Some(Role::Standby) && !matches!(request.target, Target::Immediate | Target::Latest)
+    {
+        let message = "a standby follows its primary and stops at no target";
+        return Err(Failure::new(Kind::Usage, message)
+            .hint("Leave the target out, or restore with --as copy."));
+    }
+    if role == Some(Role::Standby) && args.action.is_some() {
+        let message = "a standby follows its primary: there is no target for --action to act at";
+        return Err(Failure::new(Kind::Usage, message)
+            .hint("Leave --action out, or restore with --as copy."));
+    }
+    if settings.repository.s3.as_of.is_some() && matches!(role, Some(Role::Primary | Role::Standby))
+    {
+        let message = "what is restored from a bucket's past cannot go on in that bucket";
+        return Err(Failure::new(Kind::Usage, message).hint(
+            "Restore with --as copy, and let it archive into a new repository: docs/s3-policy.md.",
+        ));
+    }
+    Ok(())
 }
 
 /// Refuses before a byte is written what could not be read: files of the backup, or the first and

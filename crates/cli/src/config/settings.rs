@@ -261,6 +261,12 @@ fn default_cache_dir() -> PathBuf {
 
 fn as_of(text: &str) -> Outcome<jiff::Timestamp> {
     match moment::parse(text)? {
+        Moment::Fixed(moment)
+            if moment < jiff::Timestamp::UNIX_EPOCH || moment > jiff::Timestamp::now() =>
+        {
+            let message = format!("repository.s3.as_of, {moment}, is no time of the past");
+            Err(Failure::configuration(message).hint("A bucket is read as it was."))
+        }
         Moment::Fixed(moment) => Ok(moment),
         Moment::Zoneless(_) => {
             let message = format!("repository.s3.as_of, \"{text}\", has no time zone");

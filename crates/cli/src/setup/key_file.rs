@@ -1,7 +1,8 @@
 //! Writing a key file: never over another one, and durable before anything is sealed for it.
 
+use std::fs::Permissions;
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use pgrecall_repo::keys::KeyFile;
@@ -53,8 +54,15 @@ fn kind_of(error: &std::io::Error) -> Kind {
 pub(crate) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
     let mut file =
         std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    // Whatever the umask takes away, and a half-written file would be in the way of the next try.
+    let written = file
+        .set_permissions(Permissions::from_mode(mode))
+        .and_then(|()| file.write_all(bytes))
+        .and_then(|()| file.sync_all());
+    if let Err(error) = written {
+        let _ = std::fs::remove_file(path);
+        return Err(error);
+    }
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => std::fs::File::open(folder)?.sync_all(),
         _ => Ok(()),
@@ -67,7 +75,15 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result
 /// When it cannot be made.
 pub(crate) fn make_folder_of(path: &Path) -> Outcome<()> {
     let Some(folder) = path.parent() else { return Ok(()) };
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder);
+    let missing: Vec<&Path> = folder
+        .ancestors()
+        .take_while(|above| !above.as_os_str().is_empty() && !above.exists())
+        .collect();
+    let mut made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder);
+    for new in missing {
+        // Under a strict umask the server's user could not get to the file.
+        made = made.and_then(|()| std::fs::set_permissions(new, Permissions::from_mode(0o755)));
+    }
     made.map_err(|error| {
         Failure::from_error(kind_of(&error), &error)
             .during(format!("making the folder {}", folder.display()))
@@ -77,8 +93,6 @@ pub(crate) fn make_folder_of(path: &Path) -> Outcome<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use pgrecall_repo::random::SharedRandom;
 
     use super::*;

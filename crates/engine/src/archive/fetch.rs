@@ -168,6 +168,13 @@ async fn only_lineage(access: &Access) -> Result<ClusterFacts, EngineError> {
             .hint("Name the data directory with --pgdata."));
     };
     let cluster = ClusterStore::find(&repository, &access.domain, &access.cluster, *only).await?;
+    let sizes = cluster.sealed.list_folders(&wal_place::sizes(&cluster.at)?).await?;
+    if sizes.len() > 1 {
+        let message = "cannot tell which WAL is meant: no global/pg_control is near, and the \
+                       cluster has had segments of more than one size";
+        return Err(EngineError::refused(ErrorKind::Invalid, message)
+            .hint("Name the data directory with --pgdata."));
+    }
     Ok(cluster.facts)
 }
 

@@ -9,7 +9,7 @@ use pgrecall_repo::format::document::Manifest;
 use super::plan::{BackupRow, RestorePlan, plan, with_prefix};
 use super::refusal::{PlanError, Refusal};
 use super::repo_wal::{RepoWal, backups};
-use super::target::{BackupChoice, Request};
+use super::target::{BackupChoice, Request, Target};
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
 
@@ -48,11 +48,13 @@ pub async fn choose<'a>(
                 })?;
                 return Ok(Chosen { plan, manifest, wal });
             }
-            Err(PlanError::Refused(refusal)) if may_lie_before(&refusal) => {
+            Err(PlanError::Refused(refusal)) => {
+                let goes_on = may_lie_elsewhere(&refusal, &request.target);
                 refused = Some(said_of_all(refused, refusal));
+                if !goes_on {
+                    break;
+                }
             }
-            // Of an older size's WAL only the first reason says something of the target.
-            Err(PlanError::Refused(refusal)) => return Err(refused.unwrap_or(refusal).into()),
             Err(failed) => return Err(failed),
         }
     }
@@ -81,22 +83,27 @@ fn sizes(rows: &[BackupRow], choice: &BackupChoice) -> Result<Vec<SegmentSize>, 
     Ok(sizes)
 }
 
-/// Whether the target may lie in the WAL from before the size was changed.
-const fn may_lie_before(refusal: &Refusal) -> bool {
-    matches!(
-        refusal,
-        Refusal::BeforeFirstBackup { .. }
-            | Refusal::UnknownTimeline { .. }
-            | Refusal::NoBackupOnTimeline { .. }
-            | Refusal::UnknownXid { .. }
-            | Refusal::UnknownName { .. }
-    )
+/// Whether the target may lie in WAL of another size. The latest moment lies in the newest, and
+/// where it is not clear what is meant, another size makes nothing clearer. Elsewhere no WAL goes
+/// beyond its own end, so that a target which is found is the one that is meant.
+const fn may_lie_elsewhere(refusal: &Refusal, target: &Target) -> bool {
+    match refusal {
+        Refusal::UnknownTimeline { .. } | Refusal::NoBackupOnTimeline { .. } => true,
+        Refusal::InsideBackup { .. }
+        | Refusal::TwoTimelines { .. }
+        | Refusal::NoHistory { .. }
+        | Refusal::AmbiguousBackup { .. } => false,
+        _ => !matches!(target, Target::Latest),
+    }
 }
 
 /// The earliest backup of all is that of the oldest WAL; else what the newest says holds.
 fn said_of_all(newer: Option<Refusal>, older: Refusal) -> Refusal {
     match (newer, older) {
-        (Some(Refusal::BeforeFirstBackup { .. }) | None, older) => older,
+        (None, only) => only,
+        (Some(Refusal::BeforeFirstBackup { .. }), older @ Refusal::BeforeFirstBackup { .. }) => {
+            older
+        }
         (Some(newer), _) => newer,
     }
 }
@@ -138,5 +145,18 @@ mod tests {
         assert_eq!(said_of_all(Some(before(9)), before(1)), before(1));
         let unknown = Refusal::UnknownXid { xid: 7 };
         assert_eq!(said_of_all(Some(unknown.clone()), before(1)), unknown);
+        assert_eq!(said_of_all(Some(before(9)), unknown.clone()), before(9));
+        assert_eq!(said_of_all(None, unknown.clone()), unknown);
+    }
+
+    #[test]
+    fn a_hole_in_one_sizes_wal_leads_to_the_other_and_the_latest_does_not() {
+        let missing =
+            Refusal::MissingSegment { segment: String::new(), end: None, last_transaction: None };
+        assert!(may_lie_elsewhere(&missing, &Target::Lsn(Lsn(1))));
+        assert!(may_lie_elsewhere(&missing, &Target::Immediate));
+        assert!(!may_lie_elsewhere(&missing, &Target::Latest));
+        let two = Refusal::TwoTimelines { ways: Vec::new() };
+        assert!(!may_lie_elsewhere(&two, &Target::Lsn(Lsn(1))));
     }
 }

@@ -7,6 +7,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use pgrecall_pgformat::segment_digest::{SegmentWalk, visit_segment};
 use pgrecall_pgformat::segment_summary::SegmentSummary;
 use pgrecall_pgformat::{ArchiveName, SegmentName, SegmentSize};
+use pgrecall_repo::RepoError;
 use pgrecall_repo::format::document::Manifest;
 use pgrecall_repo::keys::RestoreKeyPublic;
 use pgrecall_repo::object::Proof;
@@ -51,7 +52,11 @@ impl<'a> RepoWal<'a> {
         let sealed = &cluster.sealed;
         let of_size = wal_place::wal(&cluster.at, size)?;
         let sizes = sealed.list_folders(&wal_place::sizes(&cluster.at)?).await?;
-        stored.has_other_sizes = sizes.iter().any(|folder| *folder != of_size);
+        for other in sizes.iter().filter(|folder| **folder != of_size) {
+            // A folder may be left over without an object.
+            let first = sealed.store().list(other).try_next().await;
+            stored.has_other_sizes |= first.map_err(RepoError::from)?.is_some();
+        }
         let listed = sealed.list(&of_size).await?;
         let holders = Holders::of(sealed, &listed).await?;
         for object in &listed {

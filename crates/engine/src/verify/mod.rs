@@ -16,6 +16,7 @@ mod wal;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pgrecall_repo::RepoError;
 use pgrecall_repo::backup::report_damage;
 use pgrecall_repo::id::BackupId;
 use pgrecall_repo::keys::RestoreKeyPublic;
@@ -24,7 +25,7 @@ use crate::cancel::Cancel;
 use crate::catalog::order;
 use crate::catalog::reach::is_consistent;
 use crate::catalog::wal::{Gap, StoredWal};
-use crate::catalog::{self, Known};
+use crate::catalog::{self, Known, chain};
 use crate::clock::Clock;
 use crate::cluster::ClusterStore;
 use crate::error::EngineError;
@@ -107,7 +108,8 @@ pub async fn verify(
         }
         if !damaged.is_empty() {
             let note = format!("verify on {} at {}", options.host, options.clock.now_text());
-            report_damage(sealed, &cluster.at, damaged, note).await?;
+            let noted = report_damage(sealed, &cluster.at, damaged, note).await;
+            noted.unwrap_or_else(|error| not_noted(&error, &mut report));
         }
     }
     options.progress.phase("looking at WAL", None);
@@ -125,6 +127,18 @@ pub async fn verify(
     }
     report.checked.backups = count(backups.len());
     Ok(report.finish())
+}
+
+/// What was found matters more than that it cannot be written down: the reader may have no right to
+/// put, or look at the past.
+fn not_noted(error: &RepoError, report: &mut VerifyReport) {
+    report.add(
+        Severity::Warning,
+        "data",
+        format!("which chunks are bad could not be written down: {}", chain(error)),
+        "a later backup does not store them again by itself: run verify --read-data again with \
+         credentials that may put",
+    );
 }
 
 /// Tells what was not opened for want of a key.

@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
 use aws_sdk_s3::primitives::DateTime;
-use aws_sdk_s3::types::{BucketVersioningStatus, EncodingType};
+use aws_sdk_s3::types::EncodingType;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 
@@ -75,10 +75,13 @@ impl S3AsOf {
     /// The past of a store.
     ///
     /// # Errors
-    /// `Unsupported` when the bucket keeps no versions.
+    /// `Unsupported` when the bucket keeps no versions; `Invalid` for a moment before 1970.
     pub async fn open(store: S3Store, moment: SystemTime) -> Result<Self, StoreError> {
         let secs = moment.duration_since(UNIX_EPOCH).map(|since| since.as_secs());
-        let moment_secs = secs.ok().and_then(|secs| i64::try_from(secs).ok()).unwrap_or(i64::MAX);
+        let Some(moment_secs) = secs.ok().and_then(|secs| i64::try_from(secs).ok()) else {
+            let what = "there were no buckets at that time";
+            return Err(StoreError::new(ErrorKind::Invalid, Act::Open, &store.url, what));
+        };
         let opened = Self { store, moment_secs, known: Mutex::default() };
         opened.require_versions().await?;
         Ok(opened)
@@ -92,14 +95,7 @@ impl S3AsOf {
         let attempt = |_| async {
             match store.client.get_bucket_versioning().bucket(&store.bucket).send().await {
                 Ok(output) => Ok(output.status().cloned()),
-                Err(error) => {
-                    let failure = Answer::read(&error).failure(Act::Open, &store.url);
-                    match failure.error.kind() {
-                        // A right of its own, which a reader need not have.
-                        ErrorKind::Denied => Ok(Some(BucketVersioningStatus::Enabled)),
-                        _ => Err(failure),
-                    }
-                }
+                Err(error) => Err(Answer::read(&error).failure(Act::Open, &store.url)),
             }
         };
         match store.retry.run(stalled, attempt).await? {
@@ -112,7 +108,31 @@ impl S3AsOf {
         }
     }
 
-    /// Every name below a prefix with what it stood for; one folder alone by a delimiter.
+    /// Every name below a prefix with what it stood for. A server that thinks in folders loses
+    /// names where one page ends in a folder and the next begins: it is asked for each folder by
+    /// itself.
+    async fn list_below(&self, below: &str) -> Result<BTreeMap<Key, Past>, StoreError> {
+        let mut names = BTreeMap::new();
+        let first = self.page(below, None, None, &mut names).await?;
+        if first.next.is_none() {
+            return Ok(names);
+        }
+        if !self.store.order.is_by_folder() {
+            return Ok(self.list_versions(below, None).await?.0);
+        }
+        names.clear();
+        let mut waiting = vec![below.to_owned()];
+        while let Some(folder) = waiting.pop() {
+            let (found, folders) = self.list_versions(&folder, Some("/")).await?;
+            names.extend(found);
+            let inner = folders.iter().map(|inner| format!("{}{inner}", self.store.folder));
+            // Only ever downwards, whatever the server says.
+            waiting.extend(inner.filter(|inner| inner.len() > folder.len()));
+        }
+        Ok(names)
+    }
+
+    /// The same of one listing; of one folder alone, with the folders in it, by a delimiter.
     async fn list_versions(
         &self,
         below: &str,
@@ -121,12 +141,16 @@ impl S3AsOf {
         let (mut names, mut folders) = (BTreeMap::<Key, Past>::new(), Vec::new());
         let mut from = None;
         loop {
-            let page = self.page(below, delimiter, from, &mut names).await?;
+            let page = self.page(below, delimiter, from.clone(), &mut names).await?;
             folders.extend(page.folders);
-            from = page.next;
-            if from.is_none() {
+            if page.next.is_none() {
                 break;
             }
+            if page.next == from {
+                let what = "the server lists the same versions again and again";
+                return Err(nonsense(&self.store, what).error);
+            }
+            from = page.next;
         }
         folders.sort_unstable();
         folders.dedup();
@@ -188,12 +212,13 @@ impl S3AsOf {
             let name = decoded(name.unwrap_or_default());
             name.strip_prefix(store.folder.as_str()).and_then(|name| Key::parse(name).ok())
         };
-        let in_time = |time: Option<&DateTime>| {
-            time.map(DateTime::secs).filter(|secs| *secs <= self.moment_secs)
-        };
+        let in_time = |time: &DateTime| Some(time.secs()).filter(|secs| *secs <= self.moment_secs);
         for version in output.versions() {
             let Some(key) = ours(version.key()) else { continue };
-            let Some(secs) = in_time(version.last_modified()) else { continue };
+            let Some(time) = version.last_modified() else {
+                return Err(nonsense(store, "the server lists a version without its time"));
+            };
+            let Some(secs) = in_time(time) else { continue };
             let past = names.entry(key).or_default();
             // The newest comes first.
             if past.last.as_ref().is_some_and(|(last, _)| *last >= secs) {
@@ -208,7 +233,10 @@ impl S3AsOf {
         }
         for marker in output.delete_markers() {
             let Some(key) = ours(marker.key()) else { continue };
-            let Some(secs) = in_time(marker.last_modified()) else { continue };
+            let Some(time) = marker.last_modified() else {
+                return Err(nonsense(store, "the server lists a deletion without its time"));
+            };
+            let Some(secs) = in_time(time) else { continue };
             let past = names.entry(key).or_default();
             let holds = marker.is_latest().unwrap_or(false);
             if past.deleted.is_none_or(|(last, _)| last < secs) {
@@ -232,6 +260,18 @@ impl S3AsOf {
             _ => None,
         };
         Ok(page)
+    }
+
+    /// Whether anything was there below a prefix.
+    async fn had_any(&self, below: &str) -> Result<bool, StoreError> {
+        let mut names = BTreeMap::new();
+        let first = self.page(below, None, None, &mut names).await?;
+        // Of the last name of a page there may be more on the next, but no later version.
+        let is_there = |past: &Past| past.last.is_some() && past.deleted.is_none();
+        if first.next.is_some() && !names.values().any(is_there) {
+            names = self.list_below(below).await?;
+        }
+        Ok(names.into_values().any(|past| past.version().is_some()))
     }
 
     fn remember(&self, names: BTreeMap<Key, Past>) -> Vec<Listed> {
@@ -302,7 +342,7 @@ impl Store for S3AsOf {
     fn list<'a>(&'a self, prefix: &Prefix) -> BoxStream<'a, Result<Listed, StoreError>> {
         let below = format!("{}{prefix}", self.store.folder);
         stream::once(async move {
-            let (names, _) = self.list_versions(&below, None).await?;
+            let names = self.list_below(&below).await?;
             Ok::<_, StoreError>(stream::iter(self.remember(names).into_iter().map(Ok)))
         })
         .try_flatten()
@@ -311,7 +351,15 @@ impl Store for S3AsOf {
 
     async fn list_folders(&self, prefix: &Prefix) -> Result<Vec<Prefix>, StoreError> {
         let below = format!("{}{prefix}", self.store.folder);
-        Ok(self.list_versions(&below, Some("/")).await?.1)
+        let mut folders = self.list_versions(&below, Some("/")).await?.1;
+        for at in (0..folders.len()).rev() {
+            // One that has come since is none.
+            let Some(folder) = folders.get(at) else { continue };
+            if !self.had_any(&format!("{}{folder}", self.store.folder)).await? {
+                folders.remove(at);
+            }
+        }
+        Ok(folders)
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {

@@ -33,7 +33,7 @@ impl Order {
         Self { by_folder: AtomicBool::new(listing == Listing::ByFolder) }
     }
 
-    fn is_by_folder(&self) -> bool {
+    pub(super) fn is_by_folder(&self) -> bool {
         self.by_folder.load(Ordering::Relaxed)
     }
 
