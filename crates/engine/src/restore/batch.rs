@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, Permissions};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use pgrecall_repo::keys::Keys;
 use rayon::iter::{
     IndexedParallelIterator as _, IntoParallelRefIterator as _, ParallelIterator as _,
 };
-use rustix::fs::{Gid, Uid};
+use rustix::fs::{Gid, OFlags, Uid};
 
 use super::copy::{Copied, Job, Place, Reuse};
 use super::delta::Compare;
@@ -88,7 +88,8 @@ impl Batch {
         let reuse = if job.control { Reuse::Nothing } else { self.reuse };
         let fail = |act| move |error| EngineError::file(act, &job.place, error);
         let is_there = match std::fs::symlink_metadata(&job.place) {
-            Ok(meta) if meta.is_file() && reuse == Reuse::Pages => true,
+            // A file with another name (`pg_upgrade --link` makes such) may be another cluster's.
+            Ok(meta) if meta.is_file() && meta.nlink() == 1 && reuse == Reuse::Pages => true,
             Ok(meta) if meta.is_dir() => {
                 let message =
                     format!("{} is a directory, and a file goes there", job.place.display());
@@ -101,13 +102,18 @@ impl Batch {
             Err(_) => false,
         };
         let mut options = OpenOptions::new();
-        options.write(true).mode(0o600);
+        options.write(true).mode(0o600).custom_flags(NO_LINK);
         if is_there {
             options.read(true);
         } else {
             options.create_new(true);
         }
         let file = options.open(&job.place).map_err(fail("create"))?;
+        let links = file.metadata().map_err(fail("look at"))?.nlink();
+        if links > 1 {
+            let message = format!("{} has become another file's name", job.place.display());
+            return Err(EngineError::refused(ErrorKind::Conflict, message));
+        }
         file.set_len(job.len).map_err(fail("set the length of"))?;
         // Writing is for the owner alone, whatever the backup says.
         let mode = (job.mode & 0o640) | 0o600;
@@ -122,6 +128,10 @@ impl Batch {
         Ok(is_there.then_some(file))
     }
 }
+
+/// The directory may belong to somebody else than root, who restores: a link that is put in the way
+/// must not lead out of it.
+pub(super) const NO_LINK: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 
 /// All that is not zero, of a file that was just made.
 fn fresh_places(file: u32, maps: &[FileMap]) -> Vec<(ChunkId, Place)> {

@@ -2,8 +2,8 @@
 //! found batch by batch, and brought unit by unit (`unit.rs`).
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{DirBuilder, Permissions};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,9 +14,10 @@ use pgrecall_repo::format::table::{Entry, EntryKind, Piece, PieceMap};
 use pgrecall_repo::id::ChunkId;
 use pgrecall_repo::index::Index;
 use pgrecall_repo::{RepoError, chunks, manifests};
+use rustix::fs::OFlags;
 use tokio::sync::mpsc;
 
-use super::batch::{Batch, Looked};
+use super::batch::{Batch, Looked, NO_LINK};
 use super::layout::{Layout, is_left_out};
 use super::threads::Threads;
 use super::unit::{self, Opening, Unit};
@@ -384,11 +385,14 @@ pub(super) fn make_folder(
         }
         Err(_) => DirBuilder::new().mode(0o700).create(place).map_err(fail("create"))?,
     }
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(NO_LINK | OFlags::DIRECTORY.bits().cast_signed());
+    let folder = options.open(place).map_err(fail("open"))?;
     let mode = (mode & 0o750) | 0o700;
-    std::fs::set_permissions(place, Permissions::from_mode(mode))
-        .map_err(fail("set the mode of"))?;
+    folder.set_permissions(Permissions::from_mode(mode)).map_err(fail("set the mode of"))?;
     if let Some((uid, gid)) = owner {
-        std::os::unix::fs::chown(place, Some(uid), Some(gid)).map_err(fail("set the owner of"))?;
+        std::os::unix::fs::fchown(&folder, Some(uid), Some(gid))
+            .map_err(fail("set the owner of"))?;
     }
     Ok(())
 }

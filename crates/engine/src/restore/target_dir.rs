@@ -12,6 +12,7 @@ use pgrecall_repo::id::BackupId;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use super::batch::NO_LINK;
 use crate::error::{EngineError, ErrorKind};
 
 /// The marker's name; files that begin so are never part of a backup.
@@ -237,7 +238,7 @@ impl Marked {
             move |error| EngineError::file(act, &path, error)
         };
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600);
+        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(NO_LINK);
         let mut file = options.open(&path).map_err(fail("create"))?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             let message = format!("another restore is at work in {}", dir.display());

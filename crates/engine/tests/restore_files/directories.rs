@@ -115,6 +115,27 @@ async fn a_delta_writes_what_differs_and_removes_what_is_not_in_the_backup() {
 }
 
 #[tokio::test]
+async fn a_delta_leaves_the_other_name_of_a_file_alone() {
+    let shop = Shop::new().await;
+    let cluster = shop.cluster(shop.store.clone()).await.unwrap();
+    let manifest = simple_backup(&cluster, vec![]).await;
+    let scratch = TempDir::new().unwrap();
+    let dir = scratch.path().join("data");
+    let mut options = options(&dir);
+    run(&cluster, &manifest, &options).await.unwrap();
+    let (table, other) = (dir.join("base/1/1249"), scratch.path().join("another cluster's"));
+    let mut bytes = std::fs::read(&table).unwrap();
+    bytes[3 * PAGE + 5] ^= 1;
+    std::fs::write(&table, &bytes).unwrap();
+    // As pg_upgrade --link does it.
+    std::fs::hard_link(&table, &other).unwrap();
+    options.existing = Existing::Delta;
+    run(&cluster, &manifest, &options).await.unwrap();
+    assert_restored(&dir);
+    assert!(std::fs::read(&other).unwrap() == bytes, "the other name has what it had");
+}
+
+#[tokio::test]
 async fn directories_in_use_or_of_others_are_refused() {
     let shop = Shop::new().await;
     let cluster = shop.cluster(shop.store.clone()).await.unwrap();
