@@ -124,6 +124,8 @@ fn segments_of_another_size_begin_wal_anew_and_what_was_before_is_reached() {
     let site = Site::new();
     let cluster = site.primary(newest_major());
     cluster.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id");
+    let first_size = cluster
+        .psql("SELECT setting::int8 / 1048576 FROM pg_settings WHERE name = 'wal_segment_size'");
     let first = back_up(&site, &cluster);
     cluster.psql("INSERT INTO t VALUES (0)");
     let before = cluster.psql("SELECT clock_timestamp()");
@@ -139,11 +141,20 @@ fn segments_of_another_size_begin_wal_anew_and_what_was_before_is_reached() {
     let after = cluster.psql("SELECT clock_timestamp()");
     cluster.psql("INSERT INTO t VALUES (0)");
     site.wait_archived(&cluster, &switch(&cluster));
-    let cases: [(&serde_json::Value, &str, &[&str]); 4] = [
-        (&second, "1004", &["--to-latest"]),
+    // And back: between the two stretches of the first size lies one of the other.
+    cluster.stop(Stop::Fast);
+    reset_wal(&cluster, &["--wal-segsize", &first_size]);
+    cluster.start();
+    let third = back_up(&site, &cluster);
+    site.wait_archived(&cluster, &switch(&cluster));
+    let id = |backup: &serde_json::Value| backup["backup"].as_str().expect("an id").to_owned();
+    let (of_first, of_second) = (id(&first), id(&second));
+    let cases: [(&serde_json::Value, &str, &[&str]); 5] = [
+        (&third, "1004", &["--to-latest"]),
+        (&second, "1004", &["--backup", &of_second, "--to-latest"]),
         (&second, "1003", &["--to-time", &after]),
         (&first, "1001", &["--to-time", &before]),
-        (&first, "1002", &["--backup", first["backup"].as_str().expect("an id"), "--to-latest"]),
+        (&first, "1000", &["--backup", &of_first, "--to-immediate"]),
     ];
     for (number, (backup, rows, target)) in cases.into_iter().enumerate() {
         let plan = json(&site, &cluster, &[&["plan"], target].concat());
@@ -153,6 +164,12 @@ fn segments_of_another_size_begin_wal_anew_and_what_was_before_is_reached() {
         assert_eq!(copy.psql("SELECT count(*) FROM t"), rows, "{target:?}");
     }
     let listed = &json(&site, &cluster, &["list"])["clusters"][0];
-    assert_eq!(listed["backups"].as_array().expect("backups").len(), 2, "{listed:#}");
-    run(&site, &cluster, &["verify"]).expect_code(0);
+    assert_eq!(listed["backups"].as_array().expect("backups").len(), 3, "{listed:#}");
+    // By hand and away from a data directory nobody knows which of two files of a name is meant.
+    let fetched = site.scratch().path().join("fetched");
+    let words = ["wal", "fetch", "000000010000000000000005", &fetched.to_string_lossy()];
+    let refused = site.run(Path::new("/"), &words);
+    assert!(refused.stderr.contains("segments of more than one size"), "{}", refused.stderr);
+    // The two stretches of the first size have a gap between them, as after any pg_resetwal.
+    run(&site, &cluster, &["verify"]).expect_code(18);
 }

@@ -32,9 +32,11 @@ use pgrecall_repo::id::{BackupId, ChunkId};
 use pgrecall_repo::index::{self, Purpose};
 use pgrecall_repo::object::{self, Payload};
 use pgrecall_repo::pack::PackBuilder;
+use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_repo::{archive, names};
-use pgrecall_store::{Key, Put, Store};
+use pgrecall_store::{ErrorKind, Key, Put, Store};
 use pgrecall_testkit::repositories::{InMemory, begin, begin_as};
+use pgrecall_testkit::stores::{Calls, FailNth, Lasting};
 
 const SEGMENT: &str = "000000010000000000000008";
 const PAGE: usize = 8192;
@@ -307,6 +309,21 @@ async fn a_cut_pack_counts_as_gone() {
     let report = check(&made, Depth::Structure).await;
     assert_damaged(&report, "the index says");
     assert!(!report.backups[0].restorable);
+}
+
+#[tokio::test]
+async fn a_reader_who_may_not_put_is_told_all_the_same() {
+    let mut made = made().await;
+    let pack = made.names("domains/main/packs/data/").await.remove(0);
+    made.flip(&pack, 120).await;
+    let denied = ErrorKind::Denied;
+    let store = FailNth::over(made.store.clone(), Calls::puts(), 1, Lasting::ForEver, denied);
+    let (keys, random) = (made.cluster.sealed.keys().clone(), made.cluster.sealed.random().clone());
+    made.cluster.sealed = SealedStore::new(store, keys, random);
+    let report = check(&made, Depth::ReadData).await;
+    assert_damaged(&report, ": every stored copy of chunk");
+    assert_damaged(&report, "which chunks are bad could not be written down");
+    assert!(!report.backups[0].restorable && report.checked.wal_segments == 1);
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use zeroize::Zeroizing;
+
 /// How to reach an S3 store, and how objects are to be put there.
 #[derive(Debug, Clone)]
 pub struct S3Options {
@@ -128,14 +130,14 @@ pub enum Listing {
     ByFolder,
 }
 
-/// A text that never shows in `Debug`.
+/// A text that never shows in `Debug`, and is wiped when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretText(String);
+pub struct SecretText(Zeroizing<String>);
 
 impl SecretText {
     /// Hides the text.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.into()))
     }
 
     #[cfg(feature = "s3")]

@@ -115,7 +115,7 @@ pub(crate) fn resolve(request: &Request, around: &Surroundings) -> Outcome<Resol
     let cluster = choose_cluster(&file, request, around)?;
     let mut warnings = unknown_variables(around);
     if exists {
-        warnings.extend(readable_secrets(&file));
+        warnings.extend(loose_modes(&file));
     }
     let mut items = Vec::with_capacity(TABLE.len());
     for setting in TABLE {
@@ -391,21 +391,29 @@ fn unknown_variables(around: &Surroundings) -> Vec<String> {
         .collect()
 }
 
-/// Warns when secrets stand in a file that everybody can read.
-fn readable_secrets(file: &ConfigFile) -> Option<String> {
+/// Warns when secrets stand in a file that everybody can read, and when others than its owner can
+/// write the file: they would say which commands run (`passphrase_command`).
+fn loose_modes(file: &ConfigFile) -> Vec<String> {
     use std::os::unix::fs::PermissionsExt as _;
+    let Ok(found) = std::fs::metadata(&file.path) else { return Vec::new() };
+    let (mode, path) = (found.permissions().mode(), file.path.display());
+    let mut warnings = Vec::new();
     let mut lists = file.repositories.iter().chain(&file.clusters).flatten();
-    let secret = lists.find(|entry| {
-        entry.setting.is_secret() && entry.setting.placement == Placement::Anywhere
-    })?;
-    let mode = std::fs::metadata(&file.path).ok()?.permissions().mode();
-    (mode & 0o004 != 0).then(|| {
-        format!(
-            "{} holds a secret ({}) and can be read by everybody; chmod 640 it",
-            file.path.display(),
-            secret.setting.path()
-        )
-    })
+    let secret = lists
+        .find(|entry| entry.setting.is_secret() && entry.setting.placement == Placement::Anywhere);
+    if let Some(secret) = secret.filter(|_| mode & 0o004 != 0) {
+        let secret = secret.setting.path();
+        warnings.push(format!(
+            "{path} holds a secret ({secret}) and can be read by everybody; chmod 640 it"
+        ));
+    }
+    if mode & 0o022 != 0 {
+        warnings.push(format!(
+            "{path} can be written by others than its owner, who could have any command run; \
+             chmod go-w it"
+        ));
+    }
+    warnings
 }
 
 #[cfg(test)]

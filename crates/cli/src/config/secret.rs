@@ -1,6 +1,7 @@
 //! A text that must not be seen: no `Debug`, no `Display`, wiped when dropped.
 
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -52,10 +53,22 @@ fn from_file(path: &Path, what: &str) -> Outcome<Secret> {
         Failure::from_error(Kind::Configuration, &error)
             .during(format!("reading the {what} from {}", path.display()))
     })?;
+    warn_if_open_to_everybody(path, &format!("the file of the {what},"));
     first_line(&text).ok_or_else(|| {
         Failure::configuration(format!("the file {} holds no {what}", path.display()))
     })
 }
+
+/// Warns of a file with a secret that is not for its owner and group alone.
+pub(crate) fn warn_if_open_to_everybody(path: &Path, what: &str) {
+    let mode = std::fs::metadata(path).map(|found| found.permissions().mode()).unwrap_or(0);
+    if mode & 0o007 != 0 {
+        tracing::warn!("{what} {} is open to everybody; chmod 600 it", path.display());
+    }
+}
+
+/// No secret is longer.
+const COMMAND_BYTES_MAX: u64 = 64 << 10;
 
 /// How often a running command is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -78,9 +91,11 @@ fn from_command(command: &str, what: &str, within: Duration) -> Outcome<Secret> 
         .map_err(|error| running(&error))?;
     let mut printed = child.stdout.take();
     let read_all = move || {
-        let mut bytes = Zeroizing::new(Vec::new());
-        let read = printed.as_mut().map_or(Ok(0), |printed| printed.read_to_end(&mut bytes));
-        read.map(|_| bytes)
+        // One that grew would leave pieces behind.
+        let capacity = usize::try_from(COMMAND_BYTES_MAX).unwrap_or_default();
+        let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
+        let Some(printed) = printed.take() else { return Ok(bytes) };
+        printed.take(COMMAND_BYTES_MAX).read_to_end(&mut bytes).map(|_| bytes)
     };
     let reading = std::thread::Builder::new().spawn(read_all).map_err(|error| running(&error))?;
     let began = Instant::now();

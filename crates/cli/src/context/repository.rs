@@ -1,6 +1,5 @@
 //! The repository that the settings name, and what opens it.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use pgrecall_repo::format::root::RootSuite;
@@ -12,7 +11,7 @@ use pgrecall_store::RootPolicy;
 use zeroize::Zeroizing;
 
 use super::store;
-use crate::config::secret::SecretSource;
+use crate::config::secret::{SecretSource, warn_if_open_to_everybody};
 use crate::config::settings::{Encryption, Settings};
 use crate::failure::{Failure, Kind, Outcome};
 
@@ -79,13 +78,6 @@ pub(crate) fn restore_keys(path: &Path) -> Outcome<Vec<RestoreKey>> {
         .map_err(|error| Failure::from_error(Kind::Denied, &error).during(reading()))?;
     warn_if_open_to_everybody(path, "the file of restore keys");
     RestoreKey::parse_all(&text).map_err(|error| Failure::from(error).during(reading()))
-}
-
-fn warn_if_open_to_everybody(path: &Path, what: &str) {
-    let mode = std::fs::metadata(path).map(|found| found.permissions().mode()).unwrap_or(0);
-    if mode & 0o007 != 0 {
-        tracing::warn!("{what} {} is open to everybody; chmod 600 it", path.display());
-    }
 }
 
 /// The crypto suite asked for.
