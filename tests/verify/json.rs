@@ -124,8 +124,6 @@ fn keys(printed: &mut Printed, site: &Site, cluster: &Cluster) {
     let restore_key = site.scratch().dir("elsewhere").join("restore.key").display().to_string();
     let words = ["key", "rotate", "--yes", "--restore-key", &restore_key];
     printed.run("pgrecall key rotate", on(site, cluster, &words), &[0]);
-    let words = ["key", "shred", "main", "--dry-run"];
-    printed.run("pgrecall key shred", on(site, cluster, &words), &[0]);
     printed.run("pgrecall list", on(site, cluster, &["list"]), &[0]);
 }
 
@@ -361,7 +359,6 @@ fn examples(site: &Site) -> Vec<String> {
         "key list",
         "key remove",
         "key rotate",
-        "key shred",
     ] {
         let mut words: Vec<&str> = command.split_whitespace().collect();
         words.push("--help");

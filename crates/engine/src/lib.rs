@@ -19,7 +19,6 @@ pub mod progress;
 pub mod restore;
 pub mod retention;
 pub mod seen;
-pub mod shred;
 pub mod unreadable;
 pub mod verify;
 pub mod wal_place;

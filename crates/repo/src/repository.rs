@@ -315,19 +315,6 @@ impl Repository {
         }
     }
 
-    /// Deletes all keys of a domain, the newest first: what they have sealed opens for nobody.
-    ///
-    /// # Errors
-    /// When the store fails: then some may be left.
-    pub async fn shred(&self, name: &Name) -> Result<u64, RepoError> {
-        let mut deleted = 0;
-        for object in self.sealed.list(names::domain_keys(name).prefix()).await?.iter().rev() {
-            self.store.delete(&object.key).await?;
-            deleted += 1;
-        }
-        Ok(deleted)
-    }
-
     fn with_epochs(
         &self,
         name: &Name,

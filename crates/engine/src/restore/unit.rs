@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use pgrecall_repo::id::ChunkId;
 use pgrecall_repo::object::Proof;
 use pgrecall_repo::sealed_store::SealedStore;
 
+use super::batch::NO_LINK;
 use super::copy::Place;
 use super::threads::Going;
 use super::writeback::Writeback;
@@ -258,7 +260,8 @@ impl<'a> Writer<'a> {
             if self.open.len() >= FILES_OPEN_MAX {
                 self.close();
             }
-            let opened = OpenOptions::new().write(true).open(&path).map_err(fail)?;
+            let opened =
+                OpenOptions::new().write(true).custom_flags(NO_LINK).open(&path).map_err(fail)?;
             self.open.insert(file, Opened { file: opened, from: offset, to: offset });
         }
         if let Some(open) = self.open.get_mut(&file) {
