@@ -22,6 +22,8 @@ mod places;
 mod restore_key;
 #[path = "backup/rolled_back.rs"]
 mod rolled_back;
+#[path = "backup/shredded.rs"]
+mod shredded;
 #[path = "archive/site.rs"]
 #[allow(dead_code, reason = "what the tests of the archive use and these do not")]
 mod site;

@@ -6,7 +6,7 @@ use pgrecall_engine::cluster::ClusterFacts;
 use pgrecall_engine::details::BackupDetails;
 use pgrecall_repo::format::document::{
     Damage, Document, DomainKeysDocument, Expired, Identity, Intent, KeyLog, Manifest, Resolution,
-    RetireVerdict, Retired, RetiredIntents, Start, StoreRecord, Tombstone,
+    RetireVerdict, Retired, RetiredIntents, Shredded, Start, StoreRecord, Tombstone,
 };
 use pgrecall_repo::format::header::Suite;
 use pgrecall_repo::keys::Keys;
@@ -40,4 +40,5 @@ fuzz_target!(|bytes: &[u8]| {
     read::<Retired>(bytes);
     read::<RetiredIntents>(bytes);
     read::<RetireVerdict>(bytes);
+    read::<Shredded>(bytes);
 });

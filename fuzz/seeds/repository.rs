@@ -9,7 +9,9 @@ use std::sync::Arc;
 use pgrecall_repo::archive;
 use pgrecall_repo::chunks;
 use pgrecall_repo::codec::{self, Level};
-use pgrecall_repo::format::document::{Document, RetireVerdict, Retired, RetiredIntents};
+use pgrecall_repo::format::document::{
+    Document, RetireVerdict, Retired, RetiredIntents, Shredded, ShreddedLineage,
+};
 use pgrecall_repo::format::frame::Codec;
 use pgrecall_repo::format::header::{Header, Kind};
 use pgrecall_repo::format::map::FileMap;
@@ -72,6 +74,10 @@ fn write_rounds(corpus: &Corpus) {
     corpus.add("document", &Retired { packs: packs.clone() }.encode());
     corpus.add("document", &RetiredIntents { intents }.encode());
     corpus.add("document", &RetireVerdict { packs }.encode());
+    let of = ShreddedLineage { cluster: "main".into(), lineage: "1".into(), backups: 3 };
+    let (domain, at) = ("main".into(), "2026-11-27T00:00:00Z".into());
+    let mark = Shredded { domain, at, host: "db1".into(), lineages: vec![of] };
+    corpus.add("document", &mark.encode());
 }
 
 /// The repository in the clear can be opened without a key; inside both are alike.

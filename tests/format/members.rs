@@ -14,7 +14,7 @@ use pgrecall_pgformat::{Lsn, Major, SegmentSize, TimelineId};
 use pgrecall_repo::format::document::{
     Damage, DamagedChunk, Document, DomainKeysDocument, Expired, ExpiredWal, Hold, Identity,
     Intent, KeyLog, LivingKey, Manifest, Promise, Resolution, RetireVerdict, Retired,
-    RetiredIntents, Start, StoreRecord, TableChunk, Tombstone,
+    RetiredIntents, Shredded, ShreddedLineage, Start, StoreRecord, TableChunk, Tombstone,
 };
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::format::root::{Root, RootSuite};
@@ -117,6 +117,8 @@ fn documents() -> Vec<(Kind, Value)> {
     let identity =
         Identity { cluster: text(), lineage: text(), domain: text(), details: Value::Null };
     let damage = Damage { chunks: vec![DamagedChunk { pack, chunk }], found: text() };
+    let lineage = ShreddedLineage { cluster: text(), lineage: text(), backups: 1 };
+    let shredded = Shredded { domain: text(), at: text(), host: text(), lineages: vec![lineage] };
     let expired = Expired { backups: vec![backup], wal: vec![wal], held: vec![hold] };
     vec![
         (Kind::Manifest, body(&manifest)),
@@ -133,6 +135,7 @@ fn documents() -> Vec<(Kind, Value)> {
         (Kind::Retired, body(&Retired { packs: vec![pack] })),
         (Kind::RetiredIntents, body(&RetiredIntents { intents: vec![text()] })),
         (Kind::RetireVerdict, body(&RetireVerdict { packs: vec![pack] })),
+        (Kind::Shredded, body(&shredded)),
     ]
 }
 

@@ -124,7 +124,21 @@ fn keys(printed: &mut Printed, site: &Site, cluster: &Cluster) {
     let restore_key = site.scratch().dir("elsewhere").join("restore.key").display().to_string();
     let words = ["key", "rotate", "--yes", "--restore-key", &restore_key];
     printed.run("pgrecall key rotate", on(site, cluster, &words), &[0]);
+    let words = ["key", "shred", "main", "--dry-run"];
+    printed.run("pgrecall key shred", on(site, cluster, &words), &[0]);
     printed.run("pgrecall list", on(site, cluster, &["list"]), &[0]);
+}
+
+/// Where no cluster is meant, and the keys of one are lost.
+fn closed(printed: &mut Printed, site: &Site) {
+    let config = std::fs::read_to_string(site.config()).expect("the configuration");
+    let both = format!("{config}\n[[cluster]]\nname = \"second\"\n");
+    site.scratch().file("pgrecall.toml", both.as_bytes());
+    std::fs::remove_dir_all(site.repository().join("domains/main/keys")).expect("they go");
+    for (heading, command) in [("pgrecall list", "list"), ("pgrecall verify", "verify")] {
+        let told = printed.run(heading, site.pgrecall(Path::new("/"), &[command]), &[17]);
+        assert_eq!(told["closed"].as_array().map(Vec::len), Some(1), "{told:#}");
+    }
 }
 
 fn holds(printed: &mut Printed, site: &Site, cluster: &Cluster) {
@@ -293,6 +307,7 @@ fn every_member_of_every_json_is_documented_and_the_other_way_round() {
     keys(&mut printed, &site, &standby);
     golden(&mut printed);
     init(&mut printed, &site, &standby);
+    closed(&mut printed, &site);
     let wrong: Vec<String> = printed
         .0
         .iter()
@@ -359,6 +374,7 @@ fn examples(site: &Site) -> Vec<String> {
         "key list",
         "key remove",
         "key rotate",
+        "key shred",
     ] {
         let mut words: Vec<&str> = command.split_whitespace().collect();
         words.push("--help");

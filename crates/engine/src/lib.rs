@@ -19,6 +19,7 @@ pub mod progress;
 pub mod restore;
 pub mod retention;
 pub mod seen;
+pub mod shred;
 pub mod unreadable;
 pub mod verify;
 pub mod wal_place;

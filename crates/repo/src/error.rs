@@ -191,6 +191,16 @@ pub enum RepoError {
         /// Which key it is.
         source: FormatError,
     },
+    /// A domain's keys were deleted on purpose.
+    #[error(
+        "the keys of domain {domain} were deleted (key shred) at {at}: nobody reads what it held"
+    )]
+    Shredded {
+        /// The domain.
+        domain: String,
+        /// When, RFC 3339.
+        at: String,
+    },
     /// There is no repository at this place.
     #[error("there is no repository at {url}: it holds no pgrecall.json")]
     NoRepository {
@@ -309,9 +319,10 @@ impl RepoError {
             Self::OtherRepository { .. } | Self::OtherSuite { .. } | Self::Invalid { .. } => {
                 ErrorKind::Invalid
             }
-            Self::OtherKey { .. } | Self::WrongKey { .. } | Self::NoRestoreKey { .. } => {
-                ErrorKind::Denied
-            }
+            Self::OtherKey { .. }
+            | Self::WrongKey { .. }
+            | Self::NoRestoreKey { .. }
+            | Self::Shredded { .. } => ErrorKind::Denied,
             Self::Collision { .. } => ErrorKind::AlreadyExists,
             // A refusal is no lost answer, though nobody has said that nothing was stored.
             Self::Unknown { source, .. } => source.kind().into(),

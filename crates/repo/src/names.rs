@@ -145,6 +145,13 @@ pub fn domain_keys(domain: &Name) -> LogName {
     LogName(prefix(format!("domains/{domain}/keys/")))
 }
 
+/// `domains/<domain>/keys/shredded`: that its keys were deleted on purpose. It lies where who looks
+/// for keys finds it.
+#[must_use]
+pub fn shredded(domain: &Name) -> Key {
+    key(format!("domains/{domain}/keys/shredded"))
+}
+
 /// `domains/<domain>/expired/`.
 #[must_use]
 pub fn expired(domain: &Name) -> LogName {

@@ -2,6 +2,7 @@
 
 mod key_log;
 mod lost_keys;
+mod shred;
 mod unlock;
 
 use std::sync::Arc;
@@ -307,7 +308,10 @@ impl Repository {
         };
         let next = next_domain_keys(newest, rotation, restore_key, &self.options.random);
         match self.put_epoch(name, &next).await? {
-            Stored::Mine => Ok(next.epoch),
+            Stored::Mine => {
+                self.require_not_shredded(name).await?;
+                Ok(next.epoch)
+            }
             Stored::Other => Err(RepoError::Invalid {
                 what: format!("epoch {} of domain {name}", next.epoch),
                 reason: "another host started it at this moment; that rotation holds".into(),
@@ -352,7 +356,9 @@ impl Repository {
     async fn fetch_epochs(&self, name: &Name) -> Result<Vec<DomainKeysDocument>, RepoError> {
         let log = names::domain_keys(name);
         let mut epochs = Vec::new();
-        for entry in self.sealed.list(log.prefix()).await? {
+        let listed = self.sealed.list(log.prefix()).await?;
+        self.refuse_shredded(name, &listed).await?;
+        for entry in listed {
             let Some(number) = log.number(&entry.key) else { continue };
             let object = self.store.get(&entry.key, WRAP_BYTES_MAX).await?;
             let document: DomainKeysDocument =

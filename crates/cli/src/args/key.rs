@@ -12,6 +12,7 @@ pub(crate) enum KeyCommand {
     List(ListArgs),
     Remove(RemoveArgs),
     Rotate(RotateArgs),
+    Shred(ShredArgs),
 }
 
 /// Another key than this host's.
@@ -117,6 +118,33 @@ pub(crate) struct RotateArgs {
     /// backs up cannot read it again. Keep the file where you restore, and not on this host
     #[arg(long, value_name = "FILE")]
     pub(crate) restore_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) unlock: UnlockArgs,
+    #[command(flatten)]
+    pub(crate) confirm: ConfirmArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Make all that a domain holds unreadable for good, by deleting its keys
+///
+/// For data that must be gone, such as a customer's at the end of a contract: give what is to be
+/// shredded together a domain of its own. Refused while a backup in it is held or under way.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  pgrecall key shred customer-17 --dry-run
+  pgrecall key shred customer-17
+
+There is no way back. Copies of the keys' objects in other hosts' caches, in versions that a bucket keeps and in snapshots
+of the store are not reached.")]
+pub(crate) struct ShredArgs {
+    /// The domain (a cluster's is called like the cluster, unless the configuration says otherwise)
+    #[arg(value_name = "DOMAIN")]
+    pub(crate) domain: String,
+    /// Say what would be lost, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) unlock: UnlockArgs,
     #[command(flatten)]

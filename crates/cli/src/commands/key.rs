@@ -14,6 +14,7 @@ use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_store::RootPolicy;
 use serde::Serialize;
 
+use super::key_shred;
 use crate::args::key::{
     AddArgs, KeyCommand, ListArgs, NewKeyArgs, RemoveArgs, RotateArgs, UnlockArgs,
 };
@@ -38,6 +39,9 @@ pub(crate) fn run(settings: &Settings, command: &KeyCommand) -> Outcome<()> {
             KeyCommand::List(args) => list(settings, args).await,
             KeyCommand::Remove(args) => remove(settings, args).await,
             KeyCommand::Rotate(args) => rotate(settings, args).await,
+            KeyCommand::Shred(args) => {
+                key_shred::run(settings, unlock(settings, &args.unlock)?, args).await
+            }
         }
     });
     hand_over(settings)?;

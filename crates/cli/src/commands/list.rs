@@ -4,29 +4,30 @@ use std::time::Duration;
 
 use pgrecall_engine::catalog::{self, BackupRow, ClusterCatalog, TimelineRow};
 use pgrecall_engine::clock::Clock;
-use pgrecall_engine::cluster::ClusterStore;
 use pgrecall_engine::details::{Method, TakenFrom};
 use pgrecall_engine::seen::{BRING_BACK, GO_ON};
 use pgrecall_repo::format::document::LivingKey;
 use pgrecall_repo::format::root::RootSuite;
-use pgrecall_repo::names::Name;
-use pgrecall_repo::repository::Repository;
 use serde::Serialize;
 
 use crate::args::ListArgs;
 use crate::config::settings::Settings;
-use crate::context::{cluster, host, repository, runtime, seen};
-use crate::failure::{Failure, Outcome};
+use crate::context::lineages::{self, Closed};
+use crate::context::{host, repository, runtime, seen};
+use crate::failure::Outcome;
 use crate::output::human;
 use crate::output::stdout::{self, Colour, Paint};
 use crate::output::table::{Align, Cell, Table};
 
-pub(crate) fn run(settings: &Settings, args: &ListArgs) -> Outcome<()> {
+/// Gives the exit code: that of what does not open, and nobody has closed on purpose.
+pub(crate) fn run(settings: &Settings, args: &ListArgs) -> Outcome<u8> {
     let report = runtime::run(read(settings))?;
     if args.output.json {
-        return stdout::print_json(&report);
+        stdout::print_json(&report)?;
+    } else {
+        stdout::print(&render(&report, Colour::of_stdout()))?;
     }
-    stdout::print(&render(&report, Colour::of_stdout()))
+    Ok(lineages::code(&report.closed).unwrap_or(0))
 }
 
 /// Everything that `list` tells. Its JSON is stable: members are added, never changed.
@@ -37,6 +38,7 @@ struct Report {
     encrypted: bool,
     keys: Vec<LivingKey>,
     clusters: Vec<ClusterCatalog>,
+    closed: Vec<Closed>,
 }
 
 async fn read(settings: &Settings) -> Outcome<Report> {
@@ -44,9 +46,10 @@ async fn read(settings: &Settings) -> Outcome<Report> {
     let encrypted = repository.root().suite != RootSuite::None;
     let keys = if encrypted { repository.key_log().await?.1.living } else { Vec::new() };
     let mut clusters = Vec::new();
-    for store in meant(settings, &repository).await? {
-        let mut catalog = catalog::read(&store, &Clock::system(), &host::name()).await?;
-        catalog.missing = seen::missing(settings, &repository, &store).await?;
+    let meant = lineages::meant(settings, &repository).await?;
+    for store in &meant.open {
+        let mut catalog = catalog::read(store, &Clock::system(), &host::name()).await?;
+        catalog.missing = seen::missing(settings, &repository, store).await?;
         clusters.push(catalog);
     }
     Ok(Report {
@@ -55,53 +58,8 @@ async fn read(settings: &Settings) -> Outcome<Report> {
         encrypted,
         keys,
         clusters,
+        closed: meant.closed,
     })
-}
-
-/// The lineages that are meant: those of the cluster that the settings name, else all.
-pub(super) async fn meant(
-    settings: &Settings,
-    repository: &Repository,
-) -> Outcome<Vec<ClusterStore>> {
-    let names = match &settings.cluster {
-        Some(_) if settings.system_id.is_some() => {
-            return Ok(vec![cluster::stored(settings, repository).await?]);
-        }
-        Some(_) => vec![cluster::cluster_names(settings)?.cluster],
-        None => cluster::clusters(repository).await?,
-    };
-    let domains = cluster::domains(repository).await?;
-    let mut stores = Vec::new();
-    for name in names {
-        for system in ClusterStore::lineages(repository, &name).await? {
-            stores.push(open(repository, &domains, &name, system).await?);
-        }
-    }
-    if stores.is_empty() && settings.cluster.is_some() {
-        // It says what there is instead.
-        stores.push(cluster::stored(settings, repository).await?);
-    }
-    Ok(stores)
-}
-
-/// A lineage, in whichever domain it is: the one whose keys open its identity.
-async fn open(
-    repository: &Repository,
-    domains: &[Name],
-    name: &Name,
-    system: u64,
-) -> Outcome<ClusterStore> {
-    let mut failure: Option<Failure> = None;
-    for domain in domains {
-        match ClusterStore::open(repository, domain, name, system).await {
-            Ok(store) => return Ok(store),
-            Err(error) => failure = failure.or(Some(error.into())),
-        }
-    }
-    Err(failure.unwrap_or_else(|| {
-        let message = format!("cluster {name} is in the repository, but no domain is");
-        Failure::new(crate::failure::Kind::Corrupt, message)
-    }))
 }
 
 fn render(report: &Report, colour: Colour) -> String {
@@ -111,11 +69,15 @@ fn render(report: &Report, colour: Colour) -> String {
         (true, 1) => ", encrypted, 1 key\n".to_owned(),
         (true, count) => format!(", encrypted, {count} keys\n"),
     });
-    if report.clusters.is_empty() {
+    if report.clusters.is_empty() && report.closed.is_empty() {
         text.push_str("\nno cluster yet\n");
     }
     for cluster in &report.clusters {
         text.push_str(&render_cluster(cluster, colour));
+    }
+    for closed in &report.closed {
+        let paint = if closed.shredded { Paint::Faint } else { Paint::Bad };
+        text.push_str(&format!("\n{}\n", colour.paint(paint, &closed.told())));
     }
     text
 }

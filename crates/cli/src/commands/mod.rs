@@ -12,6 +12,7 @@ pub(crate) mod gc;
 pub(crate) mod hold;
 pub(crate) mod init;
 pub(crate) mod key;
+mod key_shred;
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod plan;

@@ -12,8 +12,8 @@ use pgrecall_repo::repository::Repository;
 use serde::Serialize;
 
 use crate::args::VerifyArgs;
-use crate::commands::list;
 use crate::config::settings::Settings;
+use crate::context::lineages::{self, Closed, Lineages};
 use crate::context::telling::Telling;
 use crate::context::{host, repository, runtime, seen};
 use crate::failure::{Failure, Kind, Outcome};
@@ -26,8 +26,8 @@ pub(crate) fn run(settings: &Settings, args: &VerifyArgs) -> Outcome<u8> {
     let report = runtime::run_long(|cancel| async move {
         let repository = repository::open(settings).await?;
         let telling = Telling::new();
-        let mut report = Report { sound: true, clusters: Vec::new() };
-        let stores = list::meant(settings, &repository).await?;
+        let Lineages { open: stores, closed } = lineages::meant(settings, &repository).await?;
+        let mut report = Report::of(closed);
         let chosen = match args.backup.as_deref() {
             None => Chosen::OfEach(Which::All),
             Some("latest") => Chosen::OfEach(Which::Newest),
@@ -68,14 +68,7 @@ pub(crate) fn run(settings: &Settings, args: &VerifyArgs) -> Outcome<u8> {
     } else {
         stdout::print(&render(&report, Colour::of_stdout()))?;
     }
-    Ok(report.gravest().map_or(0, |gravest| {
-        let kind = match gravest {
-            Nature::Wrong => Kind::Corrupt,
-            Nature::Missing => Kind::Incomplete,
-            Nature::OtherVersion => Kind::Unsupported,
-        };
-        kind.row().code
-    }))
+    Ok(report.code())
 }
 
 /// Everything that `verify` tells. Its JSON is stable: members are added, never changed.
@@ -83,9 +76,28 @@ pub(crate) fn run(settings: &Settings, args: &VerifyArgs) -> Outcome<u8> {
 struct Report {
     sound: bool,
     clusters: Vec<ClusterReport>,
+    closed: Vec<Closed>,
 }
 
 impl Report {
+    fn of(closed: Vec<Closed>) -> Self {
+        Self { sound: lineages::code(&closed).is_none(), clusters: Vec::new(), closed }
+    }
+
+    /// The exit code: that of the gravest finding, a cluster that does not open among them.
+    fn code(&self) -> u8 {
+        let kind = match self.gravest() {
+            Some(Nature::Wrong) => Kind::Corrupt,
+            other => match (lineages::code(&self.closed), other) {
+                (Some(code), _) => return code,
+                (None, Some(Nature::Missing)) => Kind::Incomplete,
+                (None, Some(_)) => Kind::Unsupported,
+                (None, None) => return 0,
+            },
+        };
+        kind.row().code
+    }
+
     fn backups(&self) -> usize {
         self.clusters.iter().map(|cluster| cluster.report.backups.len()).sum()
     }
@@ -191,7 +203,13 @@ fn render(report: &Report, colour: Colour) -> String {
             human::size(checked.read_bytes)
         ));
     }
+    for closed in &report.closed {
+        let (paint, mark) =
+            if closed.shredded { (Paint::Faint, "note   ") } else { (Paint::Bad, "DAMAGE ") };
+        text.push_str(&format!("{} {}\n\n", colour.paint(paint, mark), closed.told()));
+    }
     let (paint, verdict) = match report.gravest() {
+        None if !report.sound => (Paint::Bad, "NOT KNOWN: a cluster does not open; see above"),
         None => (Paint::Good, "sound"),
         Some(Nature::Wrong) => (Paint::Bad, "DAMAGED: see the findings above"),
         Some(Nature::Missing) => (Paint::Bad, "INCOMPLETE: see the findings above"),

@@ -304,6 +304,35 @@ pub struct Expired {
     pub held: Vec<Hold>,
 }
 
+/// That a domain's keys were deleted on purpose, and what nobody reads any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shredded {
+    /// The domain.
+    pub domain: String,
+    /// When, RFC 3339.
+    pub at: String,
+    /// On which host, for people.
+    pub host: String,
+    /// Whose backups and WAL it held.
+    pub lineages: Vec<ShreddedLineage>,
+}
+
+/// A cluster whose keys were deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShreddedLineage {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Its system identifier.
+    pub lineage: String,
+    /// Its backups.
+    pub backups: u64,
+}
+
+impl Document for Shredded {
+    const WHAT: &'static str = "the note of shredded keys";
+    const VERSION: u32 = 1;
+}
+
 /// A backup that a person keeps from expiring.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {

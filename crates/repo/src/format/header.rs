@@ -97,6 +97,8 @@ byte_enum!(
         RetiredIntents = 18,
         /// Which of them go.
         RetireVerdict = 19,
+        /// That a domain's keys were deleted on purpose.
+        Shredded = 20,
     }
 );
 

@@ -1,0 +1,133 @@
+//! The lineages that a command is about which looks at all that is meant, with those that it cannot
+//! open: one lost or shredded domain keeps nobody from seeing the others.
+
+use pgrecall_engine::cluster::ClusterStore;
+use pgrecall_repo::format::document::Shredded;
+use pgrecall_repo::names::Name;
+use pgrecall_repo::repository::Repository;
+use serde::Serialize;
+
+use super::cluster;
+use crate::config::settings::Settings;
+use crate::failure::{Failure, Kind, Outcome};
+
+/// The lineages that are meant.
+pub(crate) struct Lineages {
+    pub(crate) open: Vec<ClusterStore>,
+    pub(crate) closed: Vec<Closed>,
+}
+
+/// A lineage that does not open.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Closed {
+    pub(crate) cluster: String,
+    pub(crate) system_identifier: String,
+    /// Why.
+    pub(crate) reason: String,
+    /// Whether its keys were deleted on purpose.
+    pub(crate) shredded: bool,
+    #[serde(skip)]
+    pub(crate) kind: Kind,
+}
+
+impl Closed {
+    /// As a person reads it.
+    pub(crate) fn told(&self) -> String {
+        format!("cluster {} ({}): {}", self.cluster, self.system_identifier, self.reason)
+    }
+}
+
+/// The exit code for those that nobody closed on purpose; nothing where there are none.
+pub(crate) fn code(closed: &[Closed]) -> Option<u8> {
+    closed.iter().find(|closed| !closed.shredded).map(|closed| closed.kind.row().code)
+}
+
+/// Those of the cluster that the settings name, else all.
+///
+/// # Errors
+/// When the store fails; where the settings name a cluster, when none of it opens.
+pub(crate) async fn meant(settings: &Settings, repository: &Repository) -> Outcome<Lineages> {
+    let names = match &settings.cluster {
+        Some(_) if settings.system_id.is_some() => {
+            let open = vec![cluster::stored(settings, repository).await?];
+            return Ok(Lineages { open, closed: Vec::new() });
+        }
+        Some(_) => vec![cluster::cluster_names(settings)?.cluster],
+        None => cluster::clusters(repository).await?,
+    };
+    let domains = cluster::domains(repository).await?;
+    let (mut open, mut failed) = (Vec::new(), Vec::new());
+    for name in names {
+        for system in ClusterStore::lineages(repository, &name).await? {
+            match open_in_any(repository, &domains, &name, system).await {
+                Ok(store) => open.push(store),
+                Err(failure) if failure.kind == Kind::Unavailable => return Err(failure),
+                Err(failure) => failed.push((name.clone(), system, failure)),
+            }
+        }
+    }
+    if open.is_empty() && settings.cluster.is_some() {
+        // It says what there is instead, or why it does not open.
+        open.push(cluster::stored(settings, repository).await?);
+    }
+    let closed = why_closed(repository, &domains, failed).await?;
+    Ok(Lineages { open, closed })
+}
+
+/// A lineage, in whichever domain it is: the one whose keys open its identity.
+async fn open_in_any(
+    repository: &Repository,
+    domains: &[Name],
+    name: &Name,
+    system: u64,
+) -> Outcome<ClusterStore> {
+    let mut failure: Option<Failure> = None;
+    for domain in domains {
+        match ClusterStore::open(repository, domain, name, system).await {
+            Ok(store) => return Ok(store),
+            Err(error) => {
+                let found = Failure::from(error);
+                // That a domain's keys are not to be had is so of each lineage of others, too.
+                if failure.as_ref().is_none_or(|known| known.kind == Kind::Denied) {
+                    failure = Some(found);
+                }
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| {
+        let message = format!("cluster {name} is in the repository, but no domain is");
+        Failure::new(Kind::Corrupt, message)
+    }))
+}
+
+async fn why_closed(
+    repository: &Repository,
+    domains: &[Name],
+    failed: Vec<(Name, u64, Failure)>,
+) -> Outcome<Vec<Closed>> {
+    let mut marks = Vec::new();
+    if !failed.is_empty() {
+        for domain in domains {
+            marks.extend(repository.shredded(domain).await?);
+        }
+    }
+    let closed = failed.into_iter().map(|(cluster, system, failure)| {
+        let (cluster, system_identifier) = (cluster.to_string(), system.to_string());
+        let mark = marks.iter().find(|mark| is_in(mark, &cluster, &system_identifier));
+        Closed {
+            reason: match mark {
+                Some(mark) => format!("shredded at {} on {}", mark.at, mark.host),
+                None => failure.chain.join(": "),
+            },
+            shredded: mark.is_some(),
+            kind: failure.kind,
+            cluster,
+            system_identifier,
+        }
+    });
+    Ok(closed.collect())
+}
+
+fn is_in(mark: &Shredded, cluster: &str, lineage: &str) -> bool {
+    mark.lineages.iter().any(|of| of.cluster == cluster && of.lineage == lineage)
+}
