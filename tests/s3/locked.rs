@@ -131,6 +131,42 @@ async fn attack(writer: &S3User, owner: &S3User) {
     }
 }
 
+/// What is needed stays locked, and what is about to go does not.
+async fn longer_locks(host: &Host<'_>, owner: &S3User) {
+    let day = 86_400;
+    let words = ["gc", "--extend-locks", "--json"];
+    let run = |words: &[&str]| -> Value {
+        let told = host.expect(OWNER, 0, words);
+        let json = told.find('{').map_or("", |at| &told[at..]);
+        let mut values = serde_json::Deserializer::from_str(json).into_iter();
+        values.next().and_then(Result::ok).unwrap_or_else(|| panic!("no JSON: {told}"))
+    };
+    assert_eq!(run(&words)["locks"]["extended"], 0, "a day is left of a day");
+    owner.lock_what_is_put(30).await.expect("a longer retention");
+    let dry = run(&["gc", "--extend-locks", "--json", "--dry-run"]);
+    assert_eq!(dry["locks"]["extended"], Value::Null);
+    // The collector has hidden what is left of backups that have ended.
+    let there = async || -> Vec<String> {
+        let all = owner.versions().await.into_iter();
+        all.filter(|version| version.is_latest).map(|version| version.key).collect()
+    };
+    for name in &there().await {
+        let until = owner.locked_until(name).await.expect("a lock");
+        assert!(until < now_secs() + 2 * day, "{name}: it was a dry run");
+    }
+    let told = run(&words);
+    assert_eq!(told["locks"]["extended"], told["locks"]["objects"], "{told}");
+    assert!(told["locks"]["extended"].as_u64() > Some(10), "{told}");
+    for name in &there().await {
+        let until = owner.locked_until(name).await.expect("a lock");
+        let passing = name.contains("/intents/") || name.contains("/store/probe");
+        assert_eq!(until > now_secs() + 29 * day, !passing, "{name}");
+    }
+    assert_eq!(run(&words)["locks"]["extended"], 0, "nothing is left to do");
+    let denied = host.expect(WRITER, 16, &words);
+    assert!(denied.contains("GetBucketObjectLockConfiguration"), "{denied}");
+}
+
 #[test]
 fn a_stolen_key_takes_nothing_from_a_locked_bucket() {
     let server = SeaweedFs::start();
@@ -162,6 +198,10 @@ fn a_stolen_key_takes_nothing_from_a_locked_bucket() {
     assert!(denied.contains("need PutObject"), "{denied}");
     let told = host.expect(WRITER, 0, &["check"]);
     assert!(told.contains("may not delete"), "{told}");
+    assert!(told.contains("may not be asked"), "{told}");
+    let told = host.expect(OWNER, 0, &["check"]);
+    assert!(told.contains("locked for 1 days (COMPLIANCE)"), "{told}");
+    runtime.block_on(longer_locks(&host, &owner));
     let before = jiff::Timestamp::from_second(now_secs()).expect("a time").to_string();
     // Versions have times of whole seconds.
     std::thread::sleep(Duration::from_millis(1500));

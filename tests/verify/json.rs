@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use pgrecall_testkit::postgres::{Cluster, Stop};
+use pgrecall_testkit::s3_user::S3User;
+use pgrecall_testkit::seaweedfs::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, SeaweedFs};
 use serde_json::Value;
 
 use crate::golden::Golden;
@@ -229,6 +231,34 @@ fn init(printed: &mut Printed, site: &Site, cluster: &Cluster) {
     }
 }
 
+/// In a bucket with object lock.
+fn locks(printed: &mut Printed, site: &Site, cluster: &Cluster) {
+    let server = SeaweedFs::start();
+    let key = (ACCESS_KEY_ID, SECRET_ACCESS_KEY);
+    let owner = S3User::new(&server.endpoint(), key, "locked");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(owner.create_locked_bucket()).expect("a locked bucket");
+    let config = site.scratch().dir("locked").join("pgrecall.toml");
+    let run = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgrecall"));
+        command.env_clear().env("PGRECALL_CONFIG", &config).args(words);
+        command.env("AWS_ACCESS_KEY_ID", key.0).env("AWS_SECRET_ACCESS_KEY", key.1);
+        command.args(["--cluster", "main", "--pgdata"]).arg(cluster.data_dir());
+        command
+    };
+    let init = ["init", "--repo", "s3://locked/pg", "--s3-region", "us-east-1", "--s3-endpoint"];
+    printed.run("pgrecall init", run(&[&init[..], &[&server.endpoint()]].concat()), &[0]);
+    let history = site.scratch().file("00000009.history", b"8\t0/3000000\tno reason\n");
+    let history = history.to_str().expect("UTF-8");
+    let pushed = run(&["wal", "push", history]).output().expect("pgrecall runs");
+    assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
+    for more in [&[][..], &["--dry-run"]] {
+        let told =
+            printed.run("pgrecall gc", run(&[&["gc", "--extend-locks"], more].concat()), &[0]);
+        assert!(told["locks"]["objects"].as_u64() > Some(3), "{told:#}");
+    }
+}
+
 /// A segment between two backups is lost, and then all data.
 fn broken(printed: &mut Printed, site: &Site, cluster: &Cluster) {
     cluster.psql("ALTER SYSTEM RESET archive_command");
@@ -307,6 +337,7 @@ fn every_member_of_every_json_is_documented_and_the_other_way_round() {
     keys(&mut printed, &site, &standby);
     golden(&mut printed);
     init(&mut printed, &site, &standby);
+    locks(&mut printed, &site, &standby);
     closed(&mut printed, &site);
     let wrong: Vec<String> = printed
         .0

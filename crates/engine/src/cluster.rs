@@ -225,6 +225,29 @@ impl ClusterStore {
         Ok(found)
     }
 
+    /// The lineages of a domain, and those that open nowhere and so may be of it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn of_domain(
+        repository: &Repository,
+        domain: &Name,
+    ) -> Result<(Vec<Self>, Vec<(Name, u64)>), EngineError> {
+        let (mut known, mut in_doubt) = (Vec::new(), Vec::new());
+        for cluster in Self::clusters(repository).await? {
+            for system in Self::lineages(repository, &cluster).await? {
+                match Self::open(repository, domain, &cluster, system).await {
+                    Ok(found) => known.push(found),
+                    // It is in another domain.
+                    Err(error) if error.kind() == ErrorKind::Conflict => {}
+                    Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+                    Err(_) => in_doubt.push((cluster.clone(), system)),
+                }
+            }
+        }
+        Ok((known, in_doubt))
+    }
+
     /// The domain.
     #[must_use]
     pub const fn domain(&self) -> &Name {

@@ -104,19 +104,9 @@ async fn add_clusters(
     domain: &Name,
     lineages: &mut Lineages,
 ) -> Result<Vec<(Name, u64)>, EngineError> {
-    let mut in_doubt = Vec::new();
-    for cluster in ClusterStore::clusters(repository).await? {
-        for system in ClusterStore::lineages(repository, &cluster).await? {
-            match ClusterStore::open(repository, domain, &cluster, system).await {
-                Ok(found) => {
-                    lineages.entry((cluster.to_string(), found.at.lineage)).or_default();
-                }
-                // It is in another domain.
-                Err(error) if error.kind() == ErrorKind::Conflict => {}
-                Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
-                Err(_) => in_doubt.push((cluster.clone(), system)),
-            }
-        }
+    let (known, mut in_doubt) = ClusterStore::of_domain(repository, domain).await?;
+    for found in known {
+        lineages.entry((found.at.cluster.to_string(), found.at.lineage)).or_default();
     }
     in_doubt.retain(|(cluster, system)| {
         !lineages.contains_key(&(cluster.to_string(), system.to_string()))

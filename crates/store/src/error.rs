@@ -50,6 +50,8 @@ pub enum Act {
     List,
     /// `delete`.
     Delete,
+    /// `lock`.
+    Lock,
 }
 
 /// One failed act on one object, or on the store as a whole.
@@ -180,6 +182,7 @@ impl fmt::Display for Act {
             Self::Head => "look at",
             Self::List => "list",
             Self::Delete => "delete",
+            Self::Lock => "lock",
         })
     }
 }

@@ -29,6 +29,7 @@
 
 mod directory;
 mod error;
+mod keeping;
 mod key;
 mod memory;
 mod probe;
@@ -42,6 +43,7 @@ mod store;
 
 pub use directory::{DirectoryStore, RootPolicy};
 pub use error::{Act, ErrorKind, StoreError};
+pub use keeping::{DefaultLock, Keeping, LockMode, LockRequest, Locked, Versions};
 pub use key::{KEY_LEN_MAX, Key, KeyError, Prefix};
 pub use memory::MemoryStore;
 pub use probe::{Deletion, ProbeFinding, ProbeReport, Promise, probe};

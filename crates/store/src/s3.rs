@@ -8,6 +8,7 @@ mod as_of;
 mod body;
 mod client;
 mod fault;
+mod keeping;
 mod list;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use crate::error::{Act, ErrorKind, StoreError, object_name};
+use crate::keeping::{Keeping, LockRequest, Locked};
 use crate::key::{Key, Prefix};
 use crate::retry::{Again, Failure, Progress, Retry, RetryOptions, SystemTiming, Timing};
 use crate::s3_options::{S3Options, ServerSideEncryption, UploadChecksum};
@@ -360,6 +362,14 @@ impl Store for S3Store {
             }
         };
         self.retry.run(self.stalled(Act::Delete, key), attempt).await
+    }
+
+    async fn keeping(&self) -> Result<Keeping, StoreError> {
+        self.bucket_keeps().await
+    }
+
+    async fn lock(&self, key: &Key, request: LockRequest) -> Result<Locked, StoreError> {
+        self.extend_lock(key, request).await
     }
 
     fn url(&self) -> String {

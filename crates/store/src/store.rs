@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::error::StoreError;
+use crate::error::{Act, ErrorKind, StoreError, object_name};
+use crate::keeping::{Keeping, LockRequest, Locked};
 use crate::key::{Key, Prefix};
 
 /// Where objects are kept. Objects are whole or absent, and never overwritten.
@@ -60,6 +61,25 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When the store has not said that the object is gone.
     async fn delete(&self, key: &Key) -> Result<(), StoreError>;
+
+    /// What the store keeps of what is deleted or put over.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    async fn keeping(&self) -> Result<Keeping, StoreError> {
+        Ok(Keeping::NOTHING)
+    }
+
+    /// Has the store let nobody delete the object before a time; no lock is made shorter.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such object; `Unsupported` where there are no locks; `Denied`
+    /// when the credentials may not.
+    async fn lock(&self, key: &Key, request: LockRequest) -> Result<Locked, StoreError> {
+        let _ = request;
+        let object = object_name(&self.url(), key);
+        Err(StoreError::new(ErrorKind::Unsupported, Act::Lock, object, "this store locks nothing"))
+    }
 
     /// What the store is, for messages; without secrets.
     fn url(&self) -> String;

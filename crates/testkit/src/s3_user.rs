@@ -66,14 +66,32 @@ impl S3User {
     pub async fn create_locked_bucket(&self) -> Said {
         let create = self.client.create_bucket().bucket(&self.bucket);
         said(create.object_lock_enabled_for_bucket(true).send().await)?;
-        let retention =
-            DefaultRetention::builder().mode(ObjectLockRetentionMode::Compliance).days(1).build();
+        self.lock_what_is_put(1).await
+    }
+
+    /// Has the bucket lock what is put from now on for so many days.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn lock_what_is_put(&self, days: i32) -> Said {
+        let mode = ObjectLockRetentionMode::Compliance;
+        let retention = DefaultRetention::builder().mode(mode).days(days).build();
         let configuration = ObjectLockConfiguration::builder()
             .object_lock_enabled(ObjectLockEnabled::Enabled)
             .rule(ObjectLockRule::builder().default_retention(retention).build())
             .build();
         let put = self.client.put_object_lock_configuration().bucket(&self.bucket);
         said(put.object_lock_configuration(configuration).send().await).map(drop)
+    }
+
+    /// Until when an object is locked, in seconds since 1970; nothing where it is not.
+    ///
+    /// # Panics
+    /// When the server does not tell.
+    pub async fn locked_until(&self, key: &str) -> Option<i64> {
+        let head = self.client.head_object().bucket(&self.bucket).key(key);
+        let output = said(head.send().await).expect("the server tells of the object");
+        output.object_lock_retain_until_date().map(DateTime::secs)
     }
 
     /// Sets the bucket's policy, JSON.

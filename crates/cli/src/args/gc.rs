@@ -18,6 +18,7 @@ Examples:
   pgrecall gc --dry-run
   pgrecall gc --rewrite-below 80 --rewrite-max 100GiB
   45 4 * * 0  postgres  pgrecall gc --cluster main     (in /etc/cron.d, after expire)
+  pgrecall gc --extend-locks                           (object lock: docs/s3-policy.md)
 
 A backup whose host is gone for good keeps packs waiting: `pgrecall backup --end-dead ID` ends it at once, and gc does so
 after [cluster.collection] dead_after. Whatever cannot be read ends the run before anything is deleted.")]
@@ -31,6 +32,9 @@ pub(crate) struct GcArgs {
     /// Copy at most this much, such as 16GiB
     #[arg(long, value_name = "SIZE")]
     pub(crate) rewrite_max: Option<String>,
+    /// Have the bucket lock what is needed for as long from now as it locks what is put now
+    #[arg(long)]
+    pub(crate) extend_locks: bool,
     #[command(flatten)]
     pub(crate) lineage: LineageArgs,
     #[command(flatten)]

@@ -4,7 +4,7 @@
 use pgrecall_engine::cluster::ClusterStore;
 use pgrecall_engine::seen::{BRING_BACK, GO_ON};
 use pgrecall_repo::repository::Repository;
-use pgrecall_store::Deletion;
+use pgrecall_store::{DefaultLock, Deletion, Versions};
 
 use super::check_report::Report;
 use crate::config::settings::{Encryption, Settings};
@@ -32,6 +32,7 @@ pub(super) async fn check_repository(
         );
     }
     check_keys(settings, &opened, report).await;
+    check_keeping(&opened, report).await;
     // Only where the repository stands: an empty mount point must stay empty.
     check_store(settings, report).await;
     match cluster::registered(settings, &opened).await {
@@ -106,6 +107,40 @@ async fn check_keys(settings: &Settings, repository: &Repository, report: &mut R
         );
     } else {
         report.pass("keys", format!("{} keys, {passphrases} of them a passphrase", living.len()));
+    }
+}
+
+/// What a bucket keeps from whoever gets hold of a key to it.
+async fn check_keeping(repository: &Repository, report: &mut Report) {
+    if !repository.store().url().starts_with("s3:") {
+        return;
+    }
+    let keeping = match repository.store().keeping().await {
+        Ok(keeping) => keeping,
+        Err(error) => {
+            report.failure("bucket", &error.into());
+            return;
+        }
+    };
+    let versions = match keeping.versions {
+        Versions::Kept => "versions are kept",
+        Versions::None => "no versions are kept of what is deleted",
+        Versions::Unknown => "whether versions are kept may not be asked",
+    };
+    let lock = match keeping.lock {
+        DefaultLock::Days { mode, days } => format!("locked for {days} days ({mode})"),
+        DefaultLock::None => "locked for no time".to_owned(),
+        DefaultLock::Unknown => "locked for how long may not be asked".to_owned(),
+    };
+    let found = format!("{versions}; what is put is {lock}");
+    match (keeping.versions, keeping.lock) {
+        (Versions::None, _) | (_, DefaultLock::None) => report.warn(
+            "bucket",
+            found,
+            "Turn on object lock with a default retention, which brings versions: \
+             docs/s3-policy.md tells what a stolen key can do without.",
+        ),
+        _ => report.pass("bucket", found),
     }
 }
 

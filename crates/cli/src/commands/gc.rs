@@ -1,5 +1,7 @@
 //! `pgrecall gc`: a plan of what can be freed, printed, and carried out.
 
+use std::collections::HashSet;
+
 use pgrecall_engine::backup::Host;
 use pgrecall_engine::cancel::Cancel;
 use pgrecall_engine::clock::Clock;
@@ -8,14 +10,15 @@ use pgrecall_engine::collection::carry_out::{Collected, carry_out};
 use pgrecall_engine::collection::dead::{DeadRule, Sightings, Waiting};
 use pgrecall_engine::collection::plan::{self, CollectPlan, CollectRequest};
 use pgrecall_engine::collection::policy::{Chosen, Policy};
-use pgrecall_repo::id::RepositoryId;
+use pgrecall_repo::id::{PackId, RepositoryId};
 use serde::Serialize;
 
+use super::gc_locks::{self, Locks};
 use crate::args::gc::GcArgs;
 use crate::config::settings::Settings;
 use crate::context::telling::Telling;
 use crate::context::{cluster, host, repository, runtime, seen};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::output::human;
 use crate::output::stdout;
 
@@ -25,14 +28,23 @@ pub(crate) fn run(settings: &Settings, args: &GcArgs) -> Outcome<()> {
         let id = repository.root().id;
         let cluster = cluster::stored(settings, &repository).await?;
         seen::require_nothing_missing(settings, &repository, &cluster).await?;
-        collect(settings, &cluster, id, args, cancel).await
+        let (mut report, done) = collect(settings, &cluster, id, args, cancel.clone()).await?;
+        if args.extend_locks {
+            let going = std::mem::take(&mut report.going);
+            let locks = gc_locks::extend(&repository, &cluster, &going, args.dry_run, &cancel);
+            report.locks = Some(locks.await?);
+        }
+        Ok::<_, Failure>((report, done))
     })?;
     if args.output.json {
         return stdout::print_json(&Report { done: done.as_ref().map(Done::of), ..planned });
     }
-    match &done {
-        // The plan is on the screen already.
-        Some(done) => stdout::print(&told(done)),
+    // The plan is on the screen already.
+    if let Some(done) = &done {
+        stdout::print(&told(done))?;
+    }
+    match &planned.locks {
+        Some(locks) => stdout::print(&gc_locks::told(locks)),
         None => Ok(()),
     }
 }
@@ -101,6 +113,10 @@ struct Report {
     rounds: Vec<Round>,
     under_way: Vec<UnderWay>,
     done: Option<Done>,
+    locks: Option<Locks>,
+    /// Packs that are not needed, or may not be.
+    #[serde(skip)]
+    going: HashSet<PackId>,
 }
 
 #[derive(Serialize)]
@@ -170,6 +186,7 @@ impl Report {
             dead: waiting.dead.as_ref().map(ToString::to_string),
         };
         let choice = &plan.choice;
+        let going = [&choice.unused, &choice.rewritten, &choice.unindexed].into_iter();
         Self {
             domain: plan.domain.to_string(),
             dry_run,
@@ -193,6 +210,8 @@ impl Report {
             rounds: plan.rounds.iter().map(round).collect(),
             under_way: plan.under_way.iter().map(under_way).collect(),
             done: None,
+            locks: None,
+            going: going.flat_map(|chosen| chosen.packs.iter().copied()).collect(),
         }
     }
 }

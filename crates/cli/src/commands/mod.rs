@@ -9,6 +9,7 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod expire;
 pub(crate) mod gc;
+mod gc_locks;
 pub(crate) mod hold;
 pub(crate) mod init;
 pub(crate) mod key;

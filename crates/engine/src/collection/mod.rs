@@ -4,5 +4,6 @@
 
 pub mod carry_out;
 pub mod dead;
+pub mod locks;
 pub mod plan;
 pub mod policy;

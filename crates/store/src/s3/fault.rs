@@ -116,6 +116,11 @@ impl Answer {
         self.status == Some(404) && matches!(self.code.as_str(), "NoSuchKey" | "NoSuchVersion")
     }
 
+    /// Whether this server has never heard of the request.
+    pub(super) fn is_not_known_to_the_server(&self) -> bool {
+        self.code == "NotImplemented" || self.status == Some(501)
+    }
+
     /// Whether the server says that the name is taken.
     pub(super) fn says_exists(&self) -> bool {
         self.status == Some(412)
@@ -131,6 +136,7 @@ impl Answer {
         let hint = match (meaning.hint, act) {
             (Some(HINT_DENIED), Act::Put) => Some(HINT_PUT_DENIED),
             (Some(HINT_DENIED), Act::Delete) => Some(HINT_DELETE_DENIED),
+            (Some(HINT_DENIED), Act::Lock) => Some(HINT_LOCK_DENIED),
             (hint, _) => hint,
         };
         if let Some(hint) = hint {
@@ -207,6 +213,8 @@ const HINT_REGION: &str = "Set the repository's region to the bucket's.";
 const HINT_DENIED: &str = "Without the right to list the bucket S3 answers 403 for names that do \
      not exist: the credentials need ListBucket and GetObject.";
 const HINT_PUT_DENIED: &str = "The credentials need PutObject for this name.";
+const HINT_LOCK_DENIED: &str =
+    "The credentials need GetObjectRetention and PutObjectRetention for this name.";
 const HINT_DELETE_DENIED: &str = "The credentials need DeleteObject for this name; those of a \
      database's host had better not have it.";
 
