@@ -151,7 +151,8 @@ class Repository:
         if self.suite != 0:
             log = self.document(self.keys, max(self.names("keys/log/")), KEY_LOG)
             check(any(key["id"] == key_id for key in log["living"]), "the key was removed")
-        self.domains = {name: self.domain_keys(name) for name in {n.split("/")[1] for n in self.names("domains/")}}
+        kept = (n.split("/")[1] for n in self.names("domains/") if n.endswith("/keys/" + "0" * 16))  # else shredded
+        self.domains = {name: self.domain_keys(name) for name in kept}
     def read(self, name):
         return (self.path / name).read_bytes()
     def names(self, prefix):
@@ -169,8 +170,7 @@ class Repository:
         for name in self.names(f"domains/{domain}/keys/"):
             body = self.document(self.keys, name, DOMAIN_KEYS)
             check(int(name.split("/")[-1], 16) == body["epoch"], f"{name}: another epoch's keys")
-            classes[DATA, body["epoch"]] = bytes.fromhex(body["data_key"])
-            classes[META, body["epoch"]] = bytes.fromhex(body["meta_key"])
+            classes |= {(k, body["epoch"]): bytes.fromhex(body[m]) for k, m in ((DATA, "data_key"), (META, "meta_key"))}
         return Keys(self.suite, domain, bytes.fromhex(body["id_key"]), classes)  # names rise with epochs
     def backups(self):
         """Every backup that exists, with its domain."""

@@ -10,8 +10,8 @@ use pgrecall_repo::backup::{self, BackupNote, BackupSession, Claim};
 use pgrecall_repo::codec::Level;
 use pgrecall_repo::error::RepoError;
 use pgrecall_repo::format::document::{
-    DamagedChunk, Expired, Identity, Manifest, Promise, Resolution, RetireVerdict, StoreRecord,
-    TableChunk,
+    DamagedChunk, Expired, Identity, Manifest, Promise, Resolution, RetireVerdict, Shredded,
+    ShreddedLineage, StoreRecord, TableChunk,
 };
 use pgrecall_repo::format::header::{KeyClass, Kind};
 use pgrecall_repo::format::map::{Extent, FileMap, HashChunk, HashSource, MapChunk, Source};
@@ -143,6 +143,7 @@ pub(crate) async fn make(path: &Path, sort: Sort) -> Made {
     let sealed = repository.existing_domain(&at().domain).await.unwrap();
     let (second, later) = second_backup(&sealed, &contents).await;
     debris(&sealed, first).await;
+    shred(&repository).await;
     Made { key, backups: vec![(first, contents.files), (second, later)], archived }
 }
 
@@ -449,6 +450,23 @@ async fn debris(sealed: &SealedStore, first: BackupId) {
     let none = RetireVerdict { packs: vec![gone] };
     sealed.put(Kind::RetireVerdict, &verdict, &none).await.unwrap();
     assert!(!index::list_packs(sealed, &at().domain).await.unwrap().is_empty());
+}
+
+/// A domain whose keys were deleted.
+async fn shred(repository: &Repository) {
+    let domain = "gone".parse().unwrap();
+    let lineage = ShreddedLineage {
+        cluster: "old".into(),
+        lineage: "7000000000000000001".into(),
+        backups: 2,
+    };
+    let mark = Shredded {
+        domain: "gone".into(),
+        at: NOW.into(),
+        host: "db1".into(),
+        lineages: vec![lineage],
+    };
+    repository.shred(&domain, &mark).await.unwrap();
 }
 
 /// The SHA-256 of some bytes.
