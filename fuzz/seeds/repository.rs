@@ -74,7 +74,8 @@ fn write_rounds(corpus: &Corpus) {
     corpus.add("document", &Retired { packs: packs.clone() }.encode());
     corpus.add("document", &RetiredIntents { intents }.encode());
     corpus.add("document", &RetireVerdict { packs }.encode());
-    let of = ShreddedLineage { cluster: "main".into(), lineage: "1".into(), backups: 3 };
+    let (cluster, lineage, identity) = ("main".into(), "1".into(), "00".repeat(32));
+    let of = ShreddedLineage { cluster, lineage, backups: 3, identity };
     let (domain, at) = ("main".into(), "2026-11-27T00:00:00Z".into());
     let mark = Shredded { domain, at, host: "db1".into(), lineages: vec![of] };
     corpus.add("document", &mark.encode());

@@ -459,6 +459,7 @@ async fn shred(repository: &Repository) {
         cluster: "old".into(),
         lineage: "7000000000000000001".into(),
         backups: 2,
+        identity: hex(b"its identity"),
     };
     let mark = Shredded {
         domain: "gone".into(),

@@ -117,7 +117,8 @@ fn documents() -> Vec<(Kind, Value)> {
     let identity =
         Identity { cluster: text(), lineage: text(), domain: text(), details: Value::Null };
     let damage = Damage { chunks: vec![DamagedChunk { pack, chunk }], found: text() };
-    let lineage = ShreddedLineage { cluster: text(), lineage: text(), backups: 1 };
+    let lineage =
+        ShreddedLineage { cluster: text(), lineage: text(), backups: 1, identity: text() };
     let shredded = Shredded { domain: text(), at: text(), host: text(), lineages: vec![lineage] };
     let expired = Expired { backups: vec![backup], wal: vec![wal], held: vec![hold] };
     vec![

@@ -65,6 +65,22 @@ fn identity_name(at: &ClusterRef) -> Result<Key, EngineError> {
     Ok(names::cluster_object(at, "identity")?)
 }
 
+/// The digest of a lineage's identity, as its header tells it, without any key; it tells apart what
+/// had one name at different times. Empty where it does not read.
+///
+/// # Errors
+/// When the store fails.
+pub async fn identity_digest(
+    repository: &Repository,
+    at: &ClusterRef,
+) -> Result<String, EngineError> {
+    match repository.sealed().header(&identity_name(at)?).await {
+        Ok(header) => Ok(header.digest.to_string()),
+        Err(error) if error.is_damage() => Ok(String::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl ClusterStore {
     /// The cluster of a data directory, for writing: its identity is put when it is new here, and
     /// only then are keys made for a domain that has none. What is known already must be in that

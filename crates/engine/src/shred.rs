@@ -14,7 +14,7 @@ use pgrecall_repo::names::{self, Name};
 use pgrecall_repo::repository::Repository;
 use pgrecall_repo::sealed_store::SealedStore;
 
-use crate::cluster::ClusterStore;
+use crate::cluster::{ClusterStore, identity_digest};
 use crate::error::{EngineError, ErrorKind};
 use crate::retention::hold::is_in_force;
 
@@ -27,8 +27,19 @@ pub struct ShredPlan {
     pub begun: bool,
     /// The objects that hold its keys.
     pub epochs: u64,
-    /// Clusters that no domain's keys open, which may be this one's.
+    /// Clusters that no domain's keys open now, and that may be this one's.
     pub in_doubt: Vec<(Name, u64)>,
+    /// Why not all of it could be looked at, if so.
+    pub unread: Option<String>,
+}
+
+/// Who shreds.
+#[derive(Debug, Clone, Copy)]
+pub struct Shredder<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// This host, for people.
+    pub host: &'a str,
 }
 
 /// Finds out what a domain holds.
@@ -39,29 +50,35 @@ pub struct ShredPlan {
 pub async fn plan(
     repository: &Repository,
     domain: &Name,
-    now: Timestamp,
-    host: &str,
+    by: Shredder<'_>,
 ) -> Result<ShredPlan, EngineError> {
     let epochs = repository.count_epochs(domain).await?;
     if let Some(mark) = repository.shredded(domain).await? {
-        return Ok(ShredPlan { mark, begun: true, epochs, in_doubt: Vec::new() });
+        return Ok(ShredPlan { mark, begun: true, epochs, in_doubt: Vec::new(), unread: None });
     }
-    let sealed = repository.existing_domain(domain).await?;
-    refuse_needed(&sealed, domain, now).await?;
-    let mut lineages = backups(&sealed, domain).await?;
-    let in_doubt = add_clusters(repository, domain, &mut lineages).await?;
-    let lineages = lineages.into_iter().map(|((cluster, lineage), backups)| ShreddedLineage {
-        cluster,
-        lineage,
-        backups,
-    });
-    let mark = Shredded {
-        domain: domain.to_string(),
-        at: now.to_string(),
-        host: host.to_owned(),
-        lineages: lineages.collect(),
+    let (known, in_doubt) = ClusterStore::of_domain(repository, domain).await?;
+    let (backups, unread) = match repository.existing_domain(domain).await {
+        Ok(sealed) => {
+            refuse_needed(&sealed, domain, by.now).await?;
+            (backups(&sealed, domain).await?, None)
+        }
+        // Where an epoch is damaged the others still open something.
+        Err(error) if error.kind() == pgrecall_repo::ErrorKind::Corrupt && epochs > 0 => {
+            (Backups::new(), Some(crate::catalog::chain(&error)))
+        }
+        Err(error) => return Err(error.into()),
     };
-    Ok(ShredPlan { mark, begun: false, epochs, in_doubt })
+    let mut lineages = Vec::new();
+    for found in known {
+        let (cluster, lineage) = (found.at.cluster.to_string(), found.at.lineage.clone());
+        let backups = backups.get(&(cluster.clone(), lineage.clone())).copied();
+        let identity = identity_digest(repository, &found.at).await?;
+        let backups = backups.unwrap_or_default();
+        lineages.push(ShreddedLineage { cluster, lineage, backups, identity });
+    }
+    let (domain, at, host) = (domain.to_string(), by.now.to_string(), by.host.to_owned());
+    let mark = Shredded { domain, at, host, lineages };
+    Ok(ShredPlan { mark, begun: false, epochs, in_doubt, unread })
 }
 
 /// Refuses what somebody has asked to keep, or is storing at this moment.
@@ -84,45 +101,39 @@ async fn refuse_needed(
     Ok(())
 }
 
-/// The backups of each cluster and lineage, readable or not.
-type Lineages = BTreeMap<(String, String), u64>;
+/// How many backups each cluster and lineage has, readable or not.
+type Backups = BTreeMap<(String, String), u64>;
 
-async fn backups(sealed: &SealedStore, domain: &Name) -> Result<Lineages, EngineError> {
+async fn backups(sealed: &SealedStore, domain: &Name) -> Result<Backups, EngineError> {
     let found = manifests::list(sealed, domain).await?;
     let valid = found.valid.into_iter().map(|backup| backup.at);
     let unreadable = found.unreadable.into_iter().map(|backup| backup.at);
-    let mut lineages = Lineages::new();
+    let mut counts = Backups::new();
     for at in valid.chain(unreadable) {
-        *lineages.entry((at.cluster.to_string(), at.lineage)).or_default() += 1;
+        *counts.entry((at.cluster.to_string(), at.lineage)).or_default() += 1;
     }
-    Ok(lineages)
-}
-
-/// Adds the clusters of the domain that have no backup; gives those that open nowhere.
-async fn add_clusters(
-    repository: &Repository,
-    domain: &Name,
-    lineages: &mut Lineages,
-) -> Result<Vec<(Name, u64)>, EngineError> {
-    let (known, mut in_doubt) = ClusterStore::of_domain(repository, domain).await?;
-    for found in known {
-        lineages.entry((found.at.cluster.to_string(), found.at.lineage)).or_default();
-    }
-    in_doubt.retain(|(cluster, system)| {
-        !lineages.contains_key(&(cluster.to_string(), system.to_string()))
-    });
-    Ok(in_doubt)
+    Ok(counts)
 }
 
 /// Deletes the keys; gives how many objects those were. Ended in the middle it is to be begun
 /// again, with a new plan.
 ///
 /// # Errors
-/// When the store fails: then some may be left.
+/// `Conflict` when the domain holds something else than the plan said by now; when the store fails:
+/// then some may be left.
 pub async fn carry_out(
     repository: &Repository,
     domain: &Name,
-    plan: &ShredPlan,
+    planned: &ShredPlan,
+    by: Shredder<'_>,
 ) -> Result<u64, EngineError> {
-    Ok(repository.shred(domain, &plan.mark).await?)
+    let now = plan(repository, domain, by).await?;
+    if !now.begun
+        && (&now.mark.lineages, &now.in_doubt) != (&planned.mark.lineages, &planned.in_doubt)
+    {
+        let message = format!("what domain {domain} holds has changed since it was told");
+        return Err(EngineError::refused(ErrorKind::Conflict, message)
+            .hint("Run the command again, and look at what it says now."));
+    }
+    Ok(repository.shred(domain, &now.mark).await?)
 }

@@ -301,6 +301,10 @@ impl BackupSession {
         self.flush_index().await?;
         self.check_packs().await?;
         self.put_manifest(manifest).await?;
+        if self.is_shredded().await? {
+            self.delete_intent().await;
+            return Err(self.fenced("the keys of its domain were deleted (key shred)"));
+        }
         let log = names::expired(&self.at.domain);
         let newest: Option<(u64, Expired)> = self.sealed.newest(Kind::Expired, &log).await?;
         if newest.is_some_and(|(_, log)| log.backups.contains(&self.id)) {
@@ -309,6 +313,13 @@ impl BackupSession {
         }
         self.delete_intent().await;
         Ok(())
+    }
+
+    /// Whether the domain's keys were deleted meanwhile: this process has them, and no later one.
+    async fn is_shredded(&self) -> Result<bool, RepoError> {
+        let keys = names::domain_keys(&self.at.domain);
+        let mark = names::shredded(&self.at.domain);
+        Ok(self.sealed.list(keys.prefix()).await?.iter().any(|object| object.key == mark))
     }
 
     /// Gives the backup up. What it stored serves the next try. Where its manifest was sent, even

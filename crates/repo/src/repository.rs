@@ -308,10 +308,7 @@ impl Repository {
         };
         let next = next_domain_keys(newest, rotation, restore_key, &self.options.random);
         match self.put_epoch(name, &next).await? {
-            Stored::Mine => {
-                self.require_not_shredded(name).await?;
-                Ok(next.epoch)
-            }
+            Stored::Mine => Ok(next.epoch),
             Stored::Other => Err(RepoError::Invalid {
                 what: format!("epoch {} of domain {name}", next.epoch),
                 reason: "another host started it at this moment; that rotation holds".into(),
@@ -336,7 +333,16 @@ impl Repository {
         document: &DomainKeysDocument,
     ) -> Result<Stored, RepoError> {
         let entry = names::domain_keys(name).entry(document.epoch.into());
-        self.sealed.put(Kind::DomainKeys, &entry, document).await
+        let stored = self.sealed.put(Kind::DomainKeys, &entry, document).await?;
+        // The mark of a shredded domain comes before its keys are listed: it is seen here, or what
+        // was put is seen there.
+        if let Err(error) = self.require_not_shredded(name).await {
+            if matches!(error, RepoError::Shredded { .. }) && stored == Stored::Mine {
+                self.store.delete(&entry).await?;
+            }
+            return Err(error);
+        }
+        Ok(stored)
     }
 
     async fn epochs(&self, name: &Name) -> Result<Vec<DomainKeysDocument>, RepoError> {

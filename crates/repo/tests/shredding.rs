@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use pgrecall_repo::format::document::Shredded;
+use pgrecall_repo::format::document::{Manifest, Shredded};
 use pgrecall_repo::id::RepositoryId;
 use pgrecall_repo::keys::Rotation;
 use pgrecall_repo::names::{self, Name};
@@ -11,7 +11,7 @@ use pgrecall_repo::repository::{Cache, Repository};
 use pgrecall_repo::{ErrorKind, RepoError};
 use pgrecall_store::Put;
 use pgrecall_testkit::chunked_backups::{at, backup};
-use pgrecall_testkit::repositories::InMemory;
+use pgrecall_testkit::repositories::{InMemory, begin};
 
 fn main_domain() -> Name {
     at().domain
@@ -76,6 +76,56 @@ async fn one_that_broke_off_is_over_all_the_same_and_is_ended_by_the_next_call()
         let deleted = made.repository.shred(&main_domain(), &later).await.unwrap();
         assert_eq!(deleted, 3 - gone as u64);
         assert_eq!(made.repository.shredded(&main_domain()).await.unwrap(), Some(mark()));
+    }
+}
+
+/// It has the keys in memory, and nobody after it could read what it stores.
+#[tokio::test]
+async fn a_backup_under_way_does_not_commit_what_nobody_reads() {
+    let made = InMemory::create().await;
+    let sealed = made.repository.domain(&main_domain()).await.unwrap();
+    let session = begin(&sealed, &at()).await;
+    made.repository.shred(&main_domain(), &mark()).await.unwrap();
+    let manifest = Manifest {
+        backup: session.id(),
+        cluster: at().cluster.to_string(),
+        lineage: at().lineage,
+        tables: Vec::new(),
+        entries: 0,
+        bytes: 0,
+        details: serde_json::Value::Null,
+    };
+    let refused = session.commit(&manifest).await.unwrap_err();
+    assert!(matches!(refused, RepoError::Fenced { .. }), "{refused}");
+    assert!(refused.to_string().contains("key shred"), "{refused}");
+}
+
+/// Whoever may only put objects must not take keys from hosts, nor make anybody believe that they
+/// are gone on purpose.
+#[tokio::test]
+async fn a_mark_that_does_not_open_is_damage_and_takes_no_copies() {
+    let made = InMemory::create().await;
+    made.repository.domain(&main_domain()).await.unwrap();
+    let other: Name = "other".parse().unwrap();
+    made.repository.shred(&other, &Shredded { domain: "other".into(), ..mark() }).await.unwrap();
+    let of_another = made.store.get(&names::shredded(&other), 1 << 20).await.unwrap();
+    for forged in [bytes::Bytes::from_static(b"all your keys"), of_another] {
+        let name = names::shredded(&main_domain());
+        assert!(matches!(made.store.put_if_absent(&name, forged).await, Put::Created));
+        let copies = Arc::new(Copies::default());
+        let mut options = made.options.clone();
+        options.cache = Some(copies.clone() as Arc<dyn Cache>);
+        let keys = names::domain_keys(&main_domain()).entry(0);
+        copies.put(made.repository.root().id, keys.as_str(), b"a copy");
+        let host = Repository::open(made.store.clone(), options).await.unwrap();
+        let error = host.rotate(&main_domain(), Rotation::Sealing, None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(error.to_string().contains("keys/shredded"), "{error}");
+        assert!(copies.get(made.repository.root().id, keys.as_str()).is_some());
+        let error = host.shred(&main_domain(), &mark()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert_eq!(host.count_epochs(&main_domain()).await.unwrap(), 1, "the keys are there");
+        made.store.delete(&name).await.unwrap();
     }
 }
 

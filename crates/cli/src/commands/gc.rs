@@ -13,7 +13,7 @@ use pgrecall_engine::collection::policy::{Chosen, Policy};
 use pgrecall_repo::id::{PackId, RepositoryId};
 use serde::Serialize;
 
-use super::gc_locks::{self, Locks};
+use super::gc_locks::{self, Locks, Run};
 use crate::args::gc::GcArgs;
 use crate::config::settings::Settings;
 use crate::context::telling::Telling;
@@ -23,30 +23,39 @@ use crate::output::human;
 use crate::output::stdout;
 
 pub(crate) fn run(settings: &Settings, args: &GcArgs) -> Outcome<()> {
-    let (planned, done) = runtime::run_long(|cancel| async move {
+    let (planned, done, failure) = runtime::run_long(|cancel| async move {
         let repository = repository::open(settings).await?;
         let id = repository.root().id;
         let cluster = cluster::stored(settings, &repository).await?;
         seen::require_nothing_missing(settings, &repository, &cluster).await?;
+        let request = match args.extend_locks {
+            true => Some(gc_locks::request(&cluster).await?),
+            false => None,
+        };
         let (mut report, done) = collect(settings, &cluster, id, args, cancel.clone()).await?;
-        if args.extend_locks {
+        let mut failure = None;
+        if let Some(request) = request {
+            let run = if args.dry_run { Run::Dry } else { Run::Real(&cancel) };
             let going = std::mem::take(&mut report.going);
-            let locks = gc_locks::extend(&repository, &cluster, &going, args.dry_run, &cancel);
-            report.locks = Some(locks.await?);
+            match gc_locks::extend(&repository, &cluster, &going, request, run).await {
+                Ok(locks) => report.locks = Some(locks),
+                Err(failed) => failure = Some(failed),
+            }
         }
-        Ok::<_, Failure>((report, done))
+        Ok::<_, Failure>((report, done, failure))
     })?;
     if args.output.json {
-        return stdout::print_json(&Report { done: done.as_ref().map(Done::of), ..planned });
+        stdout::print_json(&Report { done: done.as_ref().map(Done::of), ..planned })?;
+        return failure.map_or(Ok(()), Err);
     }
     // The plan is on the screen already.
     if let Some(done) = &done {
         stdout::print(&told(done))?;
     }
-    match &planned.locks {
-        Some(locks) => stdout::print(&gc_locks::told(locks)),
-        None => Ok(()),
+    if let Some(locks) = &planned.locks {
+        stdout::print(&gc_locks::told(locks))?;
     }
+    failure.map_or(Ok(()), Err)
 }
 
 async fn collect(

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 use pgrecall_engine::cancel::Cancel;
-use pgrecall_engine::cluster::ClusterStore;
+use pgrecall_engine::cluster::{ClusterStore, cluster_ref};
 use pgrecall_engine::collection::locks;
 use pgrecall_repo::id::PackId;
 use pgrecall_repo::repository::Repository;
+use pgrecall_store::LockRequest;
 use serde::Serialize;
 
 use crate::context::telling::Telling;
@@ -28,25 +29,38 @@ pub(super) struct Locks {
     extended: Option<u64>,
 }
 
+/// Whether anything is written.
+pub(super) enum Run<'a> {
+    Dry,
+    Real(&'a Cancel),
+}
+
+/// How long locks are to last: asked before anything is deleted.
+pub(super) async fn request(cluster: &ClusterStore) -> Outcome<LockRequest> {
+    Ok(locks::request(&cluster.sealed, Timestamp::now()).await?)
+}
+
 pub(super) async fn extend(
     repository: &Repository,
     cluster: &ClusterStore,
     going: &HashSet<PackId>,
-    dry_run: bool,
-    cancel: &Cancel,
+    request: LockRequest,
+    run: Run<'_>,
 ) -> Outcome<Locks> {
     let (sealed, domain) = (&cluster.sealed, cluster.domain());
     let (of_domain, in_doubt) = ClusterStore::of_domain(repository, domain).await?;
+    let mut clusters: Vec<_> = of_domain.into_iter().map(|store| store.at).collect();
     for (name, system) in in_doubt {
-        tracing::warn!("cluster {name} ({system}) does not open: its locks are not extended");
+        tracing::warn!("cluster {name} ({system}) does not open; its WAL is locked all the same");
+        clusters.push(cluster_ref(domain, &name, system));
     }
-    let clusters: Vec<_> = of_domain.into_iter().map(|store| store.at).collect();
-    let plan = locks::plan(sealed, domain, &clusters, going, Timestamp::now()).await?;
-    let extended = if dry_run {
-        None
-    } else {
-        let progress = Telling::new().progress();
-        Some(locks::extend(sealed, &plan, &progress, cancel).await?.extended)
+    let plan = locks::plan(sealed, domain, &clusters, going, request).await?;
+    let extended = match run {
+        Run::Dry => None,
+        Run::Real(cancel) => {
+            let progress = Telling::new().progress();
+            Some(locks::extend(sealed, &plan, &progress, cancel).await?.extended)
+        }
     };
     let time = |secs| Timestamp::from_second(secs).map(|at| at.to_string()).unwrap_or_default();
     Ok(Locks {

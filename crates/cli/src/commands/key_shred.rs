@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use pgrecall_engine::archive::cache::{HostCache, Reading};
-use pgrecall_engine::shred::{ShredPlan, carry_out, plan};
+use pgrecall_engine::shred::{ShredPlan, Shredder, carry_out, plan};
 use pgrecall_repo::keys::Unlock;
 use pgrecall_repo::names::Name;
 use pgrecall_repo::repository::{Cache, Repository};
-use pgrecall_store::RootPolicy;
+use pgrecall_store::{RootPolicy, Versions};
 use serde::Serialize;
 
 use crate::args::key::ShredArgs;
@@ -17,6 +17,10 @@ use crate::context::{host, repository, store};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::output::prompt;
 use crate::output::stdout;
+
+/// What a deletion is worth in such a bucket.
+const VERSIONS: &str = "This bucket keeps versions, as far as can be told: whoever has a key of the repository reads \
+     all of it by --s3-as-of\nuntil the versions of the keys are gone, which a lock delays.\n";
 
 /// What it tells. Its JSON is stable: members are added, never changed.
 #[derive(Serialize)]
@@ -41,7 +45,9 @@ pub(super) async fn run(settings: &Settings, unlock: Unlock, args: &ShredArgs) -
         Failure::from_error(Kind::Usage, &error).during(format!("the domain {}", args.domain))
     })?;
     let repository = open(settings, unlock).await?;
-    let plan = plan(&repository, &domain, Timestamp::now(), &host::name()).await?;
+    let host = host::name();
+    let by = Shredder { now: Timestamp::now(), host: &host };
+    let plan = plan(&repository, &domain, by).await?;
     if !args.output.json {
         stdout::print(&told(&plan))?;
     }
@@ -50,12 +56,20 @@ pub(super) async fn run(settings: &Settings, unlock: Unlock, args: &ShredArgs) -
             &format!("Make all of domain {domain} unreadable for good?"),
             args.confirm.yes,
         )?;
-        carry_out(&repository, &domain, &plan).await?;
+        let by = Shredder { now: Timestamp::now(), ..by };
+        carry_out(&repository, &domain, &plan, by).await?;
     }
     if args.output.json {
         return stdout::print_json(&report(args, &plan));
     }
-    if args.dry_run { Ok(()) } else { stdout::print(&done(&plan)) }
+    if args.dry_run {
+        return Ok(());
+    }
+    stdout::print(&done(&plan))?;
+    match repository.store().keeping().await.map(|keeping| keeping.versions) {
+        Ok(Versions::None) => Ok(()),
+        Ok(Versions::Kept | Versions::Unknown) | Err(_) => stdout::print(VERSIONS),
+    }
 }
 
 /// The repository, with this host's copies of keys, which are to go, too.
@@ -105,7 +119,10 @@ fn told(plan: &ShredPlan) -> String {
             of.cluster, of.lineage
         ));
     }
-    if plan.mark.lineages.is_empty() {
+    if let Some(why) = &plan.unread {
+        text.push_str(&format!("  and more, it may be, since not all of it reads: {why}\n"));
+    }
+    if plan.mark.lineages.is_empty() && plan.unread.is_none() {
         text.push_str("  no backup and no WAL: no cluster is in it\n");
     }
     for (cluster, system) in &plan.in_doubt {

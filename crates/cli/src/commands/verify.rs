@@ -31,9 +31,18 @@ pub(crate) fn run(settings: &Settings, args: &VerifyArgs) -> Outcome<u8> {
         let chosen = match args.backup.as_deref() {
             None => Chosen::OfEach(Which::All),
             Some("latest") => Chosen::OfEach(Which::Newest),
-            Some(beginning) => choose(&stores, beginning).await?,
+            Some(beginning) => choose(&stores, beginning)
+                .await
+                .map_err(|failure| report.closed.iter().fold(failure, also_closed))?,
         };
         let expected = expected(&stores, args.expect_at_least.as_deref()).await?;
+        if let (Some(what), true) = (&expected, stores.is_empty()) {
+            // There is no cluster to tell it of.
+            return Err(Failure::new(Kind::Corrupt, what.clone()));
+        }
+        if matches!(chosen, Chosen::One { .. }) {
+            report = Report::of(Vec::new());
+        }
         for (number, store) in stores.iter().enumerate() {
             let which = match chosen {
                 Chosen::OfEach(which) => which,
@@ -171,6 +180,11 @@ async fn missing(
     let mut missing = seen::missing(settings, repository, store).await?;
     missing.extend(expected.map(str::to_owned));
     Ok(missing)
+}
+
+/// It may be a backup of a cluster that does not open.
+fn also_closed(failure: Failure, closed: &Closed) -> Failure {
+    failure.hint(format!("Not looked at: {}.", closed.told()))
 }
 
 fn no_backup(called: &str) -> Failure {

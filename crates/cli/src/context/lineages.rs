@@ -1,8 +1,9 @@
 //! The lineages that a command is about which looks at all that is meant, with those that it cannot
 //! open: one lost or shredded domain keeps nobody from seeing the others.
 
-use pgrecall_engine::cluster::ClusterStore;
+use pgrecall_engine::cluster::{ClusterStore, cluster_ref, identity_digest};
 use pgrecall_repo::format::document::Shredded;
+use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::names::Name;
 use pgrecall_repo::repository::Repository;
 use serde::Serialize;
@@ -37,9 +38,12 @@ impl Closed {
     }
 }
 
-/// The exit code for those that nobody closed on purpose; nothing where there are none.
+/// The exit code for those that nobody closed on purpose, damage before all else; nothing where
+/// there are none.
 pub(crate) fn code(closed: &[Closed]) -> Option<u8> {
-    closed.iter().find(|closed| !closed.shredded).map(|closed| closed.kind.row().code)
+    let kinds = closed.iter().filter(|closed| !closed.shredded).map(|closed| closed.kind);
+    let gravest = kinds.min_by_key(|kind| *kind != Kind::Corrupt);
+    gravest.map(|kind| kind.row().code)
 }
 
 /// Those of the cluster that the settings name, else all.
@@ -87,8 +91,7 @@ async fn open_in_any(
             Ok(store) => return Ok(store),
             Err(error) => {
                 let found = Failure::from(error);
-                // That a domain's keys are not to be had is so of each lineage of others, too.
-                if failure.as_ref().is_none_or(|known| known.kind == Kind::Denied) {
+                if failure.as_ref().is_none_or(|known| rank(known.kind) < rank(found.kind)) {
                     failure = Some(found);
                 }
             }
@@ -100,21 +103,38 @@ async fn open_in_any(
     }))
 }
 
+/// Which of several domains' reasons tells most. Another domain's keys do not open the identity,
+/// which looks like damage; shredded keys are no reason for a lineage of another domain; keys that
+/// are lost are.
+const fn rank(kind: Kind) -> u8 {
+    match kind {
+        Kind::Denied => 0,
+        Kind::Corrupt => 1,
+        _ => 2,
+    }
+}
+
 async fn why_closed(
     repository: &Repository,
     domains: &[Name],
     failed: Vec<(Name, u64, Failure)>,
 ) -> Outcome<Vec<Closed>> {
     let mut marks = Vec::new();
-    if !failed.is_empty() {
+    // In the clear whoever can put an object could have put one.
+    if !failed.is_empty() && repository.root().suite != RootSuite::None {
         for domain in domains {
-            marks.extend(repository.shredded(domain).await?);
+            match repository.shredded(domain).await {
+                Ok(mark) => marks.extend(mark),
+                Err(error) if error.is_damage() => tracing::warn!("domain {domain}: {error}"),
+                Err(error) => return Err(error.into()),
+            }
         }
     }
-    let closed = failed.into_iter().map(|(cluster, system, failure)| {
+    let mut closed = Vec::new();
+    for (cluster, system, failure) in failed {
+        let mark = mark_of(repository, &marks, &cluster, system).await?;
         let (cluster, system_identifier) = (cluster.to_string(), system.to_string());
-        let mark = marks.iter().find(|mark| is_in(mark, &cluster, &system_identifier));
-        Closed {
+        closed.push(Closed {
             reason: match mark {
                 Some(mark) => format!("shredded at {} on {}", mark.at, mark.host),
                 None => failure.chain.join(": "),
@@ -123,11 +143,27 @@ async fn why_closed(
             kind: failure.kind,
             cluster,
             system_identifier,
-        }
-    });
-    Ok(closed.collect())
+        });
+    }
+    Ok(closed)
 }
 
-fn is_in(mark: &Shredded, cluster: &str, lineage: &str) -> bool {
-    mark.lineages.iter().any(|of| of.cluster == cluster && of.lineage == lineage)
+/// The mark that names the very lineage that lies there now.
+async fn mark_of<'a>(
+    repository: &Repository,
+    marks: &'a [Shredded],
+    cluster: &Name,
+    system: u64,
+) -> Outcome<Option<&'a Shredded>> {
+    if marks.is_empty() {
+        return Ok(None);
+    }
+    let at = cluster_ref(cluster, cluster, system);
+    let identity = identity_digest(repository, &at).await?;
+    let names = |mark: &&Shredded| {
+        mark.lineages.iter().any(|of| {
+            of.cluster == cluster.as_str() && of.lineage == at.lineage && of.identity == identity
+        })
+    };
+    Ok(marks.iter().find(names).filter(|_| !identity.is_empty()))
 }

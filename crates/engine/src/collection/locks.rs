@@ -2,15 +2,15 @@
 //! from its put, and deduplication goes on to use what is older: without this, a thief need only
 //! wait until the lock of a pack is over that every backup refers to.
 //!
-//! What is garbage, or may become it within a round, is left out: a lock would keep it from going.
+//! Packs that are known to go are left out. It looks at the newest version of each name: what
+//! somebody has put over an object hides it from here.
 
 use std::collections::HashSet;
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use pgrecall_repo::RepoError;
 use pgrecall_repo::id::PackId;
-use pgrecall_repo::index::read_markers;
 use pgrecall_repo::names::{self, ClusterRef, Name};
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_store::{DefaultLock, ErrorKind as StoreErrorKind, Key, LockRequest, Locked, Prefix};
@@ -42,27 +42,23 @@ pub struct LocksExtended {
     pub extended: u64,
 }
 
-/// Finds what is needed of a domain, and until when it is to be locked: as long from now as the
-/// bucket locks what is put now. A lock that lasts for half of that is left alone, so that a run
-/// every week or so writes to few objects.
+/// Finds what is needed of a domain: all but the packs that are known to go, and what passes. A
+/// pack that waits in a round may yet be spared, and is locked.
 ///
 /// # Errors
-/// `Invalid` where the bucket has no default retention; when a marker cannot be read, or the store
-/// fails.
+/// When the store cannot list.
 pub async fn plan(
     sealed: &SealedStore,
     domain: &Name,
     clusters: &[ClusterRef],
-    unused: &HashSet<PackId>,
-    now: Timestamp,
+    going: &HashSet<PackId>,
+    request: LockRequest,
 ) -> Result<LockPlan, EngineError> {
-    let request = request(sealed, now).await?;
-    let retired = read_markers(sealed, domain).await?;
     let mut objects = of_repository(sealed).await?;
     for object in listed(sealed, &names::domain(domain)).await? {
         let passing = [names::all_intents(domain), names::retired(domain)];
         let pack = names::pack_of(domain, &object).map(|(_, id)| id);
-        let goes = pack.is_some_and(|id| unused.contains(&id) || retired.contains(&id));
+        let goes = pack.is_some_and(|id| going.contains(&id));
         if !goes && !passing.iter().any(|folder| object.strip_prefix(folder).is_some()) {
             objects.push(object);
         }
@@ -73,7 +69,14 @@ pub async fn plan(
     Ok(LockPlan { objects, request })
 }
 
-async fn request(sealed: &SealedStore, now: Timestamp) -> Result<LockRequest, EngineError> {
+/// Until when locks are to last: as long from now, by this host's clock, as the bucket locks what
+/// is put now. A lock that lasts for half of that is left alone, so that a run every week or so
+/// writes to few objects.
+///
+/// # Errors
+/// `Invalid` where the bucket has no default retention, `Denied` where nobody may ask for it; when
+/// the store fails.
+pub async fn request(sealed: &SealedStore, now: Timestamp) -> Result<LockRequest, EngineError> {
     let url = sealed.store().url();
     let (mode, days) = match sealed.store().keeping().await.map_err(RepoError::from)?.lock {
         DefaultLock::Days { mode, days } => (mode, i64::from(days)),
@@ -113,7 +116,7 @@ async fn listed(sealed: &SealedStore, prefix: &Prefix) -> Result<Vec<Key>, Engin
 /// Asks about each object, and extends the locks that end too early.
 ///
 /// # Errors
-/// When the store refuses or fails; what was extended by then stays so.
+/// The first that was met, after all objects were asked; what was extended stays so.
 pub async fn extend(
     sealed: &SealedStore,
     plan: &LockPlan,
@@ -130,9 +133,17 @@ pub async fn extend(
             Err(error) => Err(RepoError::from(error).into()),
         }
     });
-    let extended = futures::stream::iter(each)
-        .buffer_unordered(REQUESTS_AT_ONCE)
-        .try_fold(0, |sum, one| async move { Ok(sum + one) })
-        .await?;
-    Ok(LocksExtended { objects: plan.objects.len() as u64, extended })
+    let mut asked = futures::stream::iter(each).buffer_unordered(REQUESTS_AT_ONCE);
+    let (mut extended, mut first) = (0, None);
+    while let Some(answer) = asked.next().await {
+        match answer {
+            Ok(one) => extended += one,
+            Err(EngineError::Cancelled) => return Err(EngineError::Cancelled),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    match first {
+        Some(error) => Err(error),
+        None => Ok(LocksExtended { objects: plan.objects.len() as u64, extended }),
+    }
 }

@@ -326,6 +326,8 @@ pub struct ShreddedLineage {
     pub lineage: String,
     /// Its backups.
     pub backups: u64,
+    /// The digest of its identity, as in that object's header: another cluster may get the name.
+    pub identity: String,
 }
 
 impl Document for Shredded {

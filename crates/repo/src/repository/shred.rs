@@ -5,10 +5,13 @@
 use pgrecall_store::Listed;
 
 use super::Repository;
-use crate::error::RepoError;
+use crate::error::{FormatError, RepoError};
 use crate::format::document::Shredded;
 use crate::format::header::Kind;
 use crate::names::{self, Name};
+
+/// More epochs nobody has: one a week for ten years.
+const EPOCHS_MAX: u64 = 520;
 
 impl Repository {
     /// The mark of a domain whose keys were deleted, or are to be.
@@ -16,8 +19,17 @@ impl Repository {
     /// # Errors
     /// When it cannot be read.
     pub async fn shredded(&self, name: &Name) -> Result<Option<Shredded>, RepoError> {
-        match self.sealed.get(Kind::Shredded, &names::shredded(name)).await {
-            Ok(mark) => Ok(Some(mark)),
+        let object = names::shredded(name);
+        match self.sealed.get::<Shredded>(Kind::Shredded, &object).await {
+            Ok(mark) if mark.domain == name.as_str() => Ok(Some(mark)),
+            Ok(mark) => {
+                let error = FormatError::Unexpected {
+                    what: "the domain of shredded keys",
+                    expected: name.to_string(),
+                    found: mark.domain,
+                };
+                Err(RepoError::format(object, error))
+            }
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
@@ -39,15 +51,17 @@ impl Repository {
     /// # Errors
     /// When the store fails: then some may be left.
     pub async fn shred(&self, name: &Name, mark: &Shredded) -> Result<u64, RepoError> {
-        // Another one's mark is as good.
+        // Another one's mark is as good, if it is one.
         self.sealed.put(Kind::Shredded, &names::shredded(name), mark).await?;
-        self.forget_epochs(name);
+        self.shredded(name).await?;
         let log = names::domain_keys(name);
         let mut deleted = 0;
         loop {
             let mut listed = self.sealed.list(log.prefix()).await?;
             listed.retain(|object| log.number(&object.key).is_some());
             if listed.is_empty() {
+                // A push may have made copies meanwhile.
+                self.forget_epochs(name);
                 return Ok(deleted);
             }
             for object in listed {
@@ -70,8 +84,9 @@ impl Repository {
         if !keys.iter().any(|object| object.key == mark) {
             return Ok(());
         }
+        // Whoever can put an object must not have copies deleted by it.
+        let Some(mark) = self.shredded(name).await? else { return Ok(()) };
         self.forget_epochs(name);
-        let mark: Shredded = self.sealed.get(Kind::Shredded, &mark).await?;
         Err(RepoError::Shredded { domain: name.to_string(), at: mark.at })
     }
 
@@ -87,9 +102,9 @@ impl Repository {
     fn forget_epochs(&self, name: &Name) {
         let Some(cache) = &self.options.cache else { return };
         let log = names::domain_keys(name);
-        let mut copies = (0..).map(|number| log.entry(number));
-        while let Some(entry) = copies.next()
-            && cache.forget(self.root.id, entry.as_str())
-        {}
+        // One that broke off may have left the later ones.
+        for number in 0..EPOCHS_MAX {
+            cache.forget(self.root.id, log.entry(number).as_str());
+        }
     }
 }

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 
 use crate::error::{Act, ErrorKind, StoreError};
+use crate::keeping::Keeping;
 use crate::key::{Key, Prefix};
 use crate::retry::{Again, Failure};
 use crate::store::{ByteRange, Listed, ObjectMeta, Put, RangeRead, Store};
@@ -364,6 +365,10 @@ impl Store for S3AsOf {
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         Err(self.refusal(Act::Delete, key))
+    }
+
+    async fn keeping(&self) -> Result<Keeping, StoreError> {
+        self.store.bucket_keeps().await
     }
 
     fn url(&self) -> String {

@@ -118,7 +118,7 @@ impl Answer {
 
     /// Whether this server has never heard of the request.
     pub(super) fn is_not_known_to_the_server(&self) -> bool {
-        self.code == "NotImplemented" || self.status == Some(501)
+        self.code == "NotImplemented" || matches!(self.status, Some(405 | 501))
     }
 
     /// Whether the server says that the name is taken.
@@ -214,7 +214,7 @@ const HINT_DENIED: &str = "Without the right to list the bucket S3 answers 403 f
      not exist: the credentials need ListBucket and GetObject.";
 const HINT_PUT_DENIED: &str = "The credentials need PutObject for this name.";
 const HINT_LOCK_DENIED: &str =
-    "The credentials need GetObjectRetention and PutObjectRetention for this name.";
+    "The credentials need GetObject, GetObjectRetention and PutObjectRetention for this name.";
 const HINT_DELETE_DENIED: &str = "The credentials need DeleteObject for this name; those of a \
      database's host had better not have it.";
 

@@ -29,7 +29,10 @@ impl S3Store {
                     Ok(Versions::Kept)
                 }
                 Ok(_) => Ok(Versions::None),
-                Err(error) => Err(Answer::read(&error).failure(Act::Open, &self.url)),
+                Err(error) => match Answer::read(&error) {
+                    answer if answer.is_not_known_to_the_server() => Ok(Versions::None),
+                    answer => Err(answer.failure(Act::Open, &self.url)),
+                },
             }
         };
         unless_denied(self.retry.run(self.silent(), attempt).await, Versions::Unknown)
