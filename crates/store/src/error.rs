@@ -52,6 +52,10 @@ pub enum Act {
     Delete,
     /// `lock`.
     Lock,
+    /// Encrypting by a key of a service.
+    Encrypt,
+    /// Decrypting by one.
+    Decrypt,
 }
 
 /// One failed act on one object, or on the store as a whole.
@@ -183,6 +187,8 @@ impl fmt::Display for Act {
             Self::List => "list",
             Self::Delete => "delete",
             Self::Lock => "lock",
+            Self::Encrypt => "encrypt by",
+            Self::Decrypt => "decrypt by",
         })
     }
 }

@@ -9,6 +9,9 @@
 //! with the feature `s3`, which brings in the vendor's library; `S3AsOf` is a bucket's past) and
 //! memory ([`MemoryStore`], `memory:`, for tests). [`open`] turns a URL into one of them.
 //! [`probe()`] finds out whether a store keeps its promises.
+//!
+//! Beside stores, what is asked of a service that keeps keys ([`KeyService`]), and, with the
+//! feature `kms`, a key of AWS KMS (`KmsKey`), which is reached as S3 is.
 #![forbid(unsafe_code)]
 // Whatever comes from outside, this crate gives an error and does not panic.
 #![cfg_attr(
@@ -27,10 +30,16 @@
     )
 )]
 
+#[cfg(feature = "s3")]
+mod aws;
 mod directory;
 mod error;
 mod keeping;
 mod key;
+mod key_service;
+#[cfg(feature = "kms")]
+mod kms;
+mod kms_options;
 mod memory;
 mod probe;
 mod registry;
@@ -45,6 +54,10 @@ pub use directory::{DirectoryStore, RootPolicy};
 pub use error::{Act, ErrorKind, StoreError};
 pub use keeping::{DefaultLock, Keeping, LockMode, LockRequest, Locked, Versions};
 pub use key::{KEY_LEN_MAX, Key, KeyError, Prefix};
+pub use key_service::{KeyContext, KeyService, ServiceSealed};
+#[cfg(feature = "kms")]
+pub use kms::KmsKey;
+pub use kms_options::KmsOptions;
 pub use memory::MemoryStore;
 pub use probe::{Deletion, ProbeFinding, ProbeReport, Promise, probe};
 pub use registry::{StoreOptions, open};

@@ -7,6 +7,7 @@ pub mod cluster_check;
 pub mod commit_log;
 pub mod conformance;
 pub mod disk_calls;
+pub mod moto;
 pub mod postgres;
 pub mod repositories;
 pub mod s3_user;

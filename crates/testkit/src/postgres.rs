@@ -9,7 +9,7 @@
 //! test should run on, and `PGRECALL_KEEP=1` leaves the directories behind.
 
 mod cluster;
-mod home;
+pub(crate) mod home;
 mod options;
 mod process;
 mod scratch;

@@ -18,16 +18,18 @@ pub(crate) enum KeyCommand {
 /// Another key than this host's.
 #[derive(Args, Debug)]
 pub(crate) struct UnlockArgs {
-    /// A key file to open the repository with [default: this host's key, else the passphrase]
+    /// A key file to open the repository with [default: this host's key, else the KMS key, else the
+    /// passphrase]
     #[arg(long, value_name = "FILE")]
     pub(crate) unlock: Option<PathBuf>,
 }
 
-/// Let one more key file or passphrase open the repository
+/// Let one more key file, KMS key or passphrase open the repository
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
   pgrecall key add --new-key-file /root/safe.key --label 'paper copy in the safe'
+  pgrecall key add --new-kms-key alias/pgrecall
   pgrecall key add --new-passphrase-file /root/passphrase
   pgrecall key add --new-passphrase            (asks for it on the terminal)
 
@@ -51,6 +53,10 @@ pub(crate) struct NewKeyArgs {
     /// Make a key and write it to this file, which must not exist
     #[arg(long, value_name = "FILE")]
     pub(crate) new_key_file: Option<PathBuf>,
+    /// Let this key of AWS KMS open it: its id, its ARN, or alias/NAME; where KMS is stands in the
+    /// configuration
+    #[arg(long, value_name = "KEY")]
+    pub(crate) new_kms_key: Option<String>,
     /// Take the first line of this file as a passphrase
     #[arg(long, value_name = "FILE")]
     pub(crate) new_passphrase_file: Option<PathBuf>,

@@ -148,15 +148,16 @@ pub(crate) struct LineageArgs {
 /// Create a repository, or join one, and write the configuration file
 ///
 /// Without a repository at the URL, one is created; encryption is on, and a key for this host is
-/// written beside the configuration file. With one there, this host joins it: open it with --unlock
-/// or its passphrase, and the host gets a key of its own. Run again, it changes nothing that
-/// exists.
+/// written beside the configuration file, unless a KMS key is to open it. With one there, this host
+/// joins it: open it with --unlock or its passphrase, and the host gets a key of its own. Run again,
+/// it changes nothing that exists.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
   pgrecall init --repo file:///backup/pg --cluster main --pgdata /var/lib/postgresql/17/main
   pgrecall init --repo s3://bucket/pg --s3-region eu-central-1 --cluster main --pgdata /pgdata
   pgrecall init --repo s3://bucket/pg --cluster main --pgdata /pgdata --unlock other-host.key
+  pgrecall init --repo s3://bucket/pg --cluster main --pgdata /pgdata --kms-key alias/pgrecall
 
 Secrets never go on the command line. S3 credentials come from the usual AWS places (variables, profile, instance role)
 or from settings; a passphrase from PGRECALL_PASSPHRASE, passphrase_file or passphrase_command.")]
@@ -167,6 +168,15 @@ pub(crate) struct InitArgs {
     /// Where this host's key goes [default: NAME.key beside the configuration file]
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
+    /// The AWS KMS key that opens the repository for this host, in place of a key file
+    #[arg(long, value_name = "KEY")]
+    pub(crate) kms_key: Option<String>,
+    /// The address of KMS [default: AWS]
+    #[arg(long, value_name = "URL")]
+    pub(crate) kms_endpoint: Option<String>,
+    /// The region of the KMS key [default: that of its ARN]
+    #[arg(long, value_name = "REGION")]
+    pub(crate) kms_region: Option<String>,
     /// aes-256-gcm, or none to store everything in the clear
     #[arg(long, value_name = "SUITE")]
     pub(crate) encryption: Option<String>,
@@ -197,6 +207,9 @@ impl InitArgs {
             flags.extend(value.map(|value| Flag { path, flag, value }));
         };
         add("repository.key_file", "--key-file", self.key_file.clone().map(Into::into));
+        add("repository.kms_key", "--kms-key", self.kms_key.clone().map(Into::into));
+        add("repository.kms.endpoint", "--kms-endpoint", self.kms_endpoint.clone().map(Into::into));
+        add("repository.kms.region", "--kms-region", self.kms_region.clone().map(Into::into));
         add("repository.encryption", "--encryption", self.encryption.clone().map(Into::into));
         add("cluster.domain", "--domain", self.domain.clone().map(Into::into));
         add("repository.s3.endpoint", "--s3-endpoint", self.s3_endpoint.clone().map(Into::into));
@@ -438,7 +451,7 @@ mod tests {
     #[test]
     fn flags_of_settings_are_the_ones_the_table_names() -> Result<(), clap::Error> {
         let line = "pgrecall init --repo file:///b --cluster c --pgdata /d --log-level info --log-format json \
-            --key-file /k --encryption none --domain d --s3-endpoint http://x --s3-region r \
+            --key-file /k --kms-key k --kms-endpoint https://k --kms-region r --encryption none --domain d --s3-endpoint http://x --s3-region r \
             --s3-path-style auto --s3-ca-file /ca --s3-as-of 2026-11-22T14:00:00Z";
         let cli = Cli::try_parse_from(line.split_whitespace())?;
         let Command::Init(init) = &cli.command else { panic!("parsed as another command") };
@@ -452,7 +465,7 @@ mod tests {
             assert_eq!(setting.and_then(|s| s.flag), Some(flag.flag), "{}", flag.path);
             count += 1;
         }
-        assert_eq!(count, 16);
+        assert_eq!(count, 19);
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 
 use pgrecall_engine::cluster::ClusterStore;
 use pgrecall_engine::seen::{BRING_BACK, GO_ON};
+use pgrecall_repo::format::document::LivingKey;
 use pgrecall_repo::repository::Repository;
 use pgrecall_store::{DefaultLock, Deletion, Versions};
 
@@ -89,13 +90,25 @@ async fn check_keys(settings: &Settings, repository: &Repository, report: &mut R
     };
     let passphrases = living.iter().filter(|key| key.method == "passphrase").count();
     let own = repository.opened_by();
-    let elsewhere = living.iter().filter(|key| Some(key.id) != own).count();
+    // A KMS key lies elsewhere also where it is this host's own.
+    let is_elsewhere = |key: &&LivingKey| Some(key.id) != own || key.kms_key.is_some();
+    let elsewhere = living.iter().filter(is_elsewhere).count();
     if elsewhere == 0 {
         report.warn(
             "keys",
             "the only key that opens the repository lies on this host: when the host burns, so do \
              all backups",
             "Copy the key file to a safe place and add a second key: pgrecall key add \
+             --new-passphrase.",
+        );
+    } else if let [LivingKey { kms_key: Some(key), .. }] = living.as_slice() {
+        report.warn(
+            "keys",
+            format!(
+                "the only key that opens the repository is {key} of KMS: once it is deleted, or its \
+                 account is lost, nobody can restore"
+            ),
+            "Add a second key, and keep it in a safe place: pgrecall key add --new-key-file, or \
              --new-passphrase.",
         );
     } else if passphrases == 0 {

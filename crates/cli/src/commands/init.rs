@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::args::InitArgs;
 use crate::config::settings::{Encryption, Settings};
-use crate::context::{cluster, host, repository, runtime, store};
+use crate::context::{cluster, host, kms, repository, runtime, store};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::output::prompt;
 use crate::output::stdout::{self, Colour, Paint};
@@ -181,6 +181,8 @@ enum OwnKey {
     Old(KeyFile),
     /// It was made just now.
     New(KeyFile),
+    /// One of KMS: nothing lies on this host.
+    Kms(Unlock),
 }
 
 impl OwnKey {
@@ -188,12 +190,13 @@ impl OwnKey {
         match self {
             Self::None => Unlock::Nothing,
             Self::Old(key) | Self::New(key) => Unlock::KeyFile(key.clone()),
+            Self::Kms(unlock) => unlock.clone(),
         }
     }
 }
 
-/// Reads this host's key, or makes one. It is durable before anything is sealed for it, so that no
-/// repository can be left without a key.
+/// Reads this host's key, or makes one, unless a KMS key is to be it. It is durable before anything
+/// is sealed for it, so that no repository can be left without a key.
 fn own_key(settings: &Settings, owner: Option<Owner>) -> Outcome<OwnKey> {
     if settings.repository.encryption == Encryption::Clear {
         return Ok(OwnKey::None);
@@ -204,6 +207,9 @@ fn own_key(settings: &Settings, owner: Option<Owner>) -> Outcome<OwnKey> {
             return Err(Failure::new(Kind::Internal, "a key file that is none"));
         };
         return Ok(OwnKey::Old(key));
+    }
+    if let Some(key) = kms::in_force(settings) {
+        return Ok(OwnKey::Kms(kms::unlock(settings, key)));
     }
     let key = KeyFile::random(&SharedRandom::system());
     key_file::make_folder_of(path)?;
@@ -238,6 +244,15 @@ async fn join(
             ))
         })?;
         return Ok((opened, How::Known));
+    }
+    if let Some(key) = kms::in_force(settings) {
+        let options = repository::options_with(settings, kms::unlock(settings, key))?;
+        match Repository::open(Arc::clone(&store), options).await {
+            Ok(opened) => return Ok((opened, How::Known)),
+            // It does not open the repository yet: by another key it can be made to.
+            Err(RepoError::WrongKey { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let unlock = others_key(settings, args)?;
     let options = repository::options_with(settings, unlock)?;
@@ -278,6 +293,7 @@ struct Report {
     encrypted: bool,
     keys: usize,
     key_file: Option<String>,
+    kms_key: Option<String>,
     cluster: String,
     system_identifier: String,
     pgdata: String,
@@ -290,6 +306,7 @@ struct Report {
 
 fn report(settings: &Settings, done: &Done, pgdata: &Path) -> Outcome<Report> {
     let encrypted = settings.repository.encryption != Encryption::Clear;
+    let kms_key = kms::in_force(settings).map(str::to_owned);
     let key_file = settings.repository.key_file.display().to_string();
     let (config, config_to_add) = match &done.config {
         Written::New => ("written", None),
@@ -303,7 +320,8 @@ fn report(settings: &Settings, done: &Done, pgdata: &Path) -> Outcome<Report> {
         how: done.how,
         encrypted,
         keys: done.lives,
-        key_file: encrypted.then_some(key_file),
+        key_file: (encrypted && kms_key.is_none()).then_some(key_file),
+        kms_key,
         cluster: settings.cluster()?.name.to_string(),
         system_identifier: done.system_identifier.to_string(),
         pgdata: pgdata.display().to_string(),
@@ -353,9 +371,12 @@ fn tell(settings: &Settings, done: &Done, pgdata: &Path) -> Outcome<()> {
     text.push_str(&advice::next_steps(&program()?, &settings.resolved));
     text.push('\n');
     if settings.repository.encryption != Encryption::Clear && done.lives > 1 {
+        let own = match kms::in_force(settings) {
+            Some(key) => format!("the KMS key {key}"),
+            None => settings.repository.key_file.display().to_string(),
+        };
         text.push_str(&format!(
-            "This host's key is {}; {} keys open the repository (pgrecall key list).\n",
-            settings.repository.key_file.display(),
+            "This host's key is {own}; {} keys open the repository (pgrecall key list).\n",
             done.lives
         ));
     }
@@ -373,6 +394,7 @@ enum Warning {
     OnlyKey,
     SameDisk,
     NoS3Credentials,
+    NoKmsCredentials,
 }
 
 fn warnings(settings: &Settings, done: &Done, pgdata: &Path) -> Vec<Warning> {
@@ -391,6 +413,9 @@ fn warnings(settings: &Settings, done: &Done, pgdata: &Path) -> Vec<Warning> {
     if url.starts_with("s3:") && repository.s3.access_key_id.is_none() {
         warnings.push(Warning::NoS3Credentials);
     }
+    if kms::in_force(settings).is_some() {
+        warnings.push(Warning::NoKmsCredentials);
+    }
     warnings
 }
 
@@ -402,8 +427,13 @@ impl Warning {
                 "NOT ENCRYPTED. Whoever can read the store can read the whole database, passwords \
                  in it included, and\ncan change a backup unseen.\n",
             ),
-            Self::OnlyKey => colour
-                .paint(Paint::Warning, &advice::about_the_key(&settings.repository.key_file)),
+            Self::OnlyKey => {
+                let about = match kms::in_force(settings) {
+                    Some(key) => advice::about_the_kms_key(key),
+                    None => advice::about_the_key(&settings.repository.key_file),
+                };
+                colour.paint(Paint::Warning, &about)
+            }
             Self::SameDisk => colour.paint(
                 Paint::Warning,
                 "\nThe repository lies on the same disk as the data directory: when that disk dies, \
@@ -413,6 +443,12 @@ impl Warning {
                 "\nS3 credentials are not in the configuration. PostgreSQL calls the archive_command \
                  with its own environment:\nmake sure that its user finds them there \
                  (~/.aws/credentials, or an instance role).\n"
+                    .into()
+            }
+            Self::NoKmsCredentials => {
+                "\nCredentials for KMS are never in the configuration. PostgreSQL calls the \
+                 archive_command with its own environment:\nmake sure that its user finds them \
+                 there (~/.aws/credentials, or an instance role).\n"
                     .into()
             }
         }

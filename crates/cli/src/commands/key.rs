@@ -20,7 +20,7 @@ use crate::args::key::{
 };
 use crate::config::secret::{Secret, SecretSource};
 use crate::config::settings::{Encryption, Settings};
-use crate::context::{cluster, host, repository, runtime, seen, store};
+use crate::context::{cluster, host, kms, repository, runtime, seen, store};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::output::prompt;
 use crate::output::stdout::{self, Colour, Paint};
@@ -74,6 +74,9 @@ async fn open(settings: &Settings, unlock: Unlock) -> Outcome<Repository> {
 struct Row {
     id: String,
     method: String,
+    /// The key of KMS, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kms_key: Option<String>,
     label: String,
     added: String,
     /// Whether it is the key that this command opened the repository with.
@@ -92,6 +95,7 @@ async fn list(settings: &Settings, args: &ListArgs) -> Outcome<()> {
     let row = |key: &LivingKey| Row {
         id: key.id.to_string(),
         method: key.method.clone(),
+        kms_key: key.kms_key.clone(),
         label: key.label.clone(),
         added: key.added.clone(),
         in_use: repository.opened_by() == Some(key.id),
@@ -110,7 +114,11 @@ async fn list(settings: &Settings, args: &ListArgs) -> Outcome<()> {
     let alone = keys.len() == 1;
     for key in keys {
         let used = if key.in_use { Cell::painted("used now", Paint::Good) } else { "".into() };
-        table.row([key.id.into(), key.method.into(), key.label.into(), key.added.into(), used]);
+        let kind = match key.kms_key {
+            Some(of_kms) => format!("{} {of_kms}", key.method),
+            None => key.method,
+        };
+        table.row([key.id.into(), kind.into(), key.label.into(), key.added.into(), used]);
     }
     let mut text = table.render(Colour::of_stdout());
     if alone {
@@ -129,10 +137,12 @@ struct Added {
 
 async fn add(settings: &Settings, args: &AddArgs) -> Outcome<()> {
     let repository = open(settings, unlock(settings, &args.unlock)?).await?;
-    let new = new_key(&args.new)?;
-    let label = args.label.clone().unwrap_or_else(|| match new {
-        New::File(_) => host::name(),
-        New::Passphrase(_) => "passphrase".to_owned(),
+    let new = new_key(settings, &args.new)?;
+    let label = args.label.clone().unwrap_or_else(|| match (&new, &args.new.new_kms_key) {
+        (New::File(_), _) => host::name(),
+        (New::Kms(_), Some(key)) => key.clone(),
+        (New::Kms(_), None) => "kms".to_owned(),
+        (New::Passphrase(_), _) => "passphrase".to_owned(),
     });
     let note = KeyNote { label, now: host::now() };
     let id = match (&new, &args.new.new_key_file) {
@@ -179,6 +189,7 @@ async fn add_key_file(
 
 enum New {
     File(KeyFile),
+    Kms(Unlock),
     Passphrase(Secret),
 }
 
@@ -186,6 +197,7 @@ impl New {
     fn unlock(&self) -> Unlock {
         match self {
             Self::File(key) => Unlock::KeyFile(key.clone()),
+            Self::Kms(unlock) => unlock.clone(),
             Self::Passphrase(secret) => Unlock::Passphrase(secret.expose().to_owned().into()),
         }
     }
@@ -195,9 +207,12 @@ impl New {
 /// leisure.
 const PASSPHRASE_LEN_MIN: usize = 12;
 
-fn new_key(args: &NewKeyArgs) -> Outcome<New> {
+fn new_key(settings: &Settings, args: &NewKeyArgs) -> Outcome<New> {
     if args.new_key_file.is_some() {
         return Ok(New::File(KeyFile::random(&SharedRandom::system())));
+    }
+    if let Some(key) = &args.new_kms_key {
+        return Ok(New::Kms(kms::unlock(settings, key)));
     }
     let secret = match &args.new_passphrase_file {
         Some(path) => SecretSource::File(path.clone()).obtain("new passphrase", Duration::ZERO)?,
@@ -362,6 +377,7 @@ mod tests {
             label: String::new(),
             method: "key file".to_owned(),
             added: String::new(),
+            kms_key: None,
         };
         let living = [key(0), key(255)];
         let full = living[1].id.to_string();

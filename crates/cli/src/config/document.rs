@@ -91,8 +91,12 @@ them.
 from the command line. Of several ways to one secret a variable's wins over the file's, then the secret itself over its
 `_file` and that over its `_command`. Secrets are fetched only when they are needed, and are masked wherever settings are
 shown, `_command` texts too. A command is killed when it takes longer than two minutes, and under `wal push` and
-`wal fetch` no longer than these may go without progress. A passphrase costs every `wal push` and `wal fetch` a listing and
-its slow hash: give a host that archives a key file.
+`wal fetch` no longer than these may go without progress.
+
+**What opens the repository.** The key file, if it exists; else `kms_key`, if it is set; else the passphrase. A passphrase costs
+every `wal push` and `wal fetch` a listing and its slow hash. A KMS key costs each of them a request to KMS: some milliseconds within
+its region, what Amazon takes for a request (a cent for some thousands), and no WAL is archived while KMS cannot be reached.
+Give a host that archives much a key file, and one on whose disk no key may lie a KMS key.
 
 **Values.** Sizes: `512KiB`, `32MiB`, `1GiB`, or bytes. Durations: `500ms`, `30s`, `10min`, `2h`, `7d`; a bare number is an
 error. Paths are absolute in the file and in the environment.

@@ -21,6 +21,7 @@ pub(crate) struct Repository {
     pub(crate) passphrase: Option<SecretSource>,
     pub(crate) restore_key_file: Option<PathBuf>,
     pub(crate) cache_dir: PathBuf,
+    pub(crate) kms: Kms,
     pub(crate) s3: S3,
 }
 
@@ -29,6 +30,16 @@ pub(crate) struct Repository {
 pub(crate) enum Encryption {
     Aes256Gcm,
     Clear,
+}
+
+/// `repository.kms_key` and `[repository.kms]`.
+pub(crate) struct Kms {
+    pub(crate) key: Option<String>,
+    pub(crate) endpoint: Option<String>,
+    pub(crate) region: Option<String>,
+    pub(crate) profile: Option<String>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) timeout: Duration,
 }
 
 /// `[repository.s3]`.
@@ -246,6 +257,14 @@ fn repository(values: &Values<'_>, resolved: &Resolved) -> Outcome<Repository> {
         passphrase: values.secret("repository.passphrase"),
         restore_key_file: values.path("repository.restore_key_file"),
         cache_dir: values.path("repository.cache_dir").unwrap_or_else(default_cache_dir),
+        kms: Kms {
+            key: values.text("repository.kms_key"),
+            endpoint: values.text("repository.kms.endpoint"),
+            region: values.text("repository.kms.region"),
+            profile: values.text("repository.kms.profile"),
+            ca_file: values.path("repository.kms.ca_file"),
+            timeout: values.duration("repository.kms.timeout")?,
+        },
         s3: s3(values)?,
     })
 }

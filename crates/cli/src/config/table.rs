@@ -218,9 +218,16 @@ pub(crate) static TABLE: &[Setting] = &[
         .flag("--key-file")
         .example("/etc/pgrecall/main.key"),
     repository(
+        "kms_key",
+        Kind::Text,
+        "The key of AWS KMS that opens the repository where there is no key file: its id, its ARN, or `alias/NAME`.",
+    )
+    .flag("--kms-key")
+    .example("alias/pgrecall"),
+    repository(
         "passphrase",
         Kind::Secret,
-        "A passphrase that opens the repository, used where there is no key file.",
+        "A passphrase that opens the repository, used where there is no key file and no KMS key.",
     )
     .environment_only()
     .also(&["PGRECALL_PASSPHRASE"]),
@@ -237,6 +244,31 @@ pub(crate) static TABLE: &[Setting] = &[
     repository("cache_dir", Kind::Path, "Where copies of objects that never change are kept, and what was seen of the repository.")
         .derived("`$XDG_CACHE_HOME/pgrecall`, else `~/.cache/pgrecall`, else `/var/cache/pgrecall`")
         .example("/var/cache/pgrecall"),
+    repository(
+        "kms.endpoint",
+        HTTP,
+        "The address of KMS; AWS by default. `http://` is taken for this very machine only, since a secret goes over it.",
+    )
+    .flag("--kms-endpoint")
+    .example("https://vpce-0123.kms.eu-central-1.vpce.amazonaws.com"),
+    repository("kms.region", Kind::Text, "The region of the KMS key.")
+        .derived("that of its ARN, else what the AWS configuration says")
+        .flag("--kms-region")
+        .example("eu-central-1"),
+    repository(
+        "kms.profile",
+        Kind::Text,
+        "The profile of the AWS configuration to use for KMS. Its credentials come from the standard AWS chain (variables, profile, instance role).",
+    )
+    .example("backup"),
+    repository("kms.ca_file", Kind::Path, "PEM certificates to trust for KMS in place of the system's.")
+        .example("/etc/pgrecall/kms-ca.pem"),
+    repository(
+        "kms.timeout",
+        Kind::Duration,
+        "How long KMS may take for one answer, repetitions included. `wal push` and `wal fetch` wait no longer than they may go without progress.",
+    )
+    .default("20s"),
     repository("s3.endpoint", HTTP, "The S3 server's address; AWS by default.")
         .flag("--s3-endpoint")
         .example("https://s3.example.org"),

@@ -6,6 +6,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod host;
+pub(crate) mod kms;
 pub(crate) mod lineages;
 pub(crate) mod repository;
 pub(crate) mod runtime;

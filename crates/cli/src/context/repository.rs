@@ -10,7 +10,7 @@ use pgrecall_repo::repository::{OpenOptions, Repository};
 use pgrecall_store::RootPolicy;
 use zeroize::Zeroizing;
 
-use super::store;
+use super::{kms, store};
 use crate::config::secret::{SecretSource, warn_if_open_to_everybody};
 use crate::config::settings::{Encryption, Settings};
 use crate::failure::{Failure, Kind, Outcome};
@@ -114,10 +114,10 @@ pub(crate) fn require_pinned_id(settings: &Settings) -> Outcome<RepositoryId> {
     })
 }
 
-/// What opens the repository: this host's key file, else the passphrase.
+/// What opens the repository: this host's key file, else the KMS key, else the passphrase.
 ///
 /// # Errors
-/// When there is neither, or it cannot be read.
+/// When there is none of them, or it cannot be read.
 pub(crate) fn unlock(settings: &Settings) -> Outcome<Unlock> {
     let repository = &settings.repository;
     if repository.encryption == Encryption::Clear {
@@ -129,19 +129,23 @@ pub(crate) fn unlock(settings: &Settings) -> Outcome<Unlock> {
         // One that is there and cannot be looked at is no missing one: reading tells why.
         Ok(true) | Err(_) => return key_file(path),
     }
+    if let Some(key) = &repository.kms.key {
+        return Ok(kms::unlock(settings, key));
+    }
     match &repository.passphrase {
         Some(source) => passphrase(settings, source),
         None => Err(Failure::new(
             Kind::Denied,
             format!(
-                "nothing opens the repository: the key file {} does not exist, and no passphrase \
-                 is set",
+                "nothing opens the repository: the key file {} does not exist, and neither a KMS \
+                 key nor a passphrase is set",
                 path.display()
             ),
         )
         .hint(
             "Copy a key to that place, name another one by repository.key_file, or set \
-             PGRECALL_PASSPHRASE, repository.passphrase_file or repository.passphrase_command.",
+             repository.kms_key, PGRECALL_PASSPHRASE, repository.passphrase_file or \
+             repository.passphrase_command.",
         )),
     }
 }

@@ -83,6 +83,17 @@ pub(crate) fn about_the_key(key_file: &Path) -> String {
     )
 }
 
+/// What it means that the only key is one of KMS.
+pub(crate) fn about_the_kms_key(key: &str) -> String {
+    format!(
+        "THE KEY. Everything in the repository is encrypted. The only key is the KMS key\n\n     {key}\n\n\
+         When it is deleted, or its account is lost, nobody can restore, you included. So, today, add a second \
+         key:\n\
+         - a file for a safe place that is not this host: pgrecall key add --new-key-file FILE, or\n\
+         - a passphrase that people know: pgrecall key add --new-passphrase\n"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

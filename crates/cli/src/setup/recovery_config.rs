@@ -114,7 +114,8 @@ fn says_everything(settings: &Settings, domain: &str) -> Outcome<bool> {
 
 /// A secret is written down by reference only: its file or the command that prints it.
 fn refuse_lost_secrets(settings: &Settings) -> Outcome<()> {
-    let opened_by_key = settings.repository.key_file.exists();
+    let repository = &settings.repository;
+    let opened_by_key = repository.key_file.exists() || repository.kms.key.is_some();
     for item in unseen(settings) {
         let passphrase = item.setting.is("repository.passphrase");
         if !item.setting.is_secret()
@@ -311,6 +312,23 @@ mod tests {
             }
             RecoveryConfig::InForce(path) => panic!("there is no file {}", path.display()),
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_kms_key_is_written_down_and_no_passphrase_is_missed() -> Outcome<()> {
+        let given = [
+            ("PGRECALL_PASSPHRASE", "correct horse"),
+            ("PGRECALL_REPOSITORY_KMS_KEY", "alias/x"),
+            ("PGRECALL_REPOSITORY_KMS_REGION", "eu-central-1"),
+        ];
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let dir = folder.path().join("data");
+        let planned = RecoveryConfig::plan(&settings(None, &given)?, &repository(), "main", &dir)?;
+        planned.write(None)?;
+        let kms = settings(Some(planned.path()), &[])?.repository.kms;
+        assert_eq!(kms.key.as_deref(), Some("alias/x"));
+        assert_eq!(kms.region.as_deref(), Some("eu-central-1"));
         Ok(())
     }
 }

@@ -187,10 +187,13 @@ pub struct LivingKey {
     pub id: KeyId,
     /// Whose it is.
     pub label: String,
-    /// "key file" or "passphrase".
+    /// "key file", "kms" or "passphrase".
     pub method: String,
     /// When it was added, RFC 3339.
     pub added: String,
+    /// The key of a key management service; nothing for other methods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms_key: Option<String>,
 }
 
 impl Document for KeyLog {

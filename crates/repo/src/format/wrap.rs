@@ -1,6 +1,7 @@
-//! `keys/<key-id>`: the repository key, wrapped by one key of a host or a person. JSON in the
-//! clear; all of it is authenticated by the wrap.
+//! `keys/<key-id>`: the repository key, wrapped by one key of a host, a person or a service. JSON
+//! in the clear; all of it is authenticated by the wrap.
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 use crate::error::FormatError;
@@ -9,7 +10,13 @@ use crate::id::KeyId;
 /// A wrap object is at most this long.
 pub const WRAP_BYTES_MAX: u64 = 16 << 10;
 
+/// What a service has encrypted is at most this long, and so is the name of its key.
+pub const SERVICE_BYTES_MAX: usize = 4096;
+
 const VERSION: u32 = 1;
+
+/// The methods that this version knows, as `kind` names them.
+const KINDS: [&str; 3] = ["key-file", "passphrase", "kms"];
 
 /// The repository key wrapped by one key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +42,7 @@ pub struct Wrap {
 }
 
 /// How a wrapping key comes about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum WrapMethod {
     /// HKDF-SHA-256 of the 256 bits in a key file.
@@ -49,6 +56,13 @@ pub enum WrapMethod {
         /// Lanes.
         lanes: u32,
     },
+    /// HKDF-SHA-256 of 256 bits that a key management service has encrypted.
+    Kms {
+        /// The full name of the service's key.
+        key: String,
+        /// What it has made of the 256 bits, in hex.
+        blob: String,
+    },
 }
 
 impl WrapMethod {
@@ -61,6 +75,35 @@ impl WrapMethod {
         match self {
             Self::KeyFile => "key file",
             Self::Passphrase { .. } => "passphrase",
+            Self::Kms { .. } => "kms",
+        }
+    }
+
+    fn require_sound(&self) -> Result<(), FormatError> {
+        match self {
+            Self::KeyFile => Ok(()),
+            Self::Passphrase { memory_kib, passes, lanes } => {
+                let sound = (19 << 10..=1 << 20).contains(memory_kib)
+                    && (1..=16).contains(passes)
+                    && (1..=16).contains(lanes);
+                sound.then_some(()).ok_or_else(|| FormatError::Unexpected {
+                    what: "Argon2id parameters",
+                    expected: "19 MiB to 1 GiB, 1 to 16 passes, 1 to 16 lanes".into(),
+                    found: format!("{memory_kib} KiB, {passes} passes, {lanes} lanes"),
+                })
+            }
+            Self::Kms { key, blob } => {
+                let len = HEXLOWER.decode_len(blob.len()).unwrap_or_default();
+                let fits = 1..=SERVICE_BYTES_MAX;
+                let sound = fits.contains(&key.len())
+                    && fits.contains(&len)
+                    && HEXLOWER.decode(blob.as_bytes()).is_ok();
+                sound.then_some(()).ok_or_else(|| FormatError::Unexpected {
+                    what: "what a key management service has encrypted",
+                    expected: format!("1 to {SERVICE_BYTES_MAX} bytes in hex, and a key's name"),
+                    found: format!("{} characters, and a name of {} bytes", blob.len(), key.len()),
+                })
+            }
         }
     }
 }
@@ -97,24 +140,13 @@ impl Wrap {
     /// When it is malformed, newer or out of bounds.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let what = "a wrapped key";
-        let wrap: Self = serde_json::from_slice(bytes)
-            .map_err(|error| FormatError::Document { what, reason: error.to_string() })?;
+        let wrap: Self =
+            serde_json::from_slice(bytes).map_err(|error| unreadable(what, bytes, &error))?;
         if wrap.version != VERSION {
             let (found, known) = (wrap.version.into(), VERSION.into());
             return Err(FormatError::Newer { what, found, known });
         }
-        if let WrapMethod::Passphrase { memory_kib, passes, lanes } = wrap.method {
-            let sound = (19 << 10..=1 << 20).contains(&memory_kib)
-                && (1..=16).contains(&passes)
-                && (1..=16).contains(&lanes);
-            if !sound {
-                return Err(FormatError::Unexpected {
-                    what: "Argon2id parameters",
-                    expected: "19 MiB to 1 GiB, 1 to 16 passes, 1 to 16 lanes".into(),
-                    found: format!("{memory_kib} KiB, {passes} passes, {lanes} lanes"),
-                });
-            }
-        }
+        wrap.method.require_sound()?;
         Ok(wrap)
     }
 
@@ -126,9 +158,69 @@ impl Wrap {
     }
 }
 
+/// Tells what a newer version has written from what is broken.
+fn unreadable(what: &'static str, bytes: &[u8], error: &serde_json::Error) -> FormatError {
+    #[derive(Deserialize)]
+    struct Outline {
+        version: u64,
+        method: Method,
+    }
+    #[derive(Deserialize)]
+    struct Method {
+        kind: String,
+    }
+    match serde_json::from_slice::<Outline>(bytes) {
+        Ok(outline) if outline.version > VERSION.into() => {
+            FormatError::Newer { what, found: outline.version, known: VERSION.into() }
+        }
+        Ok(Outline { method, .. }) if !KINDS.contains(&method.kind.as_str()) => {
+            FormatError::UnknownFeature { what, feature: format!("the method {}", method.kind) }
+        }
+        _ => FormatError::Document { what, reason: error.to_string() },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn a_method_of_a_newer_version_is_told_from_damage() {
+        let id = KeyId::from_bytes([1; 16]);
+        let wrap = Wrap::outline(id, "host".into(), "now".into(), WrapMethod::KeyFile);
+        let text = String::from_utf8(wrap.encode()).unwrap();
+        let with = |from: &str, to: &str| {
+            assert!(text.contains(from), "{text}");
+            Wrap::decode(text.replace(from, to).as_bytes()).unwrap_err()
+        };
+        let error = with("\"key-file\"", "\"quantum\"");
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("the method quantum"), "{error}");
+        let error = with("\"salt\"", "\"pepper\"");
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert_eq!(with("\"version\": 1", "\"version\": 2").kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn what_a_service_has_encrypted_is_held_to_its_bounds() {
+        let id = KeyId::from_bytes([1; 16]);
+        let decode = |key: &str, blob: &str| {
+            let method = WrapMethod::Kms { key: key.into(), blob: blob.into() };
+            let wrap = Wrap::outline(id, "host".into(), "now".into(), method);
+            (Wrap::decode(&wrap.encode()), wrap)
+        };
+        let (read, wrap) = decode("arn:aws:kms:x:1:key/2", "00ff");
+        assert_eq!(read.unwrap(), wrap);
+        let long = "ab".repeat(SERVICE_BYTES_MAX + 1);
+        for (key, blob) in [("", "00"), ("k", ""), ("k", "0"), ("k", "zz"), ("k", &long)] {
+            assert_eq!(decode(key, blob).0.unwrap_err().kind(), ErrorKind::Corrupt, "{key}");
+        }
+        assert!(decode(&long, "00").0.is_err());
+        let most = "ab".repeat(SERVICE_BYTES_MAX);
+        let wrap = decode(&"k".repeat(SERVICE_BYTES_MAX), &most).1;
+        assert!(wrap.encode().len() as u64 <= WRAP_BYTES_MAX);
+    }
 
     #[test]
     fn parameters_out_of_bounds_are_refused() {

@@ -1,10 +1,12 @@
-//! The repository key, and what wraps it: key files and passphrases.
+//! The repository key, and what wraps it: key files, passphrases and keys of a service.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
 use data_encoding::HEXLOWER;
+use pgrecall_store::KeyService;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
@@ -22,6 +24,8 @@ pub enum Unlock {
     KeyFile(KeyFile),
     /// A person's passphrase.
     Passphrase(Zeroizing<String>),
+    /// A key of a key management service, for who may decrypt by it.
+    Kms(Arc<dyn KeyService>),
     /// Nothing: the repository is in the clear.
     Nothing,
 }
@@ -31,6 +35,7 @@ impl fmt::Debug for Unlock {
         match self {
             Self::KeyFile(key) => write!(f, "Unlock::KeyFile({})", key.id),
             Self::Passphrase(_) => f.write_str("Unlock::Passphrase"),
+            Self::Kms(service) => write!(f, "Unlock::Kms({})", service.key()),
             Self::Nothing => f.write_str("Unlock::Nothing"),
         }
     }
@@ -66,18 +71,39 @@ impl RepositoryKey {
     /// Wraps the key for a key file or a passphrase.
     ///
     /// # Errors
-    /// When Argon2id refuses its parameters.
+    /// When Argon2id refuses its parameters, or it is neither.
     pub fn wrap(
         &self,
         unlock: &Unlock,
-        mut outline: Wrap,
+        outline: Wrap,
         root: &[u8],
         random: &SharedRandom,
     ) -> Result<Wrap, RepoError> {
-        outline.root_sha256 = root_digest(root);
-        outline.salt = HEXLOWER.encode(&random.bytes::<32>());
-        let nonce: [u8; 12] = random.bytes();
+        let outline = begun(outline, root, random);
         let key = wrapping_key(unlock, &outline)?;
+        self.seal(&key, outline, random)
+    }
+
+    /// Wraps the key for who knows these bits.
+    pub(super) fn wrap_by(
+        &self,
+        secret: &Secret,
+        outline: Wrap,
+        root: &[u8],
+        random: &SharedRandom,
+    ) -> Result<Wrap, RepoError> {
+        let outline = begun(outline, root, random);
+        let key = key_of_bits(secret, &salt_of(&outline)?);
+        self.seal(&key, outline, random)
+    }
+
+    fn seal(
+        &self,
+        key: &Secret,
+        mut outline: Wrap,
+        random: &SharedRandom,
+    ) -> Result<Wrap, RepoError> {
+        let nonce: [u8; 12] = random.bytes();
         let aes = Aes256Gcm::new((&**key.expose()).into());
         let associated = outline.associated();
         let payload = Payload { msg: &**self.0.expose(), aad: &associated };
@@ -98,17 +124,33 @@ impl RepositoryKey {
         if wrap.root_sha256 != root_digest(root) {
             return Ok(None);
         }
-        let key = wrapping_key(unlock, wrap)?;
+        Ok(Self::open(wrap, &wrapping_key(unlock, wrap)?))
+    }
+
+    /// Opens a wrap by the bits that it was made for; nothing when it does not open, as by
+    /// [`unwrap`](Self::unwrap).
+    pub(super) fn unwrap_by(
+        wrap: &Wrap,
+        secret: &Secret,
+        root: &[u8],
+    ) -> Result<Option<Self>, RepoError> {
+        if wrap.root_sha256 != root_digest(root) {
+            return Ok(None);
+        }
+        Ok(Self::open(wrap, &key_of_bits(secret, &salt_of(wrap)?)))
+    }
+
+    fn open(wrap: &Wrap, key: &Secret) -> Option<Self> {
         let aes = Aes256Gcm::new((&**key.expose()).into());
         let nonce: Option<[u8; 12]> =
             HEXLOWER.decode(wrap.nonce.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
-        let Some(nonce) = nonce else { return Ok(None) };
+        let nonce = nonce?;
         let sealed = HEXLOWER.decode(wrap.wrapped.as_bytes()).unwrap_or_default();
         let associated = wrap.associated();
         let payload = Payload { msg: &sealed, aad: &associated };
         let opened = aes.decrypt(&Nonce::from(nonce), payload).map(Zeroizing::new).ok();
         let bytes: Option<[u8; 32]> = opened.and_then(|bytes| bytes.as_slice().try_into().ok());
-        Ok(bytes.map(|bytes| Self(Secret::from_bytes(bytes))))
+        bytes.map(|bytes| Self(Secret::from_bytes(bytes)))
     }
 }
 
@@ -116,31 +158,43 @@ fn root_digest(root: &[u8]) -> String {
     HEXLOWER.encode(&Sha256::digest(root))
 }
 
-fn wrapping_key(unlock: &Unlock, wrap: &Wrap) -> Result<Secret, RepoError> {
-    let mismatch = |reason: &str| RepoError::Invalid {
-        what: format!("key {}", wrap.id),
-        reason: reason.into(),
-    };
+/// Bound to its root, with a salt of its own.
+fn begun(mut outline: Wrap, root: &[u8], random: &SharedRandom) -> Wrap {
+    outline.root_sha256 = root_digest(root);
+    outline.salt = HEXLOWER.encode(&random.bytes::<32>());
+    outline
+}
+
+fn mismatch(wrap: &Wrap, reason: &str) -> RepoError {
+    RepoError::Invalid { what: format!("key {}", wrap.id), reason: reason.into() }
+}
+
+fn salt_of(wrap: &Wrap) -> Result<[u8; 32], RepoError> {
     let salt = HEXLOWER.decode(wrap.salt.as_bytes()).unwrap_or_default();
-    if salt.len() != 32 {
-        return Err(mismatch("its salt is malformed"));
-    }
-    match (unlock, wrap.method) {
-        (Unlock::KeyFile(file), WrapMethod::KeyFile) => {
-            Ok(Secret::from_bytes(derive(&file.secret, &salt, b"pgrecall wrap")))
-        }
+    salt.try_into().map_err(|_| mismatch(wrap, "its salt is malformed"))
+}
+
+/// The wrapping key that comes of 256 random bits.
+fn key_of_bits(secret: &Secret, salt: &[u8; 32]) -> Secret {
+    Secret::from_bytes(derive(secret, salt, b"pgrecall wrap"))
+}
+
+fn wrapping_key(unlock: &Unlock, wrap: &Wrap) -> Result<Secret, RepoError> {
+    let salt = salt_of(wrap)?;
+    match (unlock, &wrap.method) {
+        (Unlock::KeyFile(file), WrapMethod::KeyFile) => Ok(key_of_bits(&file.secret, &salt)),
         (Unlock::Passphrase(text), WrapMethod::Passphrase { memory_kib, passes, lanes }) => {
-            let params = argon2::Params::new(memory_kib, passes, lanes, Some(32))
-                .map_err(|error| mismatch(&error.to_string()))?;
+            let params = argon2::Params::new(*memory_kib, *passes, *lanes, Some(32))
+                .map_err(|error| mismatch(wrap, &error.to_string()))?;
             let argon =
                 argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
             let mut bytes = Zeroizing::new([0; 32]);
             argon
                 .hash_password_into(text.as_bytes(), &salt, &mut *bytes)
-                .map_err(|error| mismatch(&error.to_string()))?;
+                .map_err(|error| mismatch(wrap, &error.to_string()))?;
             Ok(Secret::from_bytes(*bytes))
         }
-        _ => Err(mismatch("it is of another method")),
+        _ => Err(mismatch(wrap, "it is of another method")),
     }
 }
 

@@ -1,18 +1,21 @@
 //! The keys that open a repository: added, removed, and told by the log that counts.
 
-use pgrecall_store::Put;
+use std::sync::Arc;
 
-use super::unlock::{open, wrong_key};
-use super::{KeyNote, Repository};
+use pgrecall_store::{Put, Store};
+
+use super::unlock::{open, open_wrap, wrong_key};
+use super::{KeyNote, OpenOptions, Repository};
 use crate::error::RepoError;
 use crate::format::document::{KeyLog, LivingKey};
 use crate::format::header::Kind;
+use crate::format::root::Root;
 use crate::format::wrap::{WRAP_BYTES_MAX, Wrap, WrapMethod};
 use crate::id::KeyId;
-use crate::keys::{RepositoryKey, Unlock};
+use crate::keys::{Keys, RepositoryKey, ServiceSecret, Unlock};
 use crate::names;
 use crate::random::SharedRandom;
-use crate::sealed_store::Stored;
+use crate::sealed_store::{SealedStore, Stored};
 
 impl Repository {
     /// The keys that open the repository, with the number of the log entry that says so.
@@ -139,25 +142,15 @@ impl Repository {
         unlock: &Unlock,
         note: &KeyNote,
     ) -> Result<Wrap, RepoError> {
-        let method = match unlock {
-            Unlock::KeyFile(_) => WrapMethod::KeyFile,
-            Unlock::Passphrase(_) => WrapMethod::PASSPHRASE,
-            Unlock::Nothing => {
-                return Err(RepoError::Invalid {
-                    what: "the repository".into(),
-                    reason: "an encrypted one needs a key file or a passphrase".into(),
-                });
-            }
-        };
-        let outline = Wrap::outline(id, note.label.clone(), note.now.clone(), method);
-        let wrap = self.key.wrap(unlock, outline, &self.root_bytes, &self.options.random)?;
+        let wrap = self.make_wrap(id, unlock, note).await?;
         let name = names::wrap(id);
         match self.store.put_if_absent(&name, wrap.encode().into()).await {
             Put::Created => Ok(wrap),
             // The wrap has a random salt, so it cannot be compared; opening it is the proof.
             Put::Exists => {
-                match RepositoryKey::unwrap(&self.wrap(id).await?, unlock, &self.root_bytes)? {
-                    Some(key) if key == self.key => self.wrap(id).await,
+                let stored = self.wrap(id).await?;
+                match open_wrap(&stored, unlock, self.root.id, &self.root_bytes).await? {
+                    Some(key) if key == self.key => Ok(stored),
                     _ => Err(RepoError::Invalid {
                         what: format!("key {id}"),
                         reason: "the store holds another wrap under its id".into(),
@@ -165,6 +158,30 @@ impl Repository {
                 }
             }
             Put::Unknown(source) => Err(RepoError::Unknown { object: name.to_string(), source }),
+        }
+    }
+
+    async fn make_wrap(
+        &self,
+        id: KeyId,
+        unlock: &Unlock,
+        note: &KeyNote,
+    ) -> Result<Wrap, RepoError> {
+        let outline = |method| Wrap::outline(id, note.label.clone(), note.now.clone(), method);
+        let (root, random) = (&self.root_bytes, &self.options.random);
+        match unlock {
+            Unlock::KeyFile(_) => self.key.wrap(unlock, outline(WrapMethod::KeyFile), root, random),
+            Unlock::Passphrase(_) => {
+                self.key.wrap(unlock, outline(WrapMethod::PASSPHRASE), root, random)
+            }
+            Unlock::Kms(service) => {
+                let secret = ServiceSecret::new(&**service, self.root.id, random).await?;
+                secret.wrap(&self.key, outline(secret.method.clone()), root, random)
+            }
+            Unlock::Nothing => Err(RepoError::Invalid {
+                what: "the repository".into(),
+                reason: "an encrypted one needs a key file, a KMS key or a passphrase".into(),
+            }),
         }
     }
 
@@ -180,6 +197,10 @@ impl Repository {
             label: wrap.label.clone(),
             method: wrap.method.name().into(),
             added: wrap.added.clone(),
+            kms_key: match &wrap.method {
+                WrapMethod::Kms { key, .. } => Some(key.clone()),
+                WrapMethod::KeyFile | WrapMethod::Passphrase { .. } => None,
+            },
         }
     }
 
@@ -201,6 +222,23 @@ impl Repository {
 pub(super) fn key_id_of(unlock: &Unlock, random: &SharedRandom) -> KeyId {
     match unlock {
         Unlock::KeyFile(file) => file.id,
-        Unlock::Passphrase(_) | Unlock::Nothing => KeyId::random(random),
+        Unlock::Passphrase(_) | Unlock::Kms(_) | Unlock::Nothing => KeyId::random(random),
     }
+}
+
+/// Whether the log of keys names a key, for who has just opened a wrap and is about to believe it.
+/// Where `init` has died before the log, the first key is the one.
+pub(super) async fn names_living(
+    store: &Arc<dyn Store>,
+    options: &OpenOptions,
+    root: &Root,
+    key: &RepositoryKey,
+    id: KeyId,
+) -> Result<bool, RepoError> {
+    let keys = Arc::new(Keys::of_repository(root.suite.suite(), key));
+    let sealed = SealedStore::new(store.clone(), keys, options.random.clone());
+    Ok(match sealed.newest::<KeyLog>(Kind::KeyLog, &names::key_log()).await? {
+        Some((_, log)) => log.living.iter().any(|key| key.id == id),
+        None => root.first_key == Some(id),
+    })
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use pgrecall_store::Store;
 
 use super::OpenOptions;
+use super::service_key::ServiceKey;
 use crate::error::RepoError;
 use crate::format::root::Root;
 use crate::format::wrap::{WRAP_BYTES_MAX, Wrap, WrapMethod};
-use crate::id::KeyId;
-use crate::keys::{RepositoryKey, Unlock};
+use crate::id::{KeyId, RepositoryId};
+use crate::keys::{RepositoryKey, ServiceSecret, Unlock};
 use crate::names;
 
 /// Passphrase wraps that are tried before giving up: each costs 64 MiB and a good part of a second.
@@ -37,9 +38,12 @@ pub(super) async fn open(
             }
         }
         Unlock::Passphrase(_) => passphrase_key(store, options, root_bytes).await,
+        Unlock::Kms(service) => {
+            ServiceKey { store, options, root, root_bytes, service: &**service }.find().await
+        }
         Unlock::Nothing => {
-            let reason = "the repository is encrypted, and neither a key file nor a passphrase \
-                          is configured";
+            let reason = "the repository is encrypted, and no key file, KMS key or passphrase is \
+                          configured";
             Err(wrong_key(store, &options.unlock, reason))
         }
     }
@@ -100,10 +104,27 @@ async fn passphrase_key(
     Err(wrong_key(store, &options.unlock, &reason))
 }
 
+/// Opens a wrap with whatever it takes.
+pub(super) async fn open_wrap(
+    wrap: &Wrap,
+    unlock: &Unlock,
+    repository: RepositoryId,
+    root_bytes: &[u8],
+) -> Result<Option<RepositoryKey>, RepoError> {
+    let Unlock::Kms(service) = unlock else {
+        return RepositoryKey::unwrap(wrap, unlock, root_bytes);
+    };
+    match ServiceSecret::of(wrap, &**service, repository).await? {
+        Some(secret) => secret.unwrap(wrap, root_bytes),
+        None => Ok(None),
+    }
+}
+
 pub(super) fn wrong_key(store: &Arc<dyn Store>, unlock: &Unlock, reason: &str) -> RepoError {
     let key = match unlock {
         Unlock::KeyFile(file) => format!("the key file (key {})", file.id),
         Unlock::Passphrase(_) => "the passphrase".into(),
+        Unlock::Kms(service) => format!("the KMS key {}", service.key()),
         Unlock::Nothing => "no key".into(),
     };
     RepoError::WrongKey { key, url: store.url(), reason: reason.into() }

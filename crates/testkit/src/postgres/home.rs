@@ -77,7 +77,8 @@ fn parse_majors(setting: Option<&str>) -> Vec<u32> {
     }
 }
 
-fn servers_folder() -> PathBuf {
+/// Where `scripts/servers.sh` installs.
+pub(crate) fn servers_folder() -> PathBuf {
     if let Some(folder) = std::env::var_os("PGRECALL_TEST_SERVERS") {
         return PathBuf::from(folder);
     }
