@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod collect;
 pub mod expire;
+pub mod hold;
 pub mod keys;
 pub mod read;
 pub mod wal;
@@ -33,6 +34,8 @@ pub enum Command {
     StandbyBackup,
     /// `pgrecall expire`.
     Expire,
+    /// `pgrecall hold add`, or `remove`.
+    Hold,
     /// A collection.
     Collect,
     /// `pgrecall wal push`, segment after segment.
@@ -96,6 +99,8 @@ pub struct Habits {
     pub retires_half: u64,
     /// An expiry keeps one backup alone.
     pub keeps_one: u64,
+    /// A hold is taken off, where there is one.
+    pub releases: u64,
 }
 
 impl Default for Habits {
@@ -107,6 +112,7 @@ impl Default for Habits {
             tidies: 300,
             retires_half: 0,
             keeps_one: 0,
+            releases: 400,
         }
     }
 }
@@ -153,6 +159,7 @@ impl Context {
             Command::Backup => backup::run(&mut self, backup::From::Primary).await,
             Command::StandbyBackup => backup::run(&mut self, backup::From::Standby).await,
             Command::Expire => expire::run(&mut self).await,
+            Command::Hold => hold::run(&mut self).await,
             Command::Collect => collect::run(&mut self).await,
             Command::Archive => wal::run(&mut self).await,
             Command::Verify => read::verify(&mut self).await,

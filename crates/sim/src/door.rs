@@ -90,6 +90,7 @@ impl Door {
             Command::Collect => self.collect(store, request).await,
             Command::Backup | Command::StandbyBackup => self.backup(store, request).await,
             Command::Expire => self.expire(store, request).await,
+            Command::Hold => self.hold(store, request).await,
             Command::Archive => self.archive(store, request).await,
             Command::ChangeKeys => self.keys(store, request).await,
             Command::Verify | Command::Restore | Command::Rotate => store.plain(request).await,

@@ -3,8 +3,11 @@
 //!
 //! S1 each chunk of a valid backup lies in an existing pack; I1 an index object names it there; S2
 //! what was told "committed" is committed; S4 the last good backup is never expired; S5 manifests
-//! and WAL go only when the log says so; WAL that was acknowledged is there as long as a valid
-//! backup needs it. S3 (when a manifest lands, what it names exists) is S1 at that moment.
+//! and WAL go only when the log says so; H1 what was said to be held stays; WAL that was
+//! acknowledged is there as long as a valid backup needs it. S3 (when a manifest lands, what it
+//! names exists) is S1 at that moment.
+
+mod holds;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -28,6 +31,8 @@ use pgrecall_store::{Key, MemoryStore, Store as _};
 
 use crate::chance::Chance;
 use crate::request::ProcessId;
+
+use holds::Holders;
 
 /// What a backup is, as the one who takes it knows.
 #[derive(Debug, Clone)]
@@ -91,13 +96,14 @@ pub struct Oracle {
     /// Backups that an expiry wrote into the log, and nobody else.
     rightly_expired: BTreeSet<BackupId>,
     expiring: BTreeSet<ProcessId>,
+    holders: Holders,
     violation: Option<Violation>,
 }
 
 impl Oracle {
     /// An oracle of one cluster.
     #[must_use]
-    pub const fn new(at: ClusterRef, segment_size: SegmentSize) -> Self {
+    pub fn new(at: ClusterRef, segment_size: SegmentSize) -> Self {
         Self {
             at,
             segment_size,
@@ -118,6 +124,7 @@ impl Oracle {
             acknowledged: BTreeSet::new(),
             rightly_expired: BTreeSet::new(),
             expiring: BTreeSet::new(),
+            holders: Holders::default(),
             violation: None,
         }
     }
@@ -317,13 +324,14 @@ impl Oracle {
     }
 
     fn expired_landed(&mut self, process: ProcessId, number: u64, key: &Key, body: &Bytes) {
-        let before = self.valid_ids();
+        let (before, log) = (self.valid_ids(), self.log());
         let entry: Option<Expired> = self.opened(key, body, Kind::Expired);
         let Some(entry) = entry else { return };
         if self.expiring.contains(&process) {
             self.rightly_expired.extend(entry.backups.iter().copied());
         }
         self.expired.insert(number, entry);
+        self.holds_go_on(process, &log, &self.log());
         let after = self.valid_ids();
         if !before.is_empty() && after.is_empty() {
             self.violated("S4", format!("{process} expires the last good backup ({before:?})"));
@@ -367,7 +375,7 @@ impl Oracle {
                     return violation("I1", what);
                 }
             }
-            if let Some(number) = self.missing_wal(truth) {
+            if let Some(number) = self.missing_wal(*id, truth) {
                 let what = format!("segment {} is missing, which backup {id} needs", number.0);
                 return violation("WAL", what);
             }
@@ -376,12 +384,14 @@ impl Oracle {
     }
 
     /// The first segment that is missing of those that make a backup consistent, or of those that
-    /// were acknowledged after them.
-    fn missing_wal(&self, truth: &Truth) -> Option<SegmentNumber> {
+    /// were acknowledged after them: one that was held may have been a state of its day to whoever
+    /// expired WAL.
+    fn missing_wal(&self, id: BackupId, truth: &Truth) -> Option<SegmentNumber> {
         let first = SegmentNumber::containing(truth.start, self.segment_size);
         let last = SegmentNumber::ending_at(truth.stop, self.segment_size).max(first);
         let own = (first.0..=last.0).map(SegmentNumber);
         let after = self.acknowledged.range(last..).copied();
+        let after = after.filter(|_| !self.was_held(id));
         own.chain(after).find(|number| !self.wal.contains(number))
     }
 

@@ -61,6 +61,11 @@ pub enum Plant {
     IndependentExpiries,
     /// E2: who wins a number of the log deletes by his own plan.
     WinnerDeletes,
+    /// H1a: an expiry looks at holds before its first try, and not again when somebody has won the
+    /// number.
+    HoldsLookedAtOnce,
+    /// H1b: who holds does not read the highest entry again.
+    HoldNotReadAgain,
     /// The stop LSN is used for the start LSN.
     StopInsteadOfStart,
     /// Expire does not ask which backups are under way.
@@ -77,7 +82,7 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::OwnVerdict,
         Self::MarkerNotLookedAt,
         Self::IntentAfterReading,
@@ -104,6 +109,8 @@ impl Plant {
         Self::CopyNotIndexed,
         Self::IndependentExpiries,
         Self::WinnerDeletes,
+        Self::HoldsLookedAtOnce,
+        Self::HoldNotReadAgain,
         Self::StopInsteadOfStart,
         Self::IntentsIgnored,
         Self::FloorIgnored,
@@ -142,6 +149,8 @@ impl Plant {
             Self::CopyNotIndexed => "X26",
             Self::IndependentExpiries => "E1",
             Self::WinnerDeletes => "E2",
+            Self::HoldsLookedAtOnce => "H1a",
+            Self::HoldNotReadAgain => "H1b",
             Self::StopInsteadOfStart => "W1",
             Self::IntentsIgnored => "W2",
             Self::FloorIgnored => "W3",
@@ -181,6 +190,8 @@ impl Plant {
             Self::CopyNotIndexed => "a copy in a pack that is not indexed counts",
             Self::IndependentExpiries => "two expiries at once, independently",
             Self::WinnerDeletes => "who wins a number of the log deletes by his own plan",
+            Self::HoldsLookedAtOnce => "an expiry looks at holds before its first try alone",
+            Self::HoldNotReadAgain => "who holds does not read the highest entry again",
             Self::StopInsteadOfStart => "the stop LSN is used instead of the start LSN",
             Self::IntentsIgnored => "WAL is expired during a standby's backup",
             Self::FloorIgnored => "a backup does not look up to where WAL has expired",

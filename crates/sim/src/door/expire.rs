@@ -1,4 +1,4 @@
-//! An expiry's wrong requests.
+//! Wrong requests of an expiry, and of others that write into its log.
 
 use std::sync::Arc;
 
@@ -23,20 +23,57 @@ impl Door {
             {
                 Ok(Answer::Page(Vec::new()))
             }
-            (Plant::ExpiredWithoutLog, Request::Put(key, body, _)) if log.number(key).is_some() => {
+            (Plant::ExpiredWithoutLog, _) => self.silent_log(store, request).await,
+            (Plant::WinnerDeletes, _) => self.log_of_own(store, request).await,
+            (Plant::IndependentExpiries | Plant::HoldsLookedAtOnce, Request::Put(key, body, _))
+                if log.number(key).is_some() =>
+            {
+                match store.plain(request.clone()).await? {
+                    Answer::Exists => self.add_victims(store, key, body).await,
+                    answer => Ok(answer),
+                }
+            }
+            _ => store.plain(request).await,
+        }
+    }
+
+    pub(super) async fn hold(&self, store: &SimStore, request: Request) -> Reply {
+        match self.plant {
+            Plant::HoldNotReadAgain => self.log_of_own(store, request).await,
+            _ => store.plain(request).await,
+        }
+    }
+
+    /// An entry of the log is put nowhere, and read all the same.
+    pub(super) async fn silent_log(&self, store: &SimStore, request: Request) -> Reply {
+        match &request {
+            Request::Put(key, body, _) if names::expired(&self.at.domain).number(key).is_some() => {
                 self.state().objects.insert(key.clone(), body.clone());
                 Ok(Answer::Created)
             }
-            (Plant::WinnerDeletes, Request::Put(key, body, _)) if log.number(key).is_some() => {
-                let body = body.clone();
+            _ => self.own_entries(store, request).await,
+        }
+    }
+
+    /// The entry that one has put is the highest to him, whatever others have put.
+    async fn log_of_own(&self, store: &SimStore, request: Request) -> Reply {
+        match &request {
+            Request::Put(key, body, _) if names::expired(&self.at.domain).number(key).is_some() => {
                 let answer = store.plain(request.clone()).await?;
                 if matches!(answer, Answer::Created) {
-                    self.state().objects.insert(key.clone(), body);
+                    self.state().objects.insert(key.clone(), body.clone());
                 }
                 Ok(answer)
             }
-            (Plant::ExpiredWithoutLog | Plant::WinnerDeletes, Request::List(prefix, ..))
-                if prefix == log.prefix() && !self.state().objects.is_empty() =>
+            _ => self.own_entries(store, request).await,
+        }
+    }
+
+    async fn own_entries(&self, store: &SimStore, request: Request) -> Reply {
+        match &request {
+            Request::List(prefix, ..)
+                if prefix == names::expired(&self.at.domain).prefix()
+                    && !self.state().objects.is_empty() =>
             {
                 let state = self.state();
                 let own = state.objects.iter();
@@ -44,19 +81,11 @@ impl Door {
                     own.map(|(key, body)| Listed { key: key.clone(), size: body.len() as u64 });
                 Ok(Answer::Page(own.collect()))
             }
-            (Plant::ExpiredWithoutLog | Plant::WinnerDeletes, Request::Get(key)) => {
+            Request::Get(key) => {
                 let own = self.state().objects.get(key).cloned();
                 match own {
                     Some(bytes) => Ok(Answer::Object(bytes)),
                     None => store.plain(request).await,
-                }
-            }
-            (Plant::IndependentExpiries, Request::Put(key, body, _))
-                if log.number(key).is_some() =>
-            {
-                match store.plain(request.clone()).await? {
-                    Answer::Exists => self.add_victims(store, key, body).await,
-                    answer => Ok(answer),
                 }
             }
             _ => store.plain(request).await,
@@ -80,6 +109,11 @@ impl Door {
                 return Ok(Answer::Exists);
             };
             let known = entry.backups.clone();
+            let has_expired = known.iter().any(|id| !ours.backups.contains(id));
+            if self.plant == Plant::HoldsLookedAtOnce && has_expired {
+                // That it sees: only holds are not looked at again.
+                return Ok(Answer::Exists);
+            }
             entry.backups.extend(ours.backups.into_iter().filter(|id| !known.contains(id)));
             for wal in ours.wal {
                 if !entry.wal.contains(&wal) {

@@ -41,17 +41,26 @@ pub enum Scene {
     Freed,
     /// Two backups of a standby that stood still: no WAL says which of them is the newer.
     Twins,
+    /// Four backups. Some expire, and some are held.
+    Held,
 }
 
 impl Scene {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Unneeded, Self::Doomed, Self::Copies, Self::Echo, Self::Freed, Self::Twins];
+    pub const ALL: [Self; 7] = [
+        Self::Unneeded,
+        Self::Doomed,
+        Self::Copies,
+        Self::Echo,
+        Self::Freed,
+        Self::Twins,
+        Self::Held,
+    ];
 
     /// The commands that begin in it: of some seeds one more than it takes.
     #[must_use]
     pub fn cast(self, seed: u64) -> Vec<Command> {
-        use Command::{Backup, Collect, Expire};
+        use Command::{Backup, Collect, Expire, Hold};
         let (cast, another, seldom) = match self {
             Self::Unneeded => (vec![Collect, Backup], Collect, 2),
             Self::Doomed => (vec![Collect, Expire, Collect, Backup, Collect], Backup, 4),
@@ -59,6 +68,7 @@ impl Scene {
             Self::Echo => (vec![Collect, Backup], Collect, 4),
             Self::Freed => (vec![Expire, Collect, Expire], Collect, 4),
             Self::Twins => (vec![Expire, Expire], Backup, 4),
+            Self::Held => (vec![Expire, Hold, Expire], Hold, 2),
         };
         let more = (seed % seldom == seldom - 1).then_some(another);
         cast.into_iter().chain(more).collect()
@@ -74,6 +84,7 @@ impl Scene {
             Self::Echo => Habits { merges: 200, ..usual },
             Self::Freed => Habits { ends_unlisted: 900, tidies: 900, ..usual },
             Self::Twins => Habits { keeps_one: 700, ..usual },
+            Self::Held => Habits { keeps_one: 400, releases: 100, ..usual },
         }
     }
 }
@@ -162,6 +173,12 @@ impl Bench<'_> {
                 }
                 let dies = Waits::Dies(10 + self.chance.below(30));
                 self.until(Command::Backup, dies).await;
+            }
+            Scene::Held => {
+                for _ in 0..4 {
+                    self.backup_alone(Command::Backup).await;
+                    self.write();
+                }
             }
             Scene::Twins => {
                 self.replace_all();

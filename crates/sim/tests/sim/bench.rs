@@ -12,10 +12,11 @@ use pgrecall_sim::world::{Medium, Telling};
 /// Everything that the product does, some of it more often.
 fn everything() -> Vec<Command> {
     use Command::{
-        Archive, Backup, ChangeKeys, Collect, Expire, Restore, Rotate, StandbyBackup, Verify,
+        Archive, Backup, ChangeKeys, Collect, Expire, Hold, Restore, Rotate, StandbyBackup, Verify,
     };
     let often = [Backup, Collect, Expire].repeat(4);
-    let seldom = [StandbyBackup, Restore, Verify, ChangeKeys, Rotate, Archive, StandbyBackup];
+    let seldom =
+        [StandbyBackup, Restore, Verify, ChangeKeys, Rotate, Archive, StandbyBackup, Hold, Hold];
     often.into_iter().chain(seldom).collect()
 }
 
@@ -97,19 +98,23 @@ pub(crate) fn scene_of(plant: Plant) -> Option<Scene> {
         Plant::PackSentAgain => Scene::Echo,
         Plant::WinnerDeletes => Scene::Freed,
         Plant::IndependentExpiries => Scene::Twins,
+        Plant::HoldsLookedAtOnce | Plant::HoldNotReadAgain => Scene::Held,
         _ => return None,
     })
 }
 
 /// The same with a bug, and with the commands that it concerns.
 pub(crate) fn with(plant: Plant, settings: Settings) -> Settings {
-    use Command::{Archive, Backup, ChangeKeys, Collect, Expire, StandbyBackup};
+    use Command::{Archive, Backup, ChangeKeys, Collect, Expire, Hold, StandbyBackup};
     let commands = match plant {
         Plant::KeyLogLost => vec![ChangeKeys],
         Plant::ExistsNotSynced => vec![Archive, Backup],
         Plant::StopInsteadOfStart | Plant::WalNotAwaited => vec![Backup, Archive, Expire],
         Plant::IntentsIgnored | Plant::FloorIgnored => vec![StandbyBackup, Expire, Expire],
         Plant::IndependentExpiries | Plant::WinnerDeletes => vec![Backup, Expire, Expire],
+        Plant::HoldsLookedAtOnce | Plant::HoldNotReadAgain => {
+            vec![Backup, Backup, Expire, Hold, Expire, Hold]
+        }
         _ => vec![Backup, Collect, Backup, Collect, Collect, Expire],
     };
     let medium = match plant {

@@ -36,11 +36,13 @@ fn what_is_planted_near_the_surface_is_found() {
 }
 
 /// Bugs that take a scene of their own, and are found there soon.
-const DEEP: [Plant; 4] = [
+const DEEP: [Plant; 6] = [
     Plant::IntentBeforeTombstone,
     Plant::PackSentAgain,
     Plant::IndependentExpiries,
     Plant::WinnerDeletes,
+    Plant::HoldsLookedAtOnce,
+    Plant::HoldNotReadAgain,
 ];
 
 /// Seeds within which they are found: several times what it takes.
