@@ -160,6 +160,8 @@ pub struct Index {
     rows: OnceCell<Rows>,
     /// What the directories say of packs that no index object names.
     unindexed: OnceCell<Rows>,
+    /// What they say of all others: of several objects that name a pack one may be lost.
+    others: OnceCell<Rows>,
 }
 
 impl Index {
@@ -188,6 +190,7 @@ impl Index {
             damaged,
             rows: OnceCell::new(),
             unindexed: OnceCell::new(),
+            others: OnceCell::new(),
         })
     }
 
@@ -269,7 +272,7 @@ impl Index {
     }
 
     /// Every copy of a chunk, the doubtful ones last. Where the index objects name none, the packs
-    /// are asked that they do not speak of.
+    /// are asked: those first that they do not speak of.
     ///
     /// # Errors
     /// When the store fails.
@@ -281,8 +284,13 @@ impl Index {
         let rows = self.rows.get_or_try_init(|| self.read_rows(sealed)).await?;
         let mut copies: Vec<Location> = rows.copies(chunk).collect();
         if copies.is_empty() && self.purpose.takes_what_is_there() {
-            let unindexed = self.unindexed.get_or_try_init(|| self.read_unindexed(sealed, rows));
-            copies = unindexed.await?.copies(chunk).collect();
+            let ask = || self.read_directories(sealed, |id| !rows.names(id));
+            copies = self.unindexed.get_or_try_init(ask).await?.copies(chunk).collect();
+            if copies.is_empty() {
+                // A request for each pack, before anything is said to be lost.
+                let ask = || self.read_directories(sealed, |id| rows.names(id));
+                copies = self.others.get_or_try_init(ask).await?.copies(chunk).collect();
+            }
         }
         copies.sort_by_key(|location| self.is_doubtful(&location.pack, *chunk));
         Ok(copies)
@@ -304,15 +312,19 @@ impl Index {
         }
     }
 
-    /// Reads the directories of packs that no index object names: what is left of an index object
-    /// that was lost, or of a backup that died.
-    async fn read_unindexed(&self, sealed: &SealedStore, rows: &Rows) -> Result<Rows, RepoError> {
+    /// Reads the directories of some packs: what is left of an index object that was lost, or of a
+    /// backup that died.
+    async fn read_directories(
+        &self,
+        sealed: &SealedStore,
+        is_asked: impl Fn(&PackId) -> bool,
+    ) -> Result<Rows, RepoError> {
         let all = self.purpose != Purpose::ReadMeta;
-        let asked = |kind: Kind| all || kind == Kind::MetaPack;
-        let unnamed = self.packs.iter().filter(|(id, (kind, _))| asked(*kind) && !rows.names(id));
-        let mut unnamed: Vec<_> = unnamed.collect();
-        unnamed.sort_unstable_by_key(|(id, _)| **id);
-        let mut directories = futures::stream::iter(unnamed)
+        let fits = |kind: Kind| all || kind == Kind::MetaPack;
+        let asked = self.packs.iter().filter(|(id, (kind, _))| fits(*kind) && is_asked(id));
+        let mut asked: Vec<_> = asked.collect();
+        asked.sort_unstable_by_key(|(id, _)| **id);
+        let mut directories = futures::stream::iter(asked)
             .map(|(id, (kind, _))| async move {
                 (
                     names::pack(&self.domain, *kind, *id),

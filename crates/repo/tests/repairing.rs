@@ -16,7 +16,7 @@ use pgrecall_repo::names::{self, RoundPart};
 use pgrecall_repo::repair::{RepairPlan, Repaired, What, carry_out, look};
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_store::{Key, Put};
-use pgrecall_testkit::chunked_backups::{at, backup, begin, check, domain, plain};
+use pgrecall_testkit::chunked_backups::{at, backup, begin, check, domain, finish, plain, put};
 use pgrecall_testkit::stores::{Calls, FailNth, Lasting, Meanwhile};
 
 async fn plan(sealed: &SealedStore) -> RepairPlan {
@@ -82,6 +82,30 @@ async fn a_lost_or_damaged_index_comes_back_from_the_packs() {
     for number in 0..30 {
         let chunk = sealed.keys().chunk_id(&plain(number));
         assert_eq!(session.claim(&chunk), pgrecall_repo::backup::Claim::Known, "{number}");
+    }
+}
+
+/// A merge names a chunk once in an object, and its second copy in the next one: so an object may
+/// name a part of a pack, and what named the rest may be lost.
+#[tokio::test]
+async fn a_chunk_is_read_from_a_pack_that_the_index_names_in_part() {
+    let sealed = domain().await;
+    let (first, second) = (begin(&sealed).await, begin(&sealed).await);
+    for (session, numbers) in [(&first, 0..3), (&second, 2..5)] {
+        let plains: Vec<_> = numbers.map(plain).collect();
+        let ids = put(session, Kind::DataPack, &plains).await;
+        finish(session, &ids).await.unwrap();
+    }
+    let live = Live::default();
+    let index = gc::usage(&sealed, &at().domain, &live).await.unwrap().index;
+    gc::merge_index(&sealed, &at().domain, &index.iter().collect::<Vec<_>>()).await.unwrap();
+    let objects = below(&sealed, &names::indexes(&at().domain)).await;
+    assert_eq!(objects.len(), 2);
+    for lost in objects {
+        let bytes = sealed.store().get(&lost, 1 << 30).await.unwrap();
+        sealed.store().delete(&lost).await.unwrap();
+        check(&sealed).await;
+        assert!(matches!(sealed.store().put_if_absent(&lost, bytes).await, Put::Created));
     }
 }
 
