@@ -3,6 +3,7 @@
 //! target; `scripts/fuzz.sh` does it.
 
 mod corpus;
+mod operations;
 mod postgres;
 mod repository;
 mod texts;
@@ -18,5 +19,6 @@ async fn main() {
     postgres::write(&corpus);
     repository::write(&corpus).await;
     texts::write(&corpus);
+    operations::write(&corpus);
     corpus.require_every_target();
 }

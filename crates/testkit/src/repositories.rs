@@ -31,8 +31,15 @@ impl InMemory {
     /// # Panics
     /// When it cannot be made.
     pub async fn create() -> Self {
+        Self::create_with(SharedRandom::system()).await
+    }
+
+    /// The same by chance of one's own, so that it can be had again.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub async fn create_with(random: SharedRandom) -> Self {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let random = SharedRandom::system();
         let options = OpenOptions {
             id: None,
             suite: RootSuite::Aes256Gcm,
