@@ -184,6 +184,11 @@ fn a_host_without_a_key_file_archives_and_reads_by_kms() {
     host.run(&format!("key list --unlock {}", host.file("away.key").display()))
         .expect(16, &["does not know this key"]);
     host.run("key list").expect(0, &["This is the only key"]);
+    // The client would show whole requests, with the secret that is to be encrypted.
+    let added = host.run(&format!("key add --new-kms-key {key} --log-level trace"));
+    added.expect(0, &["added key"]);
+    assert!(added.stderr.len() > 1000, "the log speaks: {}", added.stderr);
+    assert!(!added.stderr.contains("Plaintext"), "{}", added.stderr);
     assert!(!host.file("main.key").exists());
 }
 

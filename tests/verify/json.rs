@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use pgrecall_testkit::moto::Moto;
 use pgrecall_testkit::postgres::{Cluster, Stop};
 use pgrecall_testkit::s3_user::S3User;
 use pgrecall_testkit::seaweedfs::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, SeaweedFs};
@@ -231,6 +232,31 @@ fn init(printed: &mut Printed, site: &Site, cluster: &Cluster) {
     }
 }
 
+/// With keys of a KMS.
+fn kms(printed: &mut Printed, site: &Site, cluster: &Cluster) {
+    let kms = Moto::start();
+    let key = kms.create_key();
+    let with_kms = |mut command: Command| {
+        command.env("PGRECALL_REPOSITORY_KMS_ENDPOINT", kms.endpoint());
+        command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "hush-hush");
+        command
+    };
+    let add = on(site, cluster, &["key", "add", "--new-kms-key", &key]);
+    printed.run("pgrecall key add", with_kms(add), &[0]);
+    for (heading, words) in
+        [("pgrecall key list", &["key", "list"][..]), ("pgrecall list", &["list"])]
+    {
+        printed.run(heading, on(site, cluster, words), &[0]);
+    }
+    let folder = site.scratch().dir("kms");
+    let mut init = Command::new(env!("CARGO_BIN_EXE_pgrecall"));
+    init.env_clear().env("PGRECALL_CONFIG", folder.join("pgrecall.toml"));
+    init.args(["init", "--cluster", "main", "--kms-key", &key, "--pgdata"]).arg(cluster.data_dir());
+    init.arg("--repo").arg(format!("file://{}", folder.join("repository").display()));
+    let made = printed.run("pgrecall init", with_kms(init), &[0]);
+    assert_eq!(made["kms_key"], key.as_str(), "{made:#}");
+}
+
 /// In a bucket with object lock.
 fn locks(printed: &mut Printed, site: &Site, cluster: &Cluster) {
     let server = SeaweedFs::start();
@@ -338,6 +364,7 @@ fn every_member_of_every_json_is_documented_and_the_other_way_round() {
     golden(&mut printed);
     init(&mut printed, &site, &standby);
     locks(&mut printed, &site, &standby);
+    kms(&mut printed, &site, &standby);
     closed(&mut printed, &site);
     let wrong: Vec<String> = printed
         .0

@@ -33,7 +33,11 @@ pub(crate) fn start(log: &Log) {
     }
     // What libraries say of their own inner life is of interest only when somebody looks for it.
     let directives = match log.level.as_str() {
-        level @ ("debug" | "trace" | "error") => level.to_owned(),
+        // The client of KMS shows whole requests at its lowest level, and a secret is in one.
+        "trace" => "trace,aws_smithy_runtime=debug,aws_smithy_http_client=debug,aws_sdk_kms=debug,\
+                    hyper=debug,hyper_util=debug,h2=debug"
+            .to_owned(),
+        level @ ("debug" | "error") => level.to_owned(),
         level => format!("error,pgrecall={level}"),
     };
     let builder = tracing_subscriber::fmt()

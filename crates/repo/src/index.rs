@@ -31,6 +31,9 @@ pub use object::{IndexObject, put_index, read_object};
 use rows::Rows;
 pub(crate) use rows::{Short, short};
 
+/// From so many packs on, asking each of them takes long enough to be told.
+const PACKS_TOLD_FROM: usize = 1000;
+
 /// Objects read at once.
 const READS_AT_ONCE: usize = 8;
 
@@ -324,6 +327,13 @@ impl Index {
         let asked = self.packs.iter().filter(|(id, (kind, _))| fits(*kind) && is_asked(id));
         let mut asked: Vec<_> = asked.collect();
         asked.sort_unstable_by_key(|(id, _)| **id);
+        if asked.len() >= PACKS_TOLD_FROM {
+            let packs = asked.len();
+            tracing::warn!(
+                packs,
+                "the index names no pack for a chunk: packs are asked, one by one"
+            );
+        }
         let mut directories = futures::stream::iter(asked)
             .map(|(id, (kind, _))| async move {
                 (

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 pub use self::ids::{Digester, IdKeys};
 pub use self::key_file::KeyFile;
+pub(crate) use self::repository_key::root_digest;
 pub use self::repository_key::{RepositoryKey, Unlock};
 pub use self::restore_key::{RestoreKey, RestoreKeyPublic};
 pub use self::rotation::{Rotation, first_domain_keys, next_domain_keys};

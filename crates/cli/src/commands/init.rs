@@ -66,6 +66,7 @@ async fn set_up(
         place::make(folder, owner)?;
         place::require_usable(folder, owner)?;
     }
+    warn_of_key_file(settings);
     let store = store::open(settings, RootPolicy::MustExist).await?;
     let stands = stands_there(settings, &store).await?;
     let report = probe(settings).await?;
@@ -91,6 +92,18 @@ async fn set_up(
         system_identifier: control.system_identifier,
         lives: log.living.len(),
     })
+}
+
+/// Who names a KMS key wants no key on this host.
+fn warn_of_key_file(settings: &Settings) {
+    let repository = &settings.repository;
+    if repository.kms.key.is_some() && kms::in_force(settings).is_none() {
+        let file = repository.key_file.display();
+        tracing::warn!(
+            "the key file {file} goes before the KMS key, which is not used: remove the file first, \
+             if no key is to lie on this host"
+        );
+    }
 }
 
 /// Tries what the store promises. One that lets two writers win would lose WAL: no repository is

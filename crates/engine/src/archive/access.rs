@@ -193,6 +193,8 @@ impl Access {
             match self.patience.for_step(step, quick).await {
                 Ok(Some(sealed)) => return Ok(sealed),
                 Ok(None) => {}
+                // Who does not answer would be asked the same again, and PostgreSQL waits.
+                Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
                 Err(error) => tracing::debug!("reading everything anew: {error}"),
             }
         }

@@ -154,7 +154,8 @@ impl RepositoryKey {
     }
 }
 
-fn root_digest(root: &[u8]) -> String {
+/// What binds a wrap to its root.
+pub(crate) fn root_digest(root: &[u8]) -> String {
     HEXLOWER.encode(&Sha256::digest(root))
 }
 

@@ -12,7 +12,7 @@ use crate::error::{ErrorKind, RepoError};
 use crate::format::root::Root;
 use crate::format::wrap::{WRAP_BYTES_MAX, Wrap, WrapMethod};
 use crate::id::KeyId;
-use crate::keys::RepositoryKey;
+use crate::keys::{RepositoryKey, root_digest};
 use crate::names;
 
 /// Wraps that a key management service is asked about before giving up: each costs a request.
@@ -40,7 +40,7 @@ impl ServiceKey<'_> {
             return Ok(found);
         }
         let listed: Vec<_> = self.store.list(&names::wraps()).try_collect().await?;
-        let (mut tried, mut because) = (0, None);
+        let (mut tried, mut of_other_roots, mut left, mut because) = (0, 0, 0, None);
         for object in listed {
             let Ok(id) = object.key.file_name().parse::<KeyId>() else { continue };
             let name = names::wrap(id);
@@ -65,7 +65,15 @@ impl ServiceKey<'_> {
                 }
                 Err(_) => continue,
             };
-            if wrap.id != id || !self.may_be(&wrap) || tried >= SERVICE_TRIES_MAX {
+            if wrap.id != id || !self.may_be(&wrap) {
+                continue;
+            }
+            if !self.is_of_root(&wrap) {
+                of_other_roots += 1;
+                continue;
+            }
+            if tried >= SERVICE_TRIES_MAX {
+                left += 1;
                 continue;
             }
             tried += 1;
@@ -83,7 +91,10 @@ impl ServiceKey<'_> {
                 }
             }
         }
-        Err(because.unwrap_or_else(|| self.not_found(tried)))
+        if left > 0 {
+            tracing::warn!(left, "more wraps may be the KMS key's, and were not tried");
+        }
+        Err(because.unwrap_or_else(|| self.not_found(tried + of_other_roots)))
     }
 
     fn not_found(&self, tried: usize) -> RepoError {
@@ -98,6 +109,12 @@ impl ServiceKey<'_> {
         wrong_key(self.store, &self.options.unlock, &reason)
     }
 
+    /// Each `init` that lost a race to another has left a wrap of another root: no request is worth
+    /// it.
+    fn is_of_root(&self, wrap: &Wrap) -> bool {
+        wrap.root_sha256 == root_digest(self.root_bytes)
+    }
+
     fn may_be(&self, wrap: &Wrap) -> bool {
         matches!(&wrap.method, WrapMethod::Kms { key, .. } if self.service.may_be(key))
     }
@@ -106,7 +123,7 @@ impl ServiceKey<'_> {
         let Some(cache) = &self.options.cache else { return Ok(None) };
         let copy = cache.get(self.root.id, SERVICE_WRAP_COPY);
         let Some(wrap) = copy.and_then(|bytes| Wrap::decode(&bytes).ok()) else { return Ok(None) };
-        if !self.may_be(&wrap) {
+        if !self.may_be(&wrap) || !self.is_of_root(&wrap) {
             return Ok(None);
         }
         match self.try_one(&wrap).await {

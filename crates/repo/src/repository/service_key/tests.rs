@@ -352,3 +352,25 @@ fn debug_names_the_key_and_shows_no_secret() {
     let unlock = Unlock::Kms(Service::new("key/1"));
     assert_eq!(format!("{unlock:?}"), "Unlock::Kms(key/1)");
 }
+
+/// Each `init` that lost a race has left one.
+#[tokio::test]
+async fn wraps_of_other_roots_cost_no_request_and_hide_nothing() {
+    let service = Service::new("key/1");
+    let unlock = Unlock::Kms(service.clone());
+    let repository = made(&unlock).await;
+    let id = repository.opened_by().unwrap();
+    let good = stored(&repository, id).await;
+    for number in 0..=255 {
+        let other = KeyId::from_bytes([number; 16]);
+        let wrap = Wrap { id: other, root_sha256: "00".repeat(32), ..good.clone() };
+        let put = repository.store().put_if_absent(&names::wrap(other), wrap.encode().into()).await;
+        assert!(matches!(put, Put::Created));
+    }
+    let opened = open(&repository, &unlock).await.unwrap();
+    assert_eq!(opened.opened_by(), Some(id));
+    assert_eq!(service.decrypted.load(Ordering::SeqCst), 1);
+    repository.store().delete(&names::wrap(id)).await.unwrap();
+    let error = open(&repository, &unlock).await.unwrap_err();
+    assert!(error.to_string().contains("are not what they were"), "{error}");
+}
