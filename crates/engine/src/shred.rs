@@ -29,8 +29,6 @@ pub struct ShredPlan {
     pub epochs: u64,
     /// Clusters that no domain's keys open now, and that may be this one's.
     pub in_doubt: Vec<(Name, u64)>,
-    /// Why not all of it could be looked at, if so.
-    pub unread: Option<String>,
 }
 
 /// Who shreds.
@@ -46,7 +44,7 @@ pub struct Shredder<'a> {
 ///
 /// # Errors
 /// `Invalid` when there is no such domain; `Conflict` while backups of it are held or under way;
-/// when the store fails.
+/// when its keys or the log of holds do not read, or the store fails.
 pub async fn plan(
     repository: &Repository,
     domain: &Name,
@@ -54,20 +52,13 @@ pub async fn plan(
 ) -> Result<ShredPlan, EngineError> {
     let epochs = repository.count_epochs(domain).await?;
     if let Some(mark) = repository.shredded(domain).await? {
-        return Ok(ShredPlan { mark, begun: true, epochs, in_doubt: Vec::new(), unread: None });
+        return Ok(ShredPlan { mark, begun: true, epochs, in_doubt: Vec::new() });
     }
     let (known, in_doubt) = ClusterStore::of_domain(repository, domain).await?;
-    let (backups, unread) = match repository.existing_domain(domain).await {
-        Ok(sealed) => {
-            refuse_needed(&sealed, domain, by.now).await?;
-            (backups(&sealed, domain).await?, None)
-        }
-        // Where an epoch is damaged the others still open something.
-        Err(error) if error.kind() == pgrecall_repo::ErrorKind::Corrupt && epochs > 0 => {
-            (Backups::new(), Some(crate::catalog::chain(&error)))
-        }
-        Err(error) => return Err(error.into()),
-    };
+    // Where keys do not read nobody knows whether a backup is held: they are to be mended first.
+    let sealed = repository.existing_domain(domain).await?;
+    refuse_needed(&sealed, domain, by.now).await?;
+    let backups = backups(&sealed, domain).await?;
     let mut lineages = Vec::new();
     for found in known {
         let (cluster, lineage) = (found.at.cluster.to_string(), found.at.lineage.clone());
@@ -78,7 +69,7 @@ pub async fn plan(
     }
     let (domain, at, host) = (domain.to_string(), by.now.to_string(), by.host.to_owned());
     let mark = Shredded { domain, at, host, lineages };
-    Ok(ShredPlan { mark, begun: false, epochs, in_doubt, unread })
+    Ok(ShredPlan { mark, begun: false, epochs, in_doubt })
 }
 
 /// Refuses what somebody has asked to keep, or is storing at this moment.

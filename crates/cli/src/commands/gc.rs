@@ -123,7 +123,8 @@ struct Report {
     under_way: Vec<UnderWay>,
     done: Option<Done>,
     locks: Option<Locks>,
-    /// Packs that are not needed, or may not be.
+    /// Packs that nobody needs. Those that are copied may turn out bad and stay, and those that no
+    /// index object names may be all that is left of a lost one.
     #[serde(skip)]
     going: HashSet<PackId>,
 }
@@ -195,7 +196,6 @@ impl Report {
             dead: waiting.dead.as_ref().map(ToString::to_string),
         };
         let choice = &plan.choice;
-        let going = [&choice.unused, &choice.rewritten, &choice.unindexed].into_iter();
         Self {
             domain: plan.domain.to_string(),
             dry_run,
@@ -220,7 +220,7 @@ impl Report {
             under_way: plan.under_way.iter().map(under_way).collect(),
             done: None,
             locks: None,
-            going: going.flat_map(|chosen| chosen.packs.iter().copied()).collect(),
+            going: choice.unused.packs.iter().copied().collect(),
         }
     }
 }

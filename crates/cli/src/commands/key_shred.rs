@@ -119,10 +119,7 @@ fn told(plan: &ShredPlan) -> String {
             of.cluster, of.lineage
         ));
     }
-    if let Some(why) = &plan.unread {
-        text.push_str(&format!("  and more, it may be, since not all of it reads: {why}\n"));
-    }
-    if plan.mark.lineages.is_empty() && plan.unread.is_none() {
+    if plan.mark.lineages.is_empty() {
         text.push_str("  no backup and no WAL: no cluster is in it\n");
     }
     for (cluster, system) in &plan.in_doubt {

@@ -1,11 +1,13 @@
 //! The lineages that a command is about which looks at all that is meant, with those that it cannot
 //! open: one lost or shredded domain keeps nobody from seeing the others.
 
+use pgrecall_engine::EngineError;
 use pgrecall_engine::cluster::{ClusterStore, cluster_ref, identity_digest};
 use pgrecall_repo::format::document::Shredded;
 use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::names::Name;
 use pgrecall_repo::repository::Repository;
+use pgrecall_repo::{ErrorKind, RepoError};
 use serde::Serialize;
 
 use super::cluster;
@@ -85,19 +87,19 @@ async fn open_in_any(
     name: &Name,
     system: u64,
 ) -> Outcome<ClusterStore> {
-    let mut failure: Option<Failure> = None;
+    let mut failure: Option<(u8, Failure)> = None;
     for domain in domains {
         match ClusterStore::open(repository, domain, name, system).await {
             Ok(store) => return Ok(store),
             Err(error) => {
-                let found = Failure::from(error);
-                if failure.as_ref().is_none_or(|known| rank(known.kind) < rank(found.kind)) {
-                    failure = Some(found);
+                let rank = rank(&error);
+                if failure.as_ref().is_none_or(|(known, _)| *known < rank) {
+                    failure = Some((rank, error.into()));
                 }
             }
         }
     }
-    Err(failure.unwrap_or_else(|| {
+    Err(failure.map(|(_, failure)| failure).unwrap_or_else(|| {
         let message = format!("cluster {name} is in the repository, but no domain is");
         Failure::new(Kind::Corrupt, message)
     }))
@@ -105,11 +107,11 @@ async fn open_in_any(
 
 /// Which of several domains' reasons tells most. Another domain's keys do not open the identity,
 /// which looks like damage; shredded keys are no reason for a lineage of another domain; keys that
-/// are lost are.
-const fn rank(kind: Kind) -> u8 {
-    match kind {
-        Kind::Denied => 0,
-        Kind::Corrupt => 1,
+/// are lost, or that the store denies, are.
+fn rank(error: &EngineError) -> u8 {
+    match error {
+        EngineError::Repo(RepoError::Shredded { .. }) => 0,
+        error if error.kind() == ErrorKind::Corrupt => 1,
         _ => 2,
     }
 }

@@ -51,9 +51,13 @@ impl Repository {
     /// # Errors
     /// When the store fails: then some may be left.
     pub async fn shred(&self, name: &Name, mark: &Shredded) -> Result<u64, RepoError> {
-        // Another one's mark is as good, if it is one.
-        self.sealed.put(Kind::Shredded, &names::shredded(name), mark).await?;
-        self.shredded(name).await?;
+        // Another one's mark is as good, if it is one. Without any the keys would look lost.
+        let object = names::shredded(name);
+        self.sealed.put(Kind::Shredded, &object, mark).await?;
+        if self.shredded(name).await?.is_none() {
+            let reason = "it was put and is not there; no key was deleted".to_owned();
+            return Err(RepoError::Invalid { what: format!("the mark {object}"), reason });
+        }
         let log = names::domain_keys(name);
         let mut deleted = 0;
         loop {
