@@ -306,7 +306,7 @@ async fn push(
         sealed.random(),
     );
     let object = object.expect("it is sealed");
-    pgrecall_repo::archive::push(sealed, &name, bytes, digest, object).await.expect("it is stored");
+    pgrecall_repo::archive::push(sealed, &name, object).await.expect("it is stored");
 }
 
 /// The files of a backup; the number makes them different.

@@ -406,7 +406,7 @@ async fn put_archived(
     let object =
         object::seal_archive(keys, KeyClass::Data, &name, digest, &body, &trailer, sealed.random())
             .unwrap();
-    pgrecall_repo::archive::push(sealed, &name, plain, digest, object).await.unwrap();
+    pgrecall_repo::archive::push(sealed, &name, object).await.unwrap();
     name.to_string()
 }
 

@@ -106,7 +106,7 @@ async fn push(cluster: &ClusterStore, name: &Key, bytes: &[u8], trailer: &[u8]) 
         sealed.random(),
     )
     .unwrap();
-    archive::push(sealed, name, bytes, digest, object).await.unwrap();
+    archive::push(sealed, name, object).await.unwrap();
 }
 
 fn details(cluster: &ClusterStore) -> serde_json::Value {

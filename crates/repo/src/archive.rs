@@ -17,41 +17,29 @@ use crate::sealed_store::SealedStore;
 pub enum Pushed {
     /// The file is stored, durably, by this push.
     Created,
-    /// The same contents were stored before, durably.
-    AlreadyThere,
-    /// Other contents have the name.
-    Collision {
+    /// Contents that were stored before have the name, durably.
+    Taken {
         /// Digest of the stored plaintext.
         stored: Digest,
+        /// By the id key of which generation: another one's digest of the same contents is another
+        /// (see [`digest_by`]).
+        generation: u32,
     },
 }
 
-/// Puts a sealed archive object; `plain` is what it holds, `digest` the digest of that.
+/// Puts a sealed archive object.
 ///
 /// # Errors
 /// [`RepoError::Unknown`] when the store does not say what became of it; damage to the object that
 /// has the name.
-pub async fn push(
-    sealed: &SealedStore,
-    name: &Key,
-    plain: &[u8],
-    digest: Digest,
-    object: Bytes,
-) -> Result<Pushed, RepoError> {
+pub async fn push(sealed: &SealedStore, name: &Key, object: Bytes) -> Result<Pushed, RepoError> {
     match sealed.store().put_if_absent(name, object).await {
         Put::Created => Ok(Pushed::Created),
         Put::Exists => {
             // The end too: a copy that was cut short has the same header.
             let header = read_trailer(sealed, name).await?.header;
             let (stored, generation) = (header.digest, header.sealing.id_generation);
-            let keys = sealed.keys();
-            // What an earlier id key digested is digested by that one once more.
-            let ours = if generation == keys.id_generation() {
-                digest
-            } else {
-                digest_by(keys, generation, name, plain)?
-            };
-            Ok(if stored == ours { Pushed::AlreadyThere } else { Pushed::Collision { stored } })
+            Ok(Pushed::Taken { stored, generation })
         }
         Put::Unknown(source) => Err(RepoError::Unknown { object: name.to_string(), source }),
     }

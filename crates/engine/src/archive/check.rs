@@ -19,17 +19,19 @@ pub(super) fn limit_bytes(name: ArchiveName, facts: &ClusterFacts) -> u64 {
     }
 }
 
-/// Checks what can be told without walking the records.
+/// Checks what can be told by a file's size and its first frame.
 pub(super) fn before_walk(
     name: ArchiveName,
-    bytes: &[u8],
+    size: u64,
+    first: &[u8],
     facts: &ClusterFacts,
 ) -> Result<(), EngineError> {
     match name {
         ArchiveName::Segment(segment) | ArchiveName::Partial(segment) => {
-            first_page(name, segment, bytes, facts)
+            first_page(name, segment, (size, first), facts)
         }
-        ArchiveName::History(timeline) => match History::parse(timeline, bytes) {
+        // As long as a frame at most, so that this is all of it.
+        ArchiveName::History(timeline) => match History::parse(timeline, first) {
             Ok(_) => Ok(()),
             Err(source) => {
                 let path = name.file_name(facts.wal_segment_size);
@@ -43,7 +45,7 @@ pub(super) fn before_walk(
 fn first_page(
     name: ArchiveName,
     segment: SegmentName,
-    bytes: &[u8],
+    (found_bytes, first): (u64, &[u8]),
     facts: &ClusterFacts,
 ) -> Result<(), EngineError> {
     let size = facts.wal_segment_size;
@@ -60,11 +62,10 @@ fn first_page(
             )
         })
     };
-    let whole = usize::try_from(size.bytes()).unwrap_or(usize::MAX);
-    if bytes.len() != whole {
-        return unfit("its size in bytes", whole.to_string(), bytes.len().to_string());
+    if found_bytes != u64::from(size.bytes()) {
+        return unfit("its size in bytes", size.bytes().to_string(), found_bytes.to_string());
     }
-    let header = PageHeader::decode(bytes).filter(|header| header.long.is_some());
+    let header = PageHeader::decode(first).filter(|header| header.long.is_some());
     let Some((header, long)) = header.and_then(|header| Some((header, header.long?))) else {
         return unfit("its first page", "a segment's first page".into(), "something else".into());
     };

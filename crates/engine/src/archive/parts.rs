@@ -1,78 +1,134 @@
-//! A file while it is being read: each part is there for all threads that need it, and is read by
-//! the one that needs it first.
+//! A file while it is being read, part by part, into a few buffers that are used again: memory
+//! that is fresh costs a push more than reading does.
 
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// The parts of a file, in the memory that they are read into.
-pub(super) struct Parts<'a> {
-    file: &'a File,
+type Buffers<'m> = Mutex<Vec<&'m mut [u8]>>;
+
+/// The parts of a file; each is read once, and by one thread.
+pub(super) struct Parts<'m> {
+    file: &'m File,
+    size: usize,
     part_bytes: usize,
-    unread: Vec<Mutex<Option<&'a mut [u8]>>>,
-    /// Nothing where it could not be read.
-    read: Vec<OnceLock<Option<&'a [u8]>>>,
-    failed: Mutex<Option<io::Error>>,
+    next: AtomicUsize,
+    /// The first part's buffer, if somebody has looked at it: that is what is given.
+    first: Mutex<Option<&'m mut [u8]>>,
+    free: Buffers<'m>,
+    failed: OnceLock<io::Error>,
 }
 
-impl<'a> Parts<'a> {
-    /// The parts of a file that is as long as this memory.
-    pub(super) fn new(file: &'a File, memory: &'a mut [u8], part_bytes: usize) -> Self {
-        let unread: Vec<_> = memory.chunks_mut(part_bytes).map(|m| Mutex::new(Some(m))).collect();
-        let read = unread.iter().map(|_| OnceLock::new()).collect();
-        Self { file, part_bytes, unread, read, failed: Mutex::new(None) }
-    }
-
-    /// Says that the memory holds the first part already: it is not read again, so that what was
-    /// looked at there is what everybody gets.
-    pub(super) fn first_is_read(self) -> Self {
-        if let (Some(unread), Some(read)) = (self.unread.first(), self.read.first()) {
-            let memory = unread.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let _ = read.set(memory.map(|memory| &*memory));
+impl<'m> Parts<'m> {
+    /// The parts of a file of `size` bytes, to be read into this memory: into as little of it as
+    /// are there at one time. There is enough if it is not shorter than the file, in whole parts.
+    pub(super) fn new(
+        file: &'m File,
+        size: usize,
+        part_bytes: usize,
+        memory: &'m mut [u8],
+    ) -> Self {
+        let mut free: Vec<_> = memory.chunks_exact_mut(part_bytes).collect();
+        // What was used last is used next.
+        free.reverse();
+        Self {
+            file,
+            size,
+            part_bytes,
+            next: AtomicUsize::new(0),
+            first: Mutex::new(None),
+            free: Mutex::new(free),
+            failed: OnceLock::new(),
         }
-        self
     }
 
-    /// How many there are.
+    /// How many there are: an empty file has one, too.
     pub(super) fn count(&self) -> usize {
-        self.read.len()
+        count(self.size, self.part_bytes)
     }
 
-    /// A part; nothing beyond the last, or when it cannot be read.
-    pub(super) fn get(&self, place: usize) -> Option<&'a [u8]> {
-        let (unread, read) = (self.unread.get(place)?, self.read.get(place)?);
-        let memory = unread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(memory) = memory {
-            let offset = u64::try_from(place.saturating_mul(self.part_bytes)).unwrap_or(u64::MAX);
-            let part = match self.file.read_exact_at(memory, offset) {
-                Ok(()) => Some(&*memory),
-                Err(error) => {
-                    let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-                    failed.get_or_insert(error);
-                    None
-                }
-            };
-            let _ = read.set(part);
+    /// Shows the first part. Whoever is given it gets it as it was then.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+        let buffer = self.read(0)?;
+        let seen = look(buffer.get(..self.len(0)).unwrap_or_default());
+        *locked(&self.first) = Some(buffer);
+        Ok(seen)
+    }
+
+    /// The next part; nothing beyond the last, or once one could not be read.
+    pub(super) fn next(&self) -> Option<Part<'_, 'm>> {
+        let place = self.next.fetch_add(1, Ordering::Relaxed);
+        if place >= self.count() || self.failed.get().is_some() {
+            return None;
         }
-        *read.wait()
+        let looked_at = match place {
+            0 => locked(&self.first).take(),
+            _ => None,
+        };
+        let buffer = match looked_at {
+            Some(buffer) => buffer,
+            None => self.read(place).map_err(|error| self.failed.set(error)).ok()?,
+        };
+        Some(Part { place, len: self.len(place), buffer, free: &self.free })
     }
 
-    /// All parts in order, up to one that cannot be read.
-    pub(super) fn in_order(&self) -> impl Iterator<Item = &'a [u8]> {
-        (0..self.count()).map_while(|place| self.get(place))
+    fn read(&self, place: usize) -> io::Result<&'m mut [u8]> {
+        let buffer = locked(&self.free).pop().ok_or(io::ErrorKind::OutOfMemory)?;
+        let offset = place.saturating_mul(self.part_bytes);
+        let part = buffer.get_mut(..self.len(place)).ok_or(io::ErrorKind::OutOfMemory)?;
+        self.file.read_exact_at(part, u64::try_from(offset).unwrap_or(u64::MAX))?;
+        Ok(buffer)
+    }
+
+    fn len(&self, place: usize) -> usize {
+        self.size.saturating_sub(place.saturating_mul(self.part_bytes)).min(self.part_bytes)
     }
 
     /// What kept a part from being read.
     ///
     /// # Errors
     /// The first failure.
-    pub(super) fn all_read(&self) -> io::Result<()> {
-        match self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+    pub(super) fn all_read(self) -> io::Result<()> {
+        self.failed.into_inner().map_or(Ok(()), Err)
     }
+}
+
+/// How many parts a file of `size` bytes has.
+pub(super) fn count(size: usize, part_bytes: usize) -> usize {
+    size.div_ceil(part_bytes).max(1)
+}
+
+/// A part that was read. Its buffer serves another one when this is dropped.
+pub(super) struct Part<'p, 'm> {
+    /// Which one it is, from zero.
+    pub(super) place: usize,
+    len: usize,
+    buffer: &'m mut [u8],
+    free: &'p Buffers<'m>,
+}
+
+impl Deref for Part<'_, '_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.buffer.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl Drop for Part<'_, '_> {
+    fn drop(&mut self) {
+        locked(self.free).push(std::mem::take(&mut self.buffer));
+    }
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -80,33 +136,54 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_thread_sees_every_part_and_it_is_read_once() {
+    fn every_part_is_given_once_whoever_asks() {
         let bytes: Vec<u8> = (0..1_000_003_u32).map(|n| (n % 249) as u8).collect();
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&bytes, 0).unwrap();
-        let mut memory = vec![0; bytes.len()];
-        let parts = Parts::new(&file, &mut memory, 4096);
+        let mut memory = vec![0; count(bytes.len(), 4096) * 4096];
+        let parts = Parts::new(&file, bytes.len(), 4096, &mut memory);
+        assert!(parts.look(|first| first == &bytes[..4096]).unwrap());
+        file.write_all_at(b"changed", 0).unwrap();
+        let found = Mutex::new(vec![Vec::new(); parts.count()]);
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| assert!(parts.in_order().flatten().eq(&bytes)));
+                scope.spawn(|| {
+                    while let Some(part) = parts.next() {
+                        let before =
+                            std::mem::replace(&mut locked(&found)[part.place], part.to_vec());
+                        assert_eq!(before, b"");
+                    }
+                });
             }
         });
         assert_eq!(parts.count(), 245);
         parts.all_read().unwrap();
-        assert!(memory == bytes);
+        assert!(found.into_inner().unwrap().concat() == bytes);
+        // One buffer for each thread, and the first.
+        assert!(memory[5 * 4096..].iter().all(|byte| *byte == 0));
     }
 
     #[test]
-    fn a_file_that_is_shorter_fails_for_everybody() {
+    fn a_file_that_is_shorter_ends_it_for_everybody() {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&[1; 5000], 0).unwrap();
-        let mut memory = vec![0; 3 * 4096];
-        let parts = Parts::new(&file, &mut memory, 4096);
+        let mut memory = vec![0; 4 * 4096];
+        let parts = Parts::new(&file, 4 * 4096, 4096, &mut memory);
         std::thread::scope(|scope| {
             for _ in 0..3 {
-                scope.spawn(|| assert_eq!(parts.in_order().count(), 1));
+                scope.spawn(|| while parts.next().is_some_and(|part| part.place == 0) {});
             }
         });
+        assert!(parts.next().is_none());
         assert_eq!(parts.all_read().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn an_empty_file_has_one_part() {
+        let file = tempfile::tempfile().unwrap();
+        let mut memory = vec![0; 4096];
+        let parts = Parts::new(&file, 0, 4096, &mut memory);
+        assert_eq!(parts.next().map(|part| (part.place, part.len())), Some((0, 0)));
+        assert!(parts.next().is_none());
     }
 }

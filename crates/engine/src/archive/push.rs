@@ -130,7 +130,7 @@ async fn push_reading(
     }
     Ok(PushOutcome {
         result,
-        bytes: file.packed.bytes.len() as u64,
+        bytes: file.packed.size,
         name: file.file,
         stored_bytes,
         elapsed_ms: millis(request.clock.elapsed().saturating_sub(began)),
@@ -154,23 +154,14 @@ pub async fn push_open(
     }
     let key = wal_place::object(&cluster.at, name, request.facts.wal_segment_size)?;
     let object = file.seal(cluster, &key, request)?;
-    let pushed = match archive::push(
-        &cluster.sealed,
-        &key,
-        &file.packed.bytes,
-        file.packed.digest,
-        object.clone(),
-    )
-    .await
-    {
+    let stored = match file.store(cluster, &key, object.clone()).await {
         // An answer got lost: the same bytes again, and the store knows them.
-        Err(RepoError::Unknown { .. }) => {
-            archive::push(&cluster.sealed, &key, &file.packed.bytes, file.packed.digest, object)
-                .await?
+        Err(EngineError::Repo(RepoError::Unknown { .. })) => {
+            file.store(cluster, &key, object).await?
         }
         other => other?,
     };
-    told(pushed, cluster, &key, &file, request).await
+    told(stored, cluster, &key, &file, request).await
 }
 
 /// A file that was read, checked and compressed.
@@ -186,7 +177,7 @@ impl Prepared {
             version: trailer::VERSION,
             kind: kind_of(self.name),
             name: self.file.clone(),
-            plain_bytes: self.packed.bytes.len() as u64,
+            plain_bytes: self.packed.size,
             summary: self.packed.summary.clone(),
             host: request.host.clone(),
             pushed: request.clock.now_text(),
@@ -205,6 +196,17 @@ impl Prepared {
         let frames = &self.packed.frames;
         let (class, digest) = (class_of(self.name), self.packed.digest);
         Ok(object::seal_archive(keys, class, key, digest, frames, &trailer.encode(), random)?)
+    }
+
+    /// Stores the object that this was sealed as.
+    pub(super) async fn store(
+        &self,
+        cluster: &ClusterStore,
+        key: &Key,
+        object: bytes::Bytes,
+    ) -> Result<Stored, EngineError> {
+        let plain = async || self.packed.plain(cluster.sealed.keys()).await;
+        store(cluster, key, self.packed.digest, object, plain).await
     }
 }
 
@@ -233,7 +235,7 @@ fn to_pack(name: ArchiveName, request: &PushRequest) -> ToPack {
     ToPack {
         path: request.path.clone(),
         limit_bytes: check::limit_bytes(name, &facts),
-        check: Box::new(move |bytes| check::before_walk(name, bytes, &facts)),
+        check: Box::new(move |size, first| check::before_walk(name, size, first, &facts)),
         segment,
         compression: request.compression,
     }
@@ -255,18 +257,10 @@ async fn put(
     request: &PushRequest,
 ) -> Result<PushResult, EngineError> {
     let step = (access.watch(), "storing the file", Moves::In(object.len() as u64));
-    let once = async || {
-        let pushed = archive::push(
-            &cluster.sealed,
-            key,
-            &file.packed.bytes,
-            file.packed.digest,
-            object.clone(),
-        );
-        access.patience.for_step(step, async { Ok(pushed.await?) }).await
-    };
+    let once =
+        async || access.patience.for_step(step, file.store(cluster, key, object.clone())).await;
     let began = request.clock.elapsed();
-    let pushed = match once().await {
+    let stored = match once().await {
         // An answer got lost: the same bytes again, and the store knows them. A store that has
         // used up the time by itself has sent them more than once already.
         Err(EngineError::Repo(RepoError::Unknown { source, .. }))
@@ -278,7 +272,7 @@ async fn put(
         }
         other => other,
     };
-    let pushed = pushed.map_err(|error| match error {
+    let stored = stored.map_err(|error| match error {
         // It was not lost but refused, and that is known.
         EngineError::Repo(RepoError::Unknown { source, .. })
             if source.kind() != pgrecall_store::ErrorKind::Unavailable =>
@@ -287,24 +281,60 @@ async fn put(
         }
         other => other,
     })?;
-    told(pushed, cluster, key, file, request).await
+    told(stored, cluster, key, file, request).await
+}
+
+/// What became of an object.
+pub(super) enum Stored {
+    /// It is stored, durably.
+    Created,
+    /// The same contents were stored before.
+    Before,
+    /// Other contents have the name.
+    Collision {
+        /// Their digest.
+        stored: Digest,
+    },
+}
+
+/// Puts an object whose contents have this digest; where its name is taken, compares what is there.
+/// The contents themselves are asked for only if another id key has digested that.
+pub(super) async fn store(
+    cluster: &ClusterStore,
+    key: &Key,
+    digest: Digest,
+    object: bytes::Bytes,
+    plain: impl AsyncFnOnce() -> Result<bytes::Bytes, EngineError>,
+) -> Result<Stored, EngineError> {
+    let (stored, generation) = match archive::push(&cluster.sealed, key, object).await? {
+        Pushed::Created => return Ok(Stored::Created),
+        Pushed::Taken { stored, generation } => (stored, generation),
+    };
+    let keys = cluster.sealed.keys();
+    // What an earlier id key digested is digested by that one once more.
+    let ours = if generation == keys.id_generation() {
+        digest
+    } else {
+        archive::digest_by(keys, generation, key, &plain().await?)?
+    };
+    Ok(if stored == ours { Stored::Before } else { Stored::Collision { stored } })
 }
 
 async fn told(
-    pushed: Pushed,
+    stored: Stored,
     cluster: &ClusterStore,
     key: &Key,
     file: &Prepared,
     request: &PushRequest,
 ) -> Result<PushResult, EngineError> {
-    let standing = async || resolve::standing(cluster, key, &file.packed.bytes).await;
-    match pushed {
-        Pushed::Created => Ok(PushResult::Created),
-        Pushed::AlreadyThere => match standing().await? {
+    let standing = async || resolve::standing(cluster, key, &file.packed).await;
+    match stored {
+        Stored::Created => Ok(PushResult::Created),
+        Stored::Before => match standing().await? {
             Some(Standing::Lost) => Ok(PushResult::Lost),
             Some(Standing::Holds) | None => Ok(PushResult::AlreadyThere),
         },
-        Pushed::Collision { stored } => match standing().await? {
+        Stored::Collision { stored } => match standing().await? {
             Some(Standing::Holds) => Ok(PushResult::AlreadyThere),
             Some(Standing::Lost) => Ok(PushResult::Lost),
             None => Err(collision(cluster, key, file, stored, request).await),

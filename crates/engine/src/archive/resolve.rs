@@ -6,18 +6,18 @@
 
 use bytes::Bytes;
 use pgrecall_pgformat::ArchiveName;
-use pgrecall_repo::archive::{self, Pushed};
+use pgrecall_repo::archive;
 use pgrecall_repo::format::document::Resolution;
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::id::Digest;
 use pgrecall_repo::object::{self, Payload, Proof, frames_of};
-use pgrecall_repo::sealed_store::Stored;
+use pgrecall_repo::sealed_store::Stored as Written;
 use pgrecall_store::Key;
 
 use super::access::{Access, Opened};
 use super::cache::Reading;
-use super::pack::Compression;
-use super::push::{self, Prepared, PushRequest};
+use super::pack::{Compression, Packed};
+use super::push::{self, Prepared, PushRequest, Stored};
 use super::trailer::{self, StoredFile, Trailer};
 use super::{check, holder};
 use crate::cluster::ClusterStore;
@@ -87,19 +87,20 @@ pub(super) enum Standing {
 pub(super) async fn standing(
     cluster: &ClusterStore,
     file: &Key,
-    plain: &[u8],
+    content: &Packed,
 ) -> Result<Option<Standing>, EngineError> {
     let Some(settled) = holder::settled(&cluster.sealed, file).await? else { return Ok(None) };
+    let plain = content.plain(cluster.sealed.keys()).await?;
     // A content is kept under the digest by the id key of its day.
     for ids in cluster.sealed.keys().all_ids() {
-        let kept = by_digest(file, &ids.digest(plain))?;
+        let kept = by_digest(file, &ids.digest(&plain))?;
         let header = match cluster.sealed.header(&kept).await {
             Ok(header) => header,
             Err(error) if error.is_not_found() => continue,
             Err(error) => return Err(error.into()),
         };
         let (keys, generation) = (cluster.sealed.keys(), header.sealing.id_generation);
-        if archive::digest_by(keys, generation, &kept, plain)? == header.digest {
+        if archive::digest_by(keys, generation, &kept, &plain)? == header.digest {
             let holds = kept == settled.object;
             return Ok(Some(if holds { Standing::Holds } else { Standing::Lost }));
         }
@@ -178,6 +179,17 @@ fn choose<'a>(contents: &'a Contents, choice: &Choice) -> Result<&'a Content, En
         [one] => Ok(one),
         [] => refuse(format!("no content has a digest {}: there are {}", choice.digest, listed())),
         _ => refuse(format!("several digests begin with {}: {}", choice.digest, listed())),
+    }
+}
+
+/// A content is kept unless its name, which is of its digest, is another's.
+fn kept(key: &Key, stored: Stored) -> Result<(), EngineError> {
+    match stored {
+        Stored::Created | Stored::Before => Ok(()),
+        Stored::Collision { stored } => {
+            let message = format!("{key} holds other content, {}", short(&stored));
+            Err(EngineError::refused(ErrorKind::Corrupt, message))
+        }
     }
 }
 
@@ -282,7 +294,7 @@ impl Open {
                     let Some(file) = file else { continue };
                     let key = &content.kept;
                     let object = file.seal(&self.cluster, key, request)?;
-                    self.put(key, &file.packed.bytes, file.packed.digest, object).await?;
+                    kept(key, file.store(&self.cluster, key, object).await?)?;
                 }
             }
         }
@@ -307,23 +319,8 @@ impl Open {
         let digest = keys.digest(&plain);
         let class = push::class_of(self.name);
         let object = object::seal_archive(keys, class, key, digest, &frames, &trailer, random)?;
-        self.put(key, &plain, digest, object).await
-    }
-
-    async fn put(
-        &self,
-        key: &Key,
-        plain: &[u8],
-        digest: Digest,
-        object: Bytes,
-    ) -> Result<(), EngineError> {
-        match archive::push(&self.cluster.sealed, key, plain, digest, object).await? {
-            Pushed::Created | Pushed::AlreadyThere => Ok(()),
-            Pushed::Collision { stored } => {
-                let message = format!("{key} holds other content, {}", short(&stored));
-                Err(EngineError::refused(ErrorKind::Corrupt, message))
-            }
-        }
+        let plain = async || Ok(Bytes::from(plain));
+        kept(key, push::store(&self.cluster, key, digest, object, plain).await?)
     }
 
     async fn write_down(
@@ -339,7 +336,7 @@ impl Open {
             by: format!("{} on {} at {}", choice.by, request.host, request.clock.now_text()),
         };
         let key = holder::settlement_of(&self.key)?;
-        if sealed.put(Kind::Resolution, &key, &resolution).await? == Stored::Mine {
+        if sealed.put(Kind::Resolution, &key, &resolution).await? == Written::Mine {
             return Ok(());
         }
         // Saying the same again, for another reason or at another time, is fine.

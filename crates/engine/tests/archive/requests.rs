@@ -107,6 +107,10 @@ async fn a_push_with_old_copies_knows_what_was_pushed_under_newer_keys() {
     repository.rotate(&old.domain, pgrecall_repo::keys::Rotation::Ids, None).await.unwrap();
     push(&other, &path).await.unwrap();
     assert_eq!(push(&old, &path).await.unwrap().result, PushResult::AlreadyThere);
+    // And the other way round: what an older id key has digested is the same, or is not.
+    assert_eq!(push(&other, &second).await.unwrap().result, PushResult::AlreadyThere);
+    let another = bench.file("000000010000000000000002", &segment(SYSTEM, 2, 1));
+    assert_eq!(push(&other, &another).await.unwrap_err().kind(), ErrorKind::Conflict);
 }
 
 #[tokio::test]
