@@ -12,8 +12,8 @@ const FILE_MODE: Mode = Mode::from_raw_mode(0o640);
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o750);
 
 /// Bytes of one write at most. Linux gives as much of one as it can to one folio of its page cache,
-/// and large ones cost a multiple where their memory comes from the host of a virtual machine.
-const PIECE_BYTES: usize = 256 << 10;
+/// and above 32 KiB they cost a multiple where memory comes from the host of a virtual machine.
+const PIECE_BYTES: usize = 32 << 10;
 
 /// A change that has been made, or made durable.
 #[derive(Debug, Clone, Copy)]
