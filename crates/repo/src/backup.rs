@@ -295,24 +295,28 @@ impl BackupSession {
     /// # Errors
     /// [`RepoError::PacksMissing`] or damage found in the sample: try again from the start.
     /// [`RepoError::Fenced`]: another process ended this try. [`RepoError::Unknown`]: nobody knows
-    /// whether the manifest is there. After any of them the caller [abandons](Self::abandon) the
-    /// backup.
+    /// whether the manifest is there; [`RepoError::Unsettled`]: it is, and nobody knows whether it
+    /// counts. After any of them the caller [abandons](Self::abandon) the backup.
     pub async fn commit(&self, manifest: &Manifest) -> Result<(), RepoError> {
         self.flush_index().await?;
         self.check_packs().await?;
         self.put_manifest(manifest).await?;
+        let unsettled =
+            |error| RepoError::Unsettled { backup: self.id.to_string(), source: Box::new(error) };
+        let given_up = self.given_up().await.map_err(unsettled)?;
+        self.delete_intent().await;
+        given_up.map_or(Ok(()), |reason| Err(self.fenced(reason)))
+    }
+
+    /// B9: why a manifest that is stored counts for nothing, if it does.
+    async fn given_up(&self) -> Result<Option<&'static str>, RepoError> {
         if self.is_shredded().await? {
-            self.delete_intent().await;
-            return Err(self.fenced("the keys of its domain were deleted (key shred)"));
+            return Ok(Some("the keys of its domain were deleted (key shred)"));
         }
         let log = names::expired(&self.at.domain);
         let newest: Option<(u64, Expired)> = self.sealed.newest(Kind::Expired, &log).await?;
-        if newest.is_some_and(|(_, log)| log.backups.contains(&self.id)) {
-            self.delete_intent().await;
-            return Err(self.fenced("the log of expired backups names it"));
-        }
-        self.delete_intent().await;
-        Ok(())
+        let names_it = newest.is_some_and(|(_, log)| log.backups.contains(&self.id));
+        Ok(names_it.then_some("the log of expired backups names it"))
     }
 
     /// Whether the domain's keys were deleted meanwhile: this process has them, and no later one.

@@ -275,6 +275,14 @@ pub enum RepoError {
         /// What was found.
         reason: String,
     },
+    /// A backup's manifest is stored, and what says whether it counts could not be looked at.
+    #[error("backup {backup} is stored, but whether another process has given it up is unknown")]
+    Unsettled {
+        /// The backup's id.
+        backup: String,
+        /// Why it could not be looked at.
+        source: Box<RepoError>,
+    },
     /// A pack that a backup refers to is missing or has another size.
     #[error("{count} packs that the backup refers to are gone, {example} among them")]
     PacksMissing {
@@ -327,6 +335,7 @@ impl RepoError {
             // A refusal is no lost answer, though nobody has said that nothing was stored.
             Self::Unknown { source, .. } => source.kind().into(),
             Self::Fenced { .. } => ErrorKind::Conflict,
+            Self::Unsettled { source, .. } => source.kind(),
             Self::PacksMissing { .. } | Self::ChunkMissing { .. } => ErrorKind::Incomplete,
         }
     }

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use pgrecall_repo::archive::{self, Pushed};
 use pgrecall_repo::backup::{self, BackupNote, BackupSession, Claim};
 use pgrecall_repo::codec::Level;
-use pgrecall_repo::format::document::Manifest;
+use pgrecall_repo::expired::ExpiredLog;
+use pgrecall_repo::format::document::{Expired, Manifest};
 use pgrecall_repo::format::header::{KeyClass, Kind};
 use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::id::{BackupId, ChunkId};
@@ -372,6 +373,27 @@ async fn a_backup_sentenced_to_death_cannot_commit() {
     let session = begin(&sealed).await;
     session.commit(&manifest(session.id())).await.unwrap();
     assert!(backup::end_dead(&sealed, &at(), session.id(), "late".into()).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_backup_whose_keys_are_too_old_to_know_whether_it_counts_says_so() {
+    let store = memory();
+    let repository = made(&store, &key_file()).await;
+    let sealed = repository.domain(&at().domain).await.unwrap();
+    let (session, other) = (begin(&sealed).await, begin(&sealed).await);
+    repository.rotate(&at().domain, Rotation::Sealing, None).await.unwrap();
+    let newer = repository.existing_domain(&at().domain).await.unwrap();
+    // Another host ends another backup, and writes that down under the new keys.
+    let log = ExpiredLog::read(&newer, &at().domain).await.unwrap();
+    let more = Expired { backups: vec![other.id()], ..Expired::default() };
+    log.append(&newer, &at().domain, more).await.unwrap();
+    for session in [&session, &other] {
+        let error = session.commit(&manifest(session.id())).await.unwrap_err();
+        assert!(matches!(error, RepoError::Unsettled { .. }), "{error}");
+        session.abandon().await.unwrap();
+    }
+    let valid = manifests::list(&newer, &at().domain).await.unwrap().valid;
+    assert_eq!(valid.iter().map(|b| b.manifest.backup).collect::<Vec<_>>(), [session.id()]);
 }
 
 #[tokio::test]
