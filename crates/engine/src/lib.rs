@@ -2,6 +2,22 @@
 //! nothing, read no configuration and ask no clock but the one handed in.
 
 #![deny(missing_docs)]
+// Whatever comes from outside, this crate gives an error and does not panic.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::string_slice,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::unchecked_time_subtraction
+    )
+)]
 
 pub mod archive;
 pub mod backup;

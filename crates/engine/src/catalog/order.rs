@@ -58,24 +58,21 @@ pub fn places(
 ) -> Vec<Place> {
     let histories: Vec<History> =
         endings.iter().map(|ending| history_of(ending.timeline)).collect();
-    let related = endings.iter().zip(&histories).map(|(ending, history)| {
-        endings.iter().map(|other| precedes(other, ending, history)).collect()
-    });
-    let before: Vec<Vec<bool>> = related.collect();
-    let place = |(at, ending): (usize, &Ending)| {
-        let earlier = endings.iter().enumerate().filter(|(other, _)| before[at][*other]);
-        let earlier = earlier.map(|(_, other)| other.ended).filter(|ended| *ended <= now).max();
+    let all = || endings.iter().zip(&histories);
+    let place = |(ending, history): (&Ending, &History)| {
+        let earlier = endings.iter().filter(|other| precedes(other, ending, history));
+        let earlier = earlier.map(|other| other.ended).filter(|ended| *ended <= now).max();
         let own = match ending.ended > now {
             false => ending.ended,
             true => {
-                let later = endings.iter().enumerate().filter(|(other, _)| before[*other][at]);
-                later.map(|(_, other)| other.ended).min().map_or(now, |next| next.min(now))
+                let later = all().filter(|(other, history)| precedes(ending, other, history));
+                later.map(|(other, _)| other.ended).min().map_or(now, |next| next.min(now))
             }
         };
         let moment = earlier.map_or(own, |earlier| earlier.max(own));
         Place { moment, lsn: ending.lsn, timeline: ending.timeline }
     };
-    endings.iter().enumerate().map(place).collect()
+    all().map(place).collect()
 }
 
 /// The number of the newest.
