@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod collect;
 pub mod expire;
+pub mod gc;
 pub mod hold;
 pub mod keys;
 pub mod read;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use pgrecall_engine::clock::{Clock, TimeSource};
 use pgrecall_engine::cluster::ClusterStore;
+use pgrecall_engine::collection::dead::Sightings;
 use pgrecall_repo::keys::KeyFile;
 use pgrecall_repo::repository::OpenOptions;
 
@@ -36,8 +38,10 @@ pub enum Command {
     Expire,
     /// `pgrecall hold add`, or `remove`.
     Hold,
-    /// A collection.
+    /// A collection, made of the product's steps, some of them needlessly, wrongly or not at all.
     Collect,
+    /// `pgrecall gc`.
+    Gc,
     /// `pgrecall wal push`, segment after segment.
     Archive,
     /// `pgrecall verify --read-data`.
@@ -81,6 +85,27 @@ pub struct Context {
     pub living: Living,
     /// What it does more or less often than others.
     pub habits: Habits,
+    /// When its host has first seen backups under way.
+    pub sightings: Seen,
+}
+
+/// A host's file of backups under way.
+#[derive(Debug, Clone, Default)]
+pub struct Seen(Arc<std::sync::Mutex<Sightings>>);
+
+impl Seen {
+    /// What is in it.
+    #[must_use]
+    pub fn read(&self) -> Sightings {
+        self.0.lock().map(|seen| seen.clone()).unwrap_or_default()
+    }
+
+    /// Writes it.
+    pub fn write(&self, sightings: Sightings) {
+        if let Ok(mut seen) = self.0.lock() {
+            *seen = sightings;
+        }
+    }
 }
 
 /// How often, in a thousand, a process does what it need not do: what has to meet something rare
@@ -161,6 +186,7 @@ impl Context {
             Command::Expire => expire::run(&mut self).await,
             Command::Hold => hold::run(&mut self).await,
             Command::Collect => collect::run(&mut self).await,
+            Command::Gc => gc::run(&mut self).await,
             Command::Archive => wal::run(&mut self).await,
             Command::Verify => read::verify(&mut self).await,
             Command::Restore => read::restore(&mut self).await,

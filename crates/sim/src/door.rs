@@ -93,7 +93,9 @@ impl Door {
             Command::Hold => self.hold(store, request).await,
             Command::Archive => self.archive(store, request).await,
             Command::ChangeKeys => self.keys(store, request).await,
-            Command::Verify | Command::Restore | Command::Rotate => store.plain(request).await,
+            Command::Gc | Command::Verify | Command::Restore | Command::Rotate => {
+                store.plain(request).await
+            }
         }
     }
 

@@ -71,6 +71,15 @@ pub enum Cause {
     PowerLoss,
 }
 
+/// What a collection may leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing.
+    Nothing,
+    /// Entries of index objects for packs that are gone: `gc` merges those of which it pays.
+    StaleEntries,
+}
+
 /// Looks at every change.
 #[derive(Debug)]
 pub struct Oracle {
@@ -190,9 +199,10 @@ impl Oracle {
         self.manifests.contains(&id) && !self.log().backups.contains(&id)
     }
 
-    /// Packs without any chunk that a valid backup needs, and packs that no index object names.
+    /// Packs without any chunk that a valid backup needs, and index objects that name packs which
+    /// are gone.
     #[must_use]
-    pub fn garbage(&self) -> Vec<String> {
+    pub fn garbage(&self, left: Left) -> Vec<String> {
         let valid = self.valid();
         let live: BTreeSet<&ChunkId> = valid.values().flat_map(|truth| &truth.chunks).collect();
         let mut found = Vec::new();
@@ -202,7 +212,7 @@ impl Oracle {
             }
         }
         for (_, pack) in self.named.keys() {
-            if !self.packs.contains_key(pack) {
+            if left == Left::Nothing && !self.packs.contains_key(pack) {
                 found.push(format!("index objects still name pack {pack}, which is gone"));
             }
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use pgrecall_engine::clock::Clock;
 use pgrecall_engine::cluster::{ClusterStore, cluster_ref};
+use pgrecall_engine::collection::policy::Policy;
 use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::keys::{KeyFile, Unlock};
 use pgrecall_repo::manifests;
@@ -20,11 +21,11 @@ use pgrecall_store::Store;
 use tokio::task::JoinHandle;
 
 use crate::actors::collect::{Sentences, collect};
-use crate::actors::{Command, Context, Habits, HostClock, Keyring, Living, chain, read};
+use crate::actors::{Command, Context, Habits, HostClock, Keyring, Living, Seen, chain, gc, read};
 use crate::chance::Chance;
 use crate::database::{self, Database, WalFolder};
 use crate::door::Door;
-use crate::oracle::{Oracle, Violation};
+use crate::oracle::{Left, Oracle, Violation};
 use crate::planted::Plant;
 use crate::request::ProcessId;
 use crate::schedule::{Scheduler, Turn, Turns, Weather};
@@ -104,7 +105,8 @@ struct Bench<'a> {
     living: Living,
     habits: Habits,
     options: OpenOptions,
-    clocks: Vec<SignedDuration>,
+    /// Each host's clock, and what it has seen.
+    hosts: Vec<(SignedDuration, Seen)>,
     began: tokio::time::Instant,
     page: usize,
     next_process: u32,
@@ -137,7 +139,9 @@ impl<'a> Bench<'a> {
             restore_keys: Vec::new(),
         };
         let hour = |chance: &mut Chance| chance.below(20) as i64 - 10;
-        let clocks = (0..4).map(|_| SignedDuration::from_hours(hour(&mut chance))).collect();
+        let host =
+            |chance: &mut Chance| (SignedDuration::from_hours(hour(chance)), Seen::default());
+        let hosts = (0..4).map(|_| host(&mut chance)).collect();
         let page = [2, 5, 1000][chance.place(3)];
         let mut bench = Self {
             settings,
@@ -150,7 +154,7 @@ impl<'a> Bench<'a> {
             living: Arc::default(),
             habits: Habits::default(),
             options,
-            clocks,
+            hosts,
             began: tokio::time::Instant::now(),
             page,
             next_process: 0,
@@ -230,7 +234,7 @@ impl<'a> Bench<'a> {
             None => store,
         });
         let sealed = SealedStore::new(store.clone(), keys, random.clone());
-        let ahead = self.clocks[self.chance.place(self.clocks.len())];
+        let (ahead, sightings) = self.hosts[self.chance.place(self.hosts.len())].clone();
         Some(Context {
             process,
             world: self.world.clone(),
@@ -246,6 +250,7 @@ impl<'a> Bench<'a> {
             keyring: self.keyring.clone(),
             living: self.living.clone(),
             habits: self.habits,
+            sightings,
         })
     }
 
@@ -434,10 +439,15 @@ impl<'a> Bench<'a> {
         if let Ok(mut living) = self.living.lock() {
             living.clear();
         }
-        for _ in 0..2 {
-            self.collect_rightly().await;
+        match self.chance.happens(500) {
+            true => self.collect_by_command().await,
+            false => {
+                for _ in 0..2 {
+                    self.collect_rightly().await;
+                }
+                self.check_garbage(Left::Nothing);
+            }
         }
-        self.check_garbage();
         let before = self.world.lock().oracle.valid().len();
         self.backup_alone(Command::Backup).await;
         if self.world.lock().oracle.valid().len() != before + 1 {
@@ -457,14 +467,27 @@ impl<'a> Bench<'a> {
         }
     }
 
+    /// Once to see who is under way, so that they have been seen for long; then twice.
+    async fn collect_by_command(&mut self) {
+        let Some(context) = self.context(Command::Gc, Waits::No).await else { return };
+        for _ in 0..3 {
+            let long = Duration::from_secs(60);
+            if let Err(error) = gc::collect(&context, Policy::default(), long).await {
+                self.violated("L1", format!("`gc` that was left alone: {}", chain(&error)));
+            }
+            tokio::time::sleep(2 * long).await;
+        }
+        self.check_garbage(Left::StaleEntries);
+    }
+
     /// L1 and L3.
-    fn check_garbage(&self) {
+    fn check_garbage(&self, left: Left) {
         let (garbage, debris) = {
             let world = self.world.lock();
             let is_debris =
                 |key: &str| ["/intents/", "/retired/"].iter().any(|part| key.contains(part));
             let debris = world.objects().keys().map(|key| key.as_str().to_owned());
-            (world.oracle.garbage(), debris.filter(|key| is_debris(key)).collect::<Vec<_>>())
+            (world.oracle.garbage(left), debris.filter(|key| is_debris(key)).collect::<Vec<_>>())
         };
         if let Some(first) = garbage.first() {
             self.violated("L1", format!("{} left, such as: {first}", garbage.len()));

@@ -12,9 +12,10 @@ use pgrecall_sim::world::{Medium, Telling};
 /// Everything that the product does, some of it more often.
 fn everything() -> Vec<Command> {
     use Command::{
-        Archive, Backup, ChangeKeys, Collect, Expire, Hold, Restore, Rotate, StandbyBackup, Verify,
+        Archive, Backup, ChangeKeys, Collect, Expire, Gc, Hold, Restore, Rotate, StandbyBackup,
+        Verify,
     };
-    let often = [Backup, Collect, Expire].repeat(4);
+    let often = [Backup, Collect, Gc, Expire].repeat(3);
     let seldom =
         [StandbyBackup, Restore, Verify, ChangeKeys, Rotate, Archive, StandbyBackup, Hold, Hold];
     often.into_iter().chain(seldom).collect()
@@ -39,10 +40,10 @@ pub(crate) fn random(seed: u64) -> Settings {
 
 /// A few commands at once over some history, by priorities.
 pub(crate) fn priority(seed: u64) -> Settings {
-    use Command::{Backup, Collect, Expire};
+    use Command::{Backup, Collect, Expire, Gc};
     Settings {
         scheduler: Scheduler::Priority { changes: 4, within: 40 },
-        commands: vec![Backup, Backup, Collect, Collect, Collect, Expire],
+        commands: vec![Backup, Backup, Collect, Collect, Gc, Expire],
         budget: 5,
         at_once: 5,
         ..random(seed)

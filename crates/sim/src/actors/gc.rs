@@ -1,0 +1,56 @@
+//! `pgrecall gc` as the command does it: a plan, and what it has chosen carried out.
+
+use std::time::Duration;
+
+use pgrecall_engine::EngineError;
+use pgrecall_engine::backup::Host;
+use pgrecall_engine::cancel::Cancel;
+use pgrecall_engine::collection::carry_out::{Collected, carry_out};
+use pgrecall_engine::collection::dead::DeadRule;
+use pgrecall_engine::collection::plan::{CollectRequest, plan};
+use pgrecall_engine::collection::policy::Policy;
+use pgrecall_engine::progress::Progress;
+
+use super::{Context, Ended, chain};
+
+/// Collects once, by some policy. Backups are taken for dead after some hours by this host's clock,
+/// which may be hours off: wrongly, now and then.
+///
+/// # Errors
+/// When it could not go on.
+pub async fn run(context: &mut Context) -> Ended {
+    let percent = [0, 25, 60, 95][context.chance.place(4)];
+    let policy = Policy { rewrite_below_percent: percent, rewrite_bytes_max: 1 << 30 };
+    let hours = [1, 5, 24][context.chance.place(3)];
+    match collect(context, policy, Duration::from_secs(hours * 3600)).await {
+        Ok(done) => Ok(format!("{done:?}")),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+/// Collects once. What was seen of backups under way is kept for the next one, as hosts do.
+///
+/// # Errors
+/// When it could not go on.
+pub async fn collect(
+    context: &Context,
+    policy: Policy,
+    dead_after: Duration,
+) -> Result<Collected, EngineError> {
+    let (sealed, domain) = (&context.cluster.sealed, context.cluster.domain());
+    let mut request = CollectRequest {
+        policy,
+        dead: DeadRule {
+            // No backup is of this host: whose process lives is nothing that a simulation can ask.
+            host: Host { name: "collector".into(), process: 1 },
+            after: Some(dead_after),
+            clock: context.clock.clone(),
+        },
+        sightings: context.sightings.read(),
+        progress: Progress::silent(),
+        cancel: Cancel::new(),
+    };
+    let planned = plan(sealed, domain, &mut request).await;
+    context.sightings.write(request.sightings.clone());
+    carry_out(sealed, planned?, &request).await
+}
