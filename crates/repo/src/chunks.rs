@@ -11,7 +11,7 @@ use crate::error::{FormatError, RepoError};
 use crate::format::bytes::{Reader, wide};
 use crate::format::frame::{self, FrameCipher, Opened, Place};
 use crate::format::index::IndexPack;
-use crate::id::ChunkId;
+use crate::id::{ChunkId, PackId};
 use crate::index::{Index, Location};
 use crate::keys::Keys;
 use crate::names::{self, Name};
@@ -257,7 +257,8 @@ pub async fn read(
     Ok(buffers.plain)
 }
 
-/// Reads a chunk from the first of its copies that is good.
+/// Reads a chunk from the first of its copies that is good. Where all that the index names are bad,
+/// packs are asked for others.
 ///
 /// # Errors
 /// [`RepoError::ChunkMissing`] when there is none; what is wrong with the last one when all are
@@ -270,15 +271,21 @@ pub async fn read_any(
 ) -> Result<Vec<u8>, RepoError> {
     let (text, name) = (chunk.to_string(), domain.to_string());
     let mut last = RepoError::ChunkMissing { chunk: text, domain: name };
-    for location in index.copies(sealed, chunk).await? {
-        match read(sealed, domain, chunk, &location).await {
-            Err(error) if error.is_damage() => {
-                let pack = location.pack.id;
-                tracing::error!(%chunk, %pack, %error, "a copy of a chunk is bad");
-                last = error;
+    let mut tried: HashSet<PackId> = HashSet::new();
+    let mut copies = index.copies(sealed, chunk).await?;
+    while !copies.is_empty() {
+        for location in &copies {
+            match read(sealed, domain, chunk, location).await {
+                Err(error) if error.is_damage() => {
+                    let pack = location.pack.id;
+                    tracing::error!(%chunk, %pack, %error, "a copy of a chunk is bad");
+                    tried.insert(pack);
+                    last = error;
+                }
+                read => return read,
             }
-            read => return read,
         }
+        copies = index.unnamed_copies(sealed, chunk, &tried).await?;
     }
     Err(last)
 }

@@ -12,6 +12,7 @@ use pgrecall_engine::collection::dead::{DeadRule, Sightings};
 use pgrecall_engine::collection::plan::{CollectPlan, CollectRequest, plan};
 use pgrecall_engine::collection::policy::Policy;
 use pgrecall_engine::progress::Progress;
+use pgrecall_repo::RepoError;
 use pgrecall_repo::backup::BackupSession;
 use pgrecall_repo::expired::{self, ExpiredLog, Held};
 use pgrecall_repo::format::document::{Expired, Hold};
@@ -146,10 +147,10 @@ impl Ground {
             Ok(id) => {
                 self.model.backups.insert(id, numbers);
             }
-            // What is sealed by keys that are newer than the backup it cannot read. Whether it is
-            // there the listing tells.
-            Err(error) if session.sealed().keys().epoch() < self.sealed.keys().epoch() => {
-                assert!(error.to_string().contains("expired/"), "{error}");
+            // What is sealed by keys that are newer than the backup it cannot read.
+            Err(RepoError::Unsettled { .. })
+                if session.sealed().keys().epoch() < self.sealed.keys().epoch() =>
+            {
                 self.vanished.insert(session.id());
                 self.model.backups.insert(session.id(), numbers);
             }

@@ -98,6 +98,39 @@ async fn a_metadata_chunk_found_bad_is_stored_again() {
 }
 
 #[tokio::test]
+async fn a_good_copy_is_found_that_no_index_object_names() {
+    let (store, sealed) = opened().await;
+    let ids = committed(&sealed).await;
+    let pack = only(&sealed, &names::packs(&at().domain)).await;
+    rot(&store, &pack, 110).await;
+    let indexes: HashSet<Key> = keys_of(&sealed, &names::indexes(&at().domain)).await;
+    // Others that hold the chunks, under a name of their own each time.
+    let session = begin(&sealed).await;
+    let again: Vec<DamagedChunk> = {
+        let pack = names::pack_of(&at().domain, &pack).unwrap().1;
+        ids.iter().map(|chunk| DamagedChunk { pack, chunk: *chunk }).collect()
+    };
+    backup::report_damage(&sealed, &at(), again, "it rots".into()).await.unwrap();
+    session.abandon().await.unwrap();
+    assert_eq!(committed(&sealed).await, ids);
+    for index in keys_of(&sealed, &names::indexes(&at().domain)).await.difference(&indexes) {
+        store.delete(index).await.unwrap();
+    }
+    read_all(&sealed, &ids).await.unwrap();
+    // Where there is none either, what is wrong with the one that is named is told.
+    for other in keys_of(&sealed, &names::packs(&at().domain)).await {
+        if other != pack {
+            store.delete(&other).await.unwrap();
+        }
+    }
+    assert_eq!(read_all(&sealed, &ids).await.unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+async fn keys_of(sealed: &SealedStore, prefix: &pgrecall_store::Prefix) -> HashSet<Key> {
+    sealed.list(prefix).await.unwrap().into_iter().map(|object| object.key).collect()
+}
+
+#[tokio::test]
 async fn a_chunk_noted_as_bad_that_is_good_is_read() {
     let (_, sealed) = opened().await;
     let ids = committed(&sealed).await;
