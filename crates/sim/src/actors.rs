@@ -85,11 +85,12 @@ pub struct Context {
     pub living: Living,
     /// What it does more or less often than others.
     pub habits: Habits,
-    /// When its host has first seen backups under way.
+    /// When backups under way were first seen. All hosts share it, and have clocks of their own:
+    /// so it is for a host whose clock is set now and then.
     pub sightings: Seen,
 }
 
-/// A host's file of backups under way.
+/// The file of backups under way that collections keep.
 #[derive(Debug, Clone, Default)]
 pub struct Seen(Arc<std::sync::Mutex<Sightings>>);
 
@@ -114,6 +115,10 @@ impl Seen {
 pub struct Habits {
     /// A collection takes a living backup for dead.
     pub ends_living: u64,
+    /// It sweeps the rounds that are open before it does anything else.
+    pub sweeps_first: u64,
+    /// It sweeps all rounds once it has retired packs, and not its own alone.
+    pub sweeps_all: u64,
     /// It looks for dead backups on no list.
     pub ends_unlisted: u64,
     /// It merges the index.
@@ -132,6 +137,8 @@ impl Default for Habits {
     fn default() -> Self {
         Self {
             ends_living: 100,
+            sweeps_first: 900,
+            sweeps_all: 500,
             ends_unlisted: 500,
             merges: 400,
             tidies: 300,

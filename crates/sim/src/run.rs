@@ -105,8 +105,8 @@ struct Bench<'a> {
     living: Living,
     habits: Habits,
     options: OpenOptions,
-    /// Each host's clock, and what it has seen.
-    hosts: Vec<(SignedDuration, Seen)>,
+    clocks: Vec<SignedDuration>,
+    seen: Seen,
     began: tokio::time::Instant,
     page: usize,
     next_process: u32,
@@ -139,9 +139,7 @@ impl<'a> Bench<'a> {
             restore_keys: Vec::new(),
         };
         let hour = |chance: &mut Chance| chance.below(20) as i64 - 10;
-        let host =
-            |chance: &mut Chance| (SignedDuration::from_hours(hour(chance)), Seen::default());
-        let hosts = (0..4).map(|_| host(&mut chance)).collect();
+        let clocks = (0..4).map(|_| SignedDuration::from_hours(hour(&mut chance))).collect();
         let page = [2, 5, 1000][chance.place(3)];
         let mut bench = Self {
             settings,
@@ -154,7 +152,8 @@ impl<'a> Bench<'a> {
             living: Arc::default(),
             habits: Habits::default(),
             options,
-            hosts,
+            clocks,
+            seen: Seen::default(),
             began: tokio::time::Instant::now(),
             page,
             next_process: 0,
@@ -234,7 +233,7 @@ impl<'a> Bench<'a> {
             None => store,
         });
         let sealed = SealedStore::new(store.clone(), keys, random.clone());
-        let (ahead, sightings) = self.hosts[self.chance.place(self.hosts.len())].clone();
+        let ahead = self.clocks[self.chance.place(self.clocks.len())];
         Some(Context {
             process,
             world: self.world.clone(),
@@ -250,7 +249,7 @@ impl<'a> Bench<'a> {
             keyring: self.keyring.clone(),
             living: self.living.clone(),
             habits: self.habits,
-            sightings,
+            sightings: self.seen.clone(),
         })
     }
 
@@ -422,7 +421,8 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Everything is left alone: what is on its way arrives or is lost, two collections, a backup.
+    /// Everything is left alone: what is on its way arrives or is lost, two collections or three of
+    /// the command's, a backup.
     async fn end(&mut self) {
         while !self.world.lock().late().is_empty() {
             let mut world = self.world.lock();
@@ -467,9 +467,11 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Once to see who is under way, so that they have been seen for long; then twice.
+    /// By a host that has seen nothing yet: once to see who is under way, so that they have been
+    /// seen for long; then twice.
     async fn collect_by_command(&mut self) {
-        let Some(context) = self.context(Command::Gc, Waits::No).await else { return };
+        let Some(mut context) = self.context(Command::Gc, Waits::No).await else { return };
+        context.sightings = Seen::default();
         for _ in 0..3 {
             let long = Duration::from_secs(60);
             if let Err(error) = gc::collect(&context, Policy::default(), long).await {

@@ -31,6 +31,11 @@ pub enum Scheduler {
     Places {
         /// How often a priority falls, at most.
         most: u32,
+        /// Before a process's how-manieth listing of a kind one may fall, at most.
+        looks: u32,
+        /// How often, in a thousand, who began first is ahead, and not whom chance prefers: a scene
+        /// may name its processes in the order that leads furthest.
+        in_order: u64,
     },
 }
 
@@ -141,6 +146,8 @@ pub struct Turns {
     falls: BTreeSet<u64>,
     /// Places before which it does.
     places: Vec<Place>,
+    /// Whether who began first is ahead.
+    in_order: bool,
     /// How often each has come to each kind of step.
     reached: BTreeMap<(ProcessId, Step), u32>,
     /// Requests that are in there.
@@ -170,10 +177,14 @@ impl Turns {
         };
         let places = match scheduler {
             Scheduler::Random | Scheduler::Priority { .. } => Vec::new(),
-            Scheduler::Places { most } => {
+            Scheduler::Places { most, looks, .. } => {
                 let falls = 1 + chance.below(most.into());
-                (0..falls).map(|_| Place::draw(chance)).collect()
+                (0..falls).map(|_| Place::draw(chance, looks)).collect()
             }
+        };
+        let in_order = match scheduler {
+            Scheduler::Places { in_order, .. } if in_order > 0 => chance.happens(in_order),
+            _ => false,
         };
         let hold = [0, 40, 150][chance.place(3)];
         Self {
@@ -183,6 +194,7 @@ impl Turns {
             lates: BTreeMap::new(),
             falls,
             places,
+            in_order,
             reached: BTreeMap::new(),
             counted: BTreeSet::new(),
             bottom: FALLEN_MAX,
@@ -254,7 +266,11 @@ impl Turns {
         }
         let parked: Vec<ProcessId> = world.parked().iter().map(|parked| parked.process).collect();
         for (place, process) in parked.iter().enumerate() {
-            let priority = *self.processes.entry(*process).or_insert_with(|| draw(250));
+            let first = || match self.in_order {
+                true => FALLEN_MAX + (1 << 30) - u64::from(process.0),
+                false => draw(250),
+            };
+            let priority = *self.processes.entry(*process).or_insert_with(first);
             offer(priority, Turn::Parked(place));
         }
         let Some((_, turn)) = best else { return Turn::Nobody };

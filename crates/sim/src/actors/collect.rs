@@ -12,7 +12,7 @@ use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::gc::{
     Live, live_chunks, merge_index, remove_remains, retire, rewrite, rounds, sweep, usage,
 };
-use pgrecall_repo::id::{BackupId, PackId};
+use pgrecall_repo::id::{BackupId, PackId, RoundId};
 use pgrecall_repo::names::{self, ClusterRef};
 use pgrecall_repo::random::{Random, SharedRandom};
 use pgrecall_repo::sealed_store::{SealedStore, Stored};
@@ -58,17 +58,22 @@ pub async fn collect(context: &mut Context, sentences: Sentences) -> Result<Stri
     if thorough || context.chance.happens(500) {
         remove_manifests(&sealed, &domain).await?;
     }
-    sweep_all(context, &mut judge, &mut said).await?;
+    if thorough || context.chance.happens(habits.sweeps_first) {
+        let all = rounds(&sealed, &domain).await?.iter().map(|round| round.id).collect();
+        sweep_these(context, all, &mut judge, &mut said).await?;
+    }
     if thorough || context.chance.happens(habits.ends_unlisted) {
         end_unlisted(context, &mut judge).await?;
     }
     if thorough || context.chance.happens(800) {
         let live = live_chunks(&sealed, &domain).await?;
         let packs = choose(context, &live, sentences).await?;
-        if !packs.is_empty() {
-            retire_all(context, packs, &mut said).await?;
-        }
-        sweep_all(context, &mut judge, &mut said).await?;
+        let own = retire_all(context, packs, &mut said).await?;
+        let ids = match thorough || context.chance.happens(habits.sweeps_all) {
+            true => rounds(&sealed, &domain).await?.iter().map(|round| round.id).collect(),
+            false => own,
+        };
+        sweep_these(context, ids, &mut judge, &mut said).await?;
     }
     if thorough || context.chance.happens(habits.merges) {
         context.enter(Phase::Merge);
@@ -87,14 +92,14 @@ pub async fn collect(context: &mut Context, sentences: Sentences) -> Result<Stri
     Ok(said.join("; "))
 }
 
-async fn sweep_all(
+async fn sweep_these(
     context: &Context,
+    ids: Vec<RoundId>,
     judge: &mut Judge,
     said: &mut Vec<String>,
 ) -> Result<(), RepoError> {
     let (sealed, domain) = (&context.cluster.sealed, context.cluster.domain());
     context.enter(Phase::Sweep);
-    let ids: Vec<_> = rounds(sealed, domain).await?.iter().map(|round| round.id).collect();
     // A planted bug follows one round at a time.
     let at_once = if context.plant.is_some() { 1 } else { ids.len().max(1) };
     for ids in ids.chunks(at_once) {
@@ -106,7 +111,7 @@ async fn sweep_all(
     remove_remains(sealed, domain).await
 }
 
-/// Retires packs.
+/// Retires packs, if there are any, and gives the rounds.
 ///
 /// # Errors
 /// When it could not go on.
@@ -114,20 +119,27 @@ pub async fn retire_all(
     context: &Context,
     packs: Vec<PackId>,
     said: &mut Vec<String>,
-) -> Result<(), RepoError> {
+) -> Result<Vec<RoundId>, RepoError> {
     let (sealed, domain) = (&context.cluster.sealed, context.cluster.domain());
+    if packs.is_empty() {
+        return Ok(Vec::new());
+    }
     if context.plant != Some(Plant::MarkerNamedAfterPack) {
         said.push(format!("retires {} packs", packs.len()));
-        said.push(retire(sealed, domain, packs).await?.to_string());
-        return Ok(());
+        let round = retire(sealed, domain, packs).await?;
+        said.push(round.to_string());
+        return Ok(vec![round]);
     }
+    let mut rounds = Vec::new();
     for pack in packs {
         // Where the name of a round comes from, the id of its pack does.
         let random = Named::over(sealed.random().clone(), *pack.as_bytes());
         let sealed = SealedStore::new(sealed.store().clone(), sealed.keys().clone(), random);
-        said.push(retire(&sealed, domain, vec![pack]).await?.to_string());
+        let round = retire(&sealed, domain, vec![pack]).await?;
+        said.push(round.to_string());
+        rounds.push(round);
     }
-    Ok(())
+    Ok(rounds)
 }
 
 /// Randomness whose first sixteen bytes are not random.

@@ -13,16 +13,16 @@ use pgrecall_engine::progress::Progress;
 
 use super::{Context, Ended, chain};
 
-/// Collects once, by some policy. Backups are taken for dead after some hours by this host's clock,
-/// which may be hours off: wrongly, now and then.
+/// Collects once, by some policy. Backups are taken for dead some time after they were first seen,
+/// by a clock that may have been hours off then: living ones, too.
 ///
 /// # Errors
 /// When it could not go on.
 pub async fn run(context: &mut Context) -> Ended {
     let percent = [0, 25, 60, 95][context.chance.place(4)];
     let policy = Policy { rewrite_below_percent: percent, rewrite_bytes_max: 1 << 30 };
-    let hours = [1, 5, 24][context.chance.place(3)];
-    match collect(context, policy, Duration::from_secs(hours * 3600)).await {
+    let minutes = [1, 60, 300][context.chance.place(3)];
+    match collect(context, policy, Duration::from_secs(minutes * 60)).await {
         Ok(done) => Ok(format!("{done:?}")),
         Err(error) => Err(chain(&error)),
     }

@@ -55,13 +55,15 @@ impl Oracle {
         self.holders.ever.extend(after.held.iter().map(|hold| hold.backup));
         for hold in &before.held {
             let id = hold.backup;
-            // When others end is told by clocks, which are hours apart.
-            if hold.until.is_none() && after.backups.contains(&id) {
+            // When others end is told by clocks, which are hours apart. One that was ended before
+            // it committed, and is held by a host that cannot read that, is no backup.
+            let is_backup = self.manifests.contains(&id);
+            if hold.until.is_none() && after.backups.contains(&id) && is_backup {
                 self.violated("H1", format!("{process} expires backup {id}, which is held"));
             }
             let still = after.held.iter().find(|after| after.backup == id);
             let may_go = self.holders.releasing.get(&process) == Some(&id)
-                || (hold.until.is_some() && after.backups.contains(&id));
+                || ((hold.until.is_some() || !is_backup) && after.backups.contains(&id));
             if still.is_none_or(|still| *still != *hold)
                 && !may_go
                 && !self.may_renew(process, still)

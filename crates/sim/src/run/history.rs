@@ -11,6 +11,7 @@ use super::Bench;
 use crate::actors::collect::{half, retire_all};
 use crate::actors::{Command, Context, Habits, chain};
 use crate::planted::Plant;
+use crate::schedule::Scheduler;
 use crate::store::Waits;
 
 /// What was before.
@@ -63,7 +64,7 @@ impl Scene {
         use Command::{Backup, Collect, Expire, Hold};
         let (cast, another, seldom) = match self {
             Self::Unneeded => (vec![Collect, Backup], Collect, 2),
-            Self::Doomed => (vec![Collect, Expire, Collect, Backup, Collect], Backup, 4),
+            Self::Doomed => (vec![Collect, Collect, Backup, Expire, Collect], Backup, 4),
             Self::Copies => (vec![Collect, Collect], Backup, 4),
             Self::Echo => (vec![Collect, Backup], Collect, 4),
             Self::Freed => (vec![Expire, Collect, Expire], Collect, 4),
@@ -74,13 +75,30 @@ impl Scene {
         cast.into_iter().chain(more).collect()
     }
 
+    /// Whose turn it is in it.
+    #[must_use]
+    pub const fn scheduler(self) -> Scheduler {
+        let (looks, in_order) = match self {
+            // A collection lists rounds for the fifth time when it decides what goes.
+            Self::Doomed | Self::Copies => (6, 500),
+            Self::Unneeded | Self::Echo | Self::Freed | Self::Twins | Self::Held => (4, 0),
+        };
+        Scheduler::Places { most: 8, looks, in_order }
+    }
+
     /// How they behave.
     fn habits(self) -> Habits {
-        let usual = Habits::default();
+        let usual = Habits { sweeps_first: 1000, sweeps_all: 1000, ..Habits::default() };
         match self {
             Self::Unneeded => Habits { ends_living: 600, ..usual },
             Self::Doomed => Habits { keeps_one: 1000, merges: 100, ..usual },
-            Self::Copies => Habits { retires_half: 1000, merges: 100, ..usual },
+            Self::Copies => Habits {
+                retires_half: 1000,
+                merges: 100,
+                sweeps_first: 300,
+                sweeps_all: 200,
+                ..usual
+            },
             Self::Echo => Habits { merges: 200, ..usual },
             Self::Freed => Habits { ends_unlisted: 900, tidies: 900, ..usual },
             Self::Twins => Habits { keeps_one: 700, ..usual },

@@ -149,11 +149,11 @@ pub(super) struct Place {
 
 impl Place {
     /// Any: most that change something do so once, and all look more than once.
-    pub(super) fn draw(chance: &mut Chance) -> Self {
+    pub(super) fn draw(chance: &mut Chance, looks: u32) -> Self {
         let steps: &[Step] = if chance.happens(800) { &Step::GRAVE } else { &Step::LIGHT };
         let step = steps[chance.place(steps.len())];
         let number = match step.lists() {
-            true => 1 + chance.place(4) as u32,
+            true => 1 + chance.below(looks.into()) as u32,
             false if chance.happens(700) => 1,
             false => 2,
         };

@@ -72,7 +72,7 @@ pub(crate) fn ripe(seed: u64) -> Settings {
 pub(crate) fn scene(scene: Scene, seed: u64) -> Settings {
     let commands = scene.cast(seed);
     Settings {
-        scheduler: Scheduler::Places { most: 8 },
+        scheduler: scene.scheduler(),
         history: History::Scene(scene),
         budget: u32::try_from(commands.len()).unwrap(),
         at_once: commands.len(),
