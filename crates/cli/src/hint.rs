@@ -39,10 +39,15 @@ pub(crate) fn for_repo(error: &RepoError) -> Option<String> {
              repository with `pgrecall init` and take a backup into it. Only the build that wrote \
              this one can restore from it."
         }
-        RepoError::Unsettled { .. } => {
-            "`pgrecall list` shows whether it counts. Keys that were rotated while it ran are none \
-             that it has: what is sealed by them it cannot read."
-        }
+        RepoError::Unsettled { source, .. } => match &**source {
+            RepoError::Store(source) | RepoError::Unknown { source, .. } => {
+                return for_store(source);
+            }
+            _ => {
+                "`pgrecall list` shows whether it counts. Keys that were rotated while it ran are \
+                 none that it has: what is sealed by them it cannot read."
+            }
+        },
         RepoError::PacksMissing { .. } => {
             "Run the backup again: it stores what is missing. `pgrecall verify` shows what else \
              was lost."

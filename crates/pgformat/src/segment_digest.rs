@@ -179,7 +179,11 @@ impl SegmentWalk {
             self.read(window, piece_start, visit);
             if is_all && self.cursor.position() < piece_start {
                 if self.state != State::Done {
-                    self.keep_leftover(Window { start: leftover_start, bytes: &leftover });
+                    // Kept as it is: a record may be as long as many pieces.
+                    let read = self.cursor.position().bytes_since(leftover_start);
+                    let read = usize::try_from(read).unwrap_or(usize::MAX).min(leftover.len());
+                    leftover.drain(..read);
+                    self.leftover = leftover;
                 }
                 return;
             }

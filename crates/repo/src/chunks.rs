@@ -258,7 +258,7 @@ pub async fn read(
 }
 
 /// Reads a chunk from the first of its copies that is good. Where all that the index names are bad,
-/// packs are asked for others.
+/// packs are asked that it does not speak of.
 ///
 /// # Errors
 /// [`RepoError::ChunkMissing`] when there is none; what is wrong with the last one when all are
@@ -271,23 +271,32 @@ pub async fn read_any(
 ) -> Result<Vec<u8>, RepoError> {
     let (text, name) = (chunk.to_string(), domain.to_string());
     let mut last = RepoError::ChunkMissing { chunk: text, domain: name };
-    let mut tried: HashSet<PackId> = HashSet::new();
-    let mut copies = index.copies(sealed, chunk).await?;
-    while !copies.is_empty() {
-        for location in &copies {
-            match read(sealed, domain, chunk, location).await {
-                Err(error) if error.is_damage() => {
-                    let pack = location.pack.id;
-                    tracing::error!(%chunk, %pack, %error, "a copy of a chunk is bad");
-                    tried.insert(pack);
-                    last = error;
-                }
+    let named = index.copies(sealed, chunk).await?;
+    let tried: HashSet<PackId> = named.iter().map(|location| location.pack.id).collect();
+    for location in named {
+        match read(sealed, domain, chunk, &location).await {
+            Err(error) if error.is_damage() => last = bad_copy(chunk, &location, error),
+            read => return read,
+        }
+    }
+    if tried.is_empty() {
+        return Err(last);
+    }
+    for location in index.unnamed_copies(sealed, chunk).await? {
+        if !tried.contains(&location.pack.id) {
+            match read(sealed, domain, chunk, &location).await {
+                Err(error) if error.is_damage() => last = bad_copy(chunk, &location, error),
                 read => return read,
             }
         }
-        copies = index.unnamed_copies(sealed, chunk, &tried).await?;
     }
     Err(last)
+}
+
+fn bad_copy(chunk: &ChunkId, location: &Location, error: RepoError) -> RepoError {
+    let pack = location.pack.id;
+    tracing::error!(%chunk, %pack, %error, "a copy of a chunk is bad");
+    error
 }
 
 /// Finds a set of chunks, all of which must be there.

@@ -335,7 +335,11 @@ impl RepoError {
             // A refusal is no lost answer, though nobody has said that nothing was stored.
             Self::Unknown { source, .. } => source.kind().into(),
             Self::Fenced { .. } => ErrorKind::Conflict,
-            Self::Unsettled { source, .. } => source.kind(),
+            // What it could not read others may, and nothing of the backup is missing.
+            Self::Unsettled { source, .. } => match source.kind() {
+                ErrorKind::Corrupt | ErrorKind::NotFound => ErrorKind::Conflict,
+                kind => kind,
+            },
             Self::PacksMissing { .. } | Self::ChunkMissing { .. } => ErrorKind::Incomplete,
         }
     }

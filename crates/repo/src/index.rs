@@ -286,16 +286,21 @@ impl Index {
     ) -> Result<Vec<Location>, RepoError> {
         let rows = self.rows.get_or_try_init(|| self.read_rows(sealed)).await?;
         let mut copies: Vec<Location> = rows.copies(chunk).collect();
-        if copies.is_empty() {
-            copies = self.unnamed_copies(sealed, chunk, &HashSet::new()).await?;
+        if copies.is_empty() && self.purpose.takes_what_is_there() {
+            copies = self.unnamed_copies(sealed, chunk).await?;
+            if copies.is_empty() {
+                // A request for each pack, before anything is said to be lost.
+                let ask = || self.read_directories(sealed, |id| rows.names(id));
+                copies = self.others.get_or_try_init(ask).await?.copies(chunk).collect();
+            }
         }
         copies.sort_by_key(|location| self.is_doubtful(&location.pack, *chunk));
         Ok(copies)
     }
 
-    /// Copies of a chunk in other packs than these, by the packs themselves: a request for each,
-    /// before anything is said to be lost, and those first that the index does not speak of.
-    /// Nothing for whoever may not take what happens to be there.
+    /// Copies of a chunk in packs that no index object speaks of, by the packs themselves: few but
+    /// for those of an index object that is lost. Nothing for whoever may not take what happens
+    /// to be there.
     ///
     /// # Errors
     /// When the store fails.
@@ -303,22 +308,13 @@ impl Index {
         &self,
         sealed: &SealedStore,
         chunk: &ChunkId,
-        but: &HashSet<PackId>,
     ) -> Result<Vec<Location>, RepoError> {
         if !self.purpose.takes_what_is_there() {
             return Ok(Vec::new());
         }
         let rows = self.rows.get_or_try_init(|| self.read_rows(sealed)).await?;
-        let is_other = |location: &Location| !but.contains(&location.pack.id);
         let ask = || self.read_directories(sealed, |id| !rows.names(id));
-        let unindexed = self.unindexed.get_or_try_init(ask).await?;
-        let found: Vec<Location> = unindexed.copies(chunk).filter(is_other).collect();
-        if !found.is_empty() {
-            return Ok(found);
-        }
-        let ask = || self.read_directories(sealed, |id| rows.names(id));
-        let others = self.others.get_or_try_init(ask).await?;
-        Ok(others.copies(chunk).filter(is_other).collect())
+        Ok(self.unindexed.get_or_try_init(ask).await?.copies(chunk).collect())
     }
 
     async fn read_rows(&self, sealed: &SealedStore) -> Result<Rows, RepoError> {

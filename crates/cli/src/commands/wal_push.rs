@@ -15,7 +15,7 @@ use crate::context::host;
 use crate::failure::Outcome;
 use crate::output::{human, stdout};
 
-/// More threads than this gain nothing on the sixteen frames of a segment.
+/// More threads than this gain nothing: the digest of a segment is one chain.
 const THREADS_MAX: usize = 4;
 
 pub(crate) fn run(settings: &Settings, args: &PushArgs) -> Outcome<()> {

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::Builder;
+use std::time::Duration;
 
 use bytes::Bytes;
 use memmap2::{Advice, MmapMut};
@@ -202,11 +203,16 @@ impl Work<'_, '_> {
                 waiting.len()
             };
             if waiting > PARTS_AHEAD {
-                self.follow(&mut locked(&self.in_order), Keyless::Waits);
+                let keyless =
+                    if waiting > PARTS_WAITING_MAX { Keyless::Waits } else { Keyless::Soon };
+                self.follow(&mut locked(&self.in_order), keyless);
             }
             done.push((part.place, Payload::compress(&part, self.level)));
             if let Ok(mut in_order) = self.in_order.try_lock() {
                 self.follow(&mut in_order, Keyless::Leaves);
+                if in_order.keys_are_lost {
+                    break;
+                }
             }
         }
         done
@@ -223,14 +229,23 @@ impl Work<'_, '_> {
     }
 }
 
-/// Parts that may wait for the work in order. It bounds the memory; and whoever opens the
-/// repository has a processor to do so.
+/// Parts that may wait for the work in order while others are read: it bounds the memory.
 const PARTS_AHEAD: usize = 8;
+
+/// The same while there are no keys.
+const PARTS_WAITING_MAX: usize = 64;
+
+/// How long keys of a repository that is near take at most. Whoever opens it is to have a processor
+/// for that; where they take longer it is far away, and processors have nothing better to do than
+/// to go on.
+const KEYS_SOON: Duration = Duration::from_millis(10);
 
 /// What is done without keys.
 #[derive(Clone, Copy)]
 enum Keyless {
     Leaves,
+    /// Waits for a moment, once.
+    Soon,
     Waits,
 }
 
@@ -239,22 +254,32 @@ struct InOrder {
     next: usize,
     walk: Option<SegmentWalk>,
     keys: mpsc::Receiver<Arc<Keys>>,
+    /// The repository could not be opened: none will come.
+    keys_are_lost: bool,
+    has_waited: bool,
     digester: Option<Digester>,
 }
 
 impl InOrder {
     fn new(segment: Option<(SegmentName, SegmentSize)>, keys: mpsc::Receiver<Arc<Keys>>) -> Self {
         let walk = segment.map(|(name, size)| SegmentWalk::new(name, size));
-        Self { next: 0, walk, keys, digester: None }
+        let (keys_are_lost, has_waited) = (false, false);
+        Self { next: 0, walk, keys, keys_are_lost, has_waited, digester: None }
     }
 
     fn has_keys(&mut self, keyless: Keyless) -> bool {
-        if self.digester.is_none() {
-            let keys = match keyless {
-                Keyless::Leaves => self.keys.try_recv().ok(),
-                Keyless::Waits => self.keys.recv().ok(),
+        if self.digester.is_none() && !self.keys_are_lost {
+            let wait = match keyless {
+                Keyless::Leaves => Duration::ZERO,
+                Keyless::Soon if self.has_waited => Duration::ZERO,
+                Keyless::Soon => KEYS_SOON,
+                Keyless::Waits => Duration::MAX,
             };
-            self.digester = keys.map(|keys| keys.digester());
+            self.has_waited |= !wait.is_zero();
+            match self.keys.recv_timeout(wait) {
+                Ok(keys) => self.digester = Some(keys.digester()),
+                Err(error) => self.keys_are_lost = error == mpsc::RecvTimeoutError::Disconnected,
+            }
         }
         self.digester.is_some()
     }

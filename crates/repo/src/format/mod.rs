@@ -7,7 +7,7 @@
 //! | packs | one frame a chunk | directory | [`pack`] |
 //! | index objects | a head frame, then blocks | | [`index`] |
 //! | manifests and all small documents | one blob of JSON | | [`document`] |
-//! | archived WAL | frames of 1 MiB | summary (opaque here) | `crate::archive` |
+//! | archived WAL | frames of at most 1 MiB | summary (opaque here) | `crate::archive` |
 //!
 //! Inside chunks of kind "meta": file tables ([`table`]), file maps ([`map`]) and page hashes.
 //! `docs/format.md` is the specification; a test holds its byte tables against [`layout`].
