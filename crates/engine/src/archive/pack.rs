@@ -301,6 +301,7 @@ impl InOrder {
 
 #[cfg(test)]
 mod tests {
+    use pgrecall_pgformat::{SegmentNumber, TimelineId};
     use pgrecall_repo::format::header::{KeyClass, Suite};
     use pgrecall_repo::keys::first_domain_keys;
     use pgrecall_repo::object::{Proof, open_archive, seal_archive};
@@ -415,6 +416,36 @@ mod tests {
         send.send(offered.keys.clone()).unwrap();
         let packed = packing.join().unwrap().unwrap();
         assert!(offered.stored(&packed.frames, packed.digest) == plain);
+    }
+
+    /// More parts than may wait for keys.
+    #[test]
+    fn a_long_segment_waits_for_keys_that_are_far_and_for_none_that_are_lost() {
+        let plain: Vec<u8> = (0..32_u32 << 20).map(|n| (n / 4096) as u8).collect();
+        let offered = Offered::new(&plain);
+        let size = SegmentSize::from_bytes(32 << 20).unwrap();
+        let name = SegmentName { timeline: TimelineId(1), number: SegmentNumber(1) };
+        let begin = |threads| {
+            let (send, keys) = mpsc::channel();
+            let to_pack = ToPack {
+                limit_bytes: 32 << 20,
+                segment: Some((name, size)),
+                ..offered.to_pack(no_check(), threads)
+            };
+            (send, std::thread::spawn(move || pack(to_pack, keys)))
+        };
+        for threads in [1, 3] {
+            let (send, packing) = begin(threads);
+            std::thread::sleep(Duration::from_millis(300));
+            send.send(offered.keys.clone()).unwrap();
+            let packed = packing.join().unwrap().unwrap();
+            assert_eq!(packed.frames.len(), 128);
+            assert!(offered.stored(&packed.frames, packed.digest) == plain);
+            let (send, packing) = begin(threads);
+            std::thread::sleep(Duration::from_millis(300));
+            drop(send);
+            assert!(matches!(packing.join().unwrap(), Err(EngineError::Cancelled)));
+        }
     }
 
     #[test]
