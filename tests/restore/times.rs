@@ -161,6 +161,22 @@ fn a_time_beyond_the_wal_is_refused_and_the_latest_one_that_is_told_works() {
     }
 }
 
+/// The time of a commit that a target at that time keeps or leaves out as asked. Where a later
+/// time stands before it in the WAL, recovery ends there either way: another commit is chosen.
+fn parted(log: &CommitLog, after: Lsn) -> (Timestamp, Target, Target) {
+    let records = log.commits().into_iter().filter_map(|commit| commit.record);
+    let mut times: Vec<_> =
+        records.filter(|record| record.start > after).map(|record| record.time).collect();
+    let half = times.split_off(times.len() / 2);
+    let targets = half.into_iter().map(|time| {
+        let at = |inclusion| Target::Time(time, inclusion);
+        (time, at(Inclusion::Inclusive), at(Inclusion::Exclusive))
+    });
+    let mut parted =
+        targets.filter(|(_, kept, left_out)| log.expected_at(kept) != log.expected_at(left_out));
+    parted.next().expect("a commit later than all before it")
+}
+
 #[test]
 fn the_very_time_of_a_commit_is_kept_or_left_out_as_asked() {
     for major in majors() {
@@ -170,15 +186,8 @@ fn the_very_time_of_a_commit_is_kept_or_left_out_as_asked() {
         workload.wait_commits(50);
         let log = workload.finish(&primary);
         site.wait_archived(&primary, &switch(&primary));
-        let mut commits = log.commits();
-        commits.retain(|commit| commit.record.is_some_and(|record| record.start > backup_end));
-        let chosen = commits[commits.len() / 2].record.expect("a record").time;
+        let (chosen, kept, left_out) = parted(&log, backup_end);
         let time = sql_timestamp(chosen);
-        let (kept, left_out) = (
-            Target::Time(chosen, Inclusion::Inclusive),
-            Target::Time(chosen, Inclusion::Exclusive),
-        );
-        assert_ne!(log.expected_at(&kept), log.expected_at(&left_out));
         for (flags, target) in
             [(vec!["--to-time", &time], kept), (vec!["--to-time", &time, "--exclusive"], left_out)]
         {
