@@ -7,7 +7,10 @@
 #
 # It needs nightly Rust, for the sanitizer; cargo-fuzz it does without, since installing that takes longer than many a
 # run, and what that adds to a build is a few flags. What it builds is in fuzz/target, so that builds with stable Rust
-# are left alone. An input that was found to break something is kept in fuzz/artifacts.
+# are left alone. An input that was found to break something is kept in fuzz/artifacts. Each run of a target adds a line
+# to fuzz/target/runs.tsv: when, target, inputs tried, seconds of processor time. So long work can be done in parts:
+#
+#   awk '{ n += $3; s += $4 } END { print n, s / 3600 }' fuzz/target/runs.tsv
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -46,12 +49,16 @@ for target in "${targets[@]}"; do
   mkdir -p fuzz/artifacts/"$target"
   log=fuzz/target/$target.log
   # Real inputs are small: longer ones only make a run slow. -timeout is for one input, in seconds.
-  if ! fuzz/target/"$host"/release/"$target" -artifact_prefix=fuzz/artifacts/"$target"/ -fork=0 \
+  TIMEFORMAT='%U %S'
+  spent=$({ time fuzz/target/"$host"/release/"$target" -artifact_prefix=fuzz/artifacts/"$target"/ -fork=0 \
     -max_total_time="$seconds" -max_len=32768 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
-    fuzz/corpus/"$target" >"$log" 2>&1; then
+    fuzz/corpus/"$target" >"$log" 2>&1; } 2>&1) || {
     failed+=("$target")
     tail -n 40 "$log" >&2
-  fi
-  printf 'fuzz: %-20s %s runs\n' "$target" "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")"
+  }
+  tried=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+  spent=$(awk '{ print $1 + $2 }' <<<"$spent")
+  printf '%s\t%s\t%s\t%s\n' "$(date -u +%FT%TZ)" "$target" "${tried:-0}" "$spent" >>fuzz/target/runs.tsv
+  printf 'fuzz: %-20s %s runs, %s s of processor time\n' "$target" "${tried:-0}" "$spent"
 done
 [ ${#failed[@]} -eq 0 ] || { echo "fuzz: found something in: ${failed[*]}" >&2; exit 1; }
