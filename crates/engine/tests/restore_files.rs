@@ -10,6 +10,8 @@ mod clusters;
 mod directories;
 #[path = "restore_files/fetched.rs"]
 mod fetched;
+#[path = "restore_files/meanwhile.rs"]
+mod meanwhile;
 #[path = "restore_files/places.rs"]
 mod places;
 #[path = "restore_files/shop.rs"]

@@ -1,6 +1,8 @@
 //! A repository with one backup and one real WAL segment, damaged in every way that storage can
 //! damage it: verification says what is wrong, and what that means for recovery.
 
+#[path = "verify/index.rs"]
+mod index_lost;
 #[path = "verify/wal.rs"]
 mod wal;
 
@@ -388,18 +390,6 @@ async fn metadata_that_rots_is_found_by_looking() {
     assert_damaged(&check(&made, Depth::Structure).await, "file table does not read");
 }
 
-#[tokio::test]
-async fn an_index_object_that_does_not_read_is_told_apart_from_what_it_hides() {
-    let made = made().await;
-    let object = made.names("domains/main/index/").await.remove(0);
-    made.flip_from_end(&object, 20).await;
-    let report = check(&made, Depth::Structure).await;
-    assert_damaged(&report, "the index object does not read");
-    let own = report.findings.iter().find(|finding| finding.object == object.as_str()).unwrap();
-    assert_eq!(own.severity, Severity::Warning);
-    assert!(!report.backups[0].restorable);
-}
-
 /// Says that the next version of the program wrote it.
 fn newer(bytes: &mut [u8]) {
     bytes[8] += 1;
@@ -421,9 +411,14 @@ async fn what_another_version_wrote_is_no_damage_and_hides_none() {
     assert!(report.sound && report.backups[0].restorable, "{}", said(&report));
     let own = report.findings.iter().find(|finding| finding.object == other.as_str()).unwrap();
     assert_eq!((own.severity, own.nature), (Severity::Warning, Nature::OtherVersion));
-    // What only it may name, nobody can judge.
+    // What only it may name is found in the packs, and nobody can judge what they do not say either.
     let first = made.store.get(&index, 64 << 20).await.unwrap();
     made.store.delete(&index).await.unwrap();
+    let report = check(&made, Depth::ReadData).await;
+    assert!(report.sound && report.backups[0].restorable, "{}", said(&report));
+    for pack in &data {
+        made.replace(pack, |bytes| newer(bytes)).await;
+    }
     let report = check(&made, Depth::Structure).await;
     assert_eq!(report.gravest(), Some(Nature::OtherVersion), "{}", said(&report));
     assert!(matches!(made.store.put_if_absent(&index, first).await, Put::Created));

@@ -11,7 +11,7 @@ use crate::error::{FormatError, RepoError};
 use crate::format::bytes::{Reader, wide};
 use crate::format::frame::{self, FrameCipher, Opened, Place};
 use crate::format::index::IndexPack;
-use crate::id::{ChunkId, PackId};
+use crate::id::ChunkId;
 use crate::index::{Index, Location};
 use crate::keys::Keys;
 use crate::names::{self, Name};
@@ -257,8 +257,8 @@ pub async fn read(
     Ok(buffers.plain)
 }
 
-/// Reads a chunk from the first of its copies that is good. Where all that the index names are bad,
-/// packs are asked that it does not speak of.
+/// Reads a chunk from the first of its copies that is good. Where all that the index names are bad
+/// or gone, packs are asked that it does not speak of, and the index is read again.
 ///
 /// # Errors
 /// [`RepoError::ChunkMissing`] when there is none; what is wrong with the last one when all are
@@ -271,26 +271,20 @@ pub async fn read_any(
 ) -> Result<Vec<u8>, RepoError> {
     let (text, name) = (chunk.to_string(), domain.to_string());
     let mut last = RepoError::ChunkMissing { chunk: text, domain: name };
-    let named = index.copies(sealed, chunk).await?;
-    let tried: HashSet<PackId> = named.iter().map(|location| location.pack.id).collect();
-    for location in named {
-        match read(sealed, domain, chunk, &location).await {
-            Err(error) if error.is_damage() => last = bad_copy(chunk, &location, error),
-            read => return read,
+    let mut tried = HashSet::new();
+    loop {
+        let copies = index.more_copies(sealed, chunk, &tried).await?;
+        if copies.is_empty() {
+            return Err(last);
         }
-    }
-    if tried.is_empty() {
-        return Err(last);
-    }
-    for location in index.unnamed_copies(sealed, chunk).await? {
-        if !tried.contains(&location.pack.id) {
+        for location in copies {
+            tried.insert(location.pack.id);
             match read(sealed, domain, chunk, &location).await {
                 Err(error) if error.is_damage() => last = bad_copy(chunk, &location, error),
                 read => return read,
             }
         }
     }
-    Err(last)
 }
 
 fn bad_copy(chunk: &ChunkId, location: &Location, error: RepoError) -> RepoError {
@@ -346,10 +340,33 @@ pub async fn read_many(
             }
         }
     }
-    for chunk in bad {
-        all.insert(chunk, read_any(sealed, domain, index, &chunk).await?);
-    }
+    all.extend(read_others(sealed, domain, index, bad).await?);
     Ok(all)
+}
+
+/// Reads chunks of which a copy was tried, and is bad or gone.
+///
+/// # Errors
+/// As [`read_any`].
+pub async fn read_others(
+    sealed: &SealedStore,
+    domain: &Name,
+    index: &Index,
+    chunks: Vec<ChunkId>,
+) -> Result<HashMap<ChunkId, Vec<u8>>, RepoError> {
+    let mut read = HashMap::with_capacity(chunks.len());
+    let mut chunks = chunks.into_iter();
+    // Where a collection has moved them, the index is read again for the first.
+    if let Some(first) = chunks.next() {
+        read.insert(first, read_any(sealed, domain, index, &first).await?);
+    }
+    let mut others = futures::stream::iter(chunks)
+        .map(|chunk| async move { (chunk, read_any(sealed, domain, index, &chunk).await) })
+        .buffer_unordered(READS_AT_ONCE);
+    while let Some((chunk, plain)) = others.next().await {
+        read.insert(chunk, plain?);
+    }
+    Ok(read)
 }
 
 /// Reads chunks and tells which are bad.

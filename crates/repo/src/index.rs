@@ -7,14 +7,14 @@
 mod chunk_table;
 mod directory;
 mod object;
+mod reading;
 mod rows;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt as _;
 use pgrecall_store::{Key, Listed};
-use tokio::sync::OnceCell;
 
 use crate::error::RepoError;
 use crate::format::document::{Damage, DamagedChunk, Retired};
@@ -28,11 +28,8 @@ pub use chunk_table::ChunkTable;
 pub use directory::read_directory;
 pub(crate) use object::put_entries;
 pub use object::{IndexObject, put_index, read_object};
-use rows::Rows;
+use reading::Reading;
 pub(crate) use rows::{Short, short};
-
-/// From so many packs on, asking each of them takes long enough to be told.
-const PACKS_TOLD_FROM: usize = 1000;
 
 /// Objects read at once.
 const READS_AT_ONCE: usize = 8;
@@ -84,7 +81,11 @@ pub async fn list_packs(
     Ok(listed.into_iter().map(|(id, (_, size))| (id, size)).collect())
 }
 
-pub(crate) async fn list_packs_by_kind(
+/// The same, with what each of them holds.
+///
+/// # Errors
+/// When the store cannot list.
+pub async fn list_packs_by_kind(
     sealed: &SealedStore,
     domain: &Name,
 ) -> Result<HashMap<PackId, (Kind, u64)>, RepoError> {
@@ -150,22 +151,18 @@ impl Purpose {
     }
 }
 
-/// The index of a domain as it was at one moment, read in the order of steps B2 to B4.
+/// The index of a domain. Who takes what there is reads it again where copies have moved since.
 #[derive(Debug)]
 pub struct Index {
     domain: Name,
     purpose: Purpose,
-    objects: Vec<Key>,
-    packs: HashMap<PackId, (Kind, u64)>,
-    retired: HashSet<PackId>,
-    damaged: HashSet<DamagedChunk>,
-    /// What the index objects say, read when it is first asked for.
-    rows: OnceCell<Rows>,
-    /// What the directories say of packs that no index object names.
-    unindexed: OnceCell<Rows>,
-    /// What they say of all others: of several objects that name a pack one may be lost.
-    others: OnceCell<Rows>,
+    now: Mutex<Arc<Reading>>,
+    /// One at a time reads it again.
+    again: tokio::sync::Mutex<()>,
 }
+
+/// Times that it is read again for one chunk.
+const READINGS_MAX: u32 = 5;
 
 impl Index {
     /// Reads markers and notes of damage, lists index objects, then packs.
@@ -177,39 +174,13 @@ impl Index {
         domain: &Name,
         purpose: Purpose,
     ) -> Result<Self, RepoError> {
-        let retired = match purpose {
-            Purpose::Refer => read_markers(sealed, domain).await?,
-            Purpose::Read | Purpose::ReadMeta => HashSet::new(),
-        };
-        let damaged = read_damage(sealed, domain, purpose).await?;
-        let objects = list_objects(sealed, domain).await?;
-        let packs = list_packs_by_kind(sealed, domain).await?;
-        Ok(Self {
-            domain: domain.clone(),
-            purpose,
-            objects,
-            packs,
-            retired,
-            damaged,
-            rows: OnceCell::new(),
-            unindexed: OnceCell::new(),
-            others: OnceCell::new(),
-        })
+        let reading = Reading::open(sealed, domain, purpose).await?;
+        let now = Mutex::new(Arc::new(reading));
+        Ok(Self { domain: domain.clone(), purpose, now, again: tokio::sync::Mutex::default() })
     }
 
-    /// Whether a copy counts for the purpose.
-    fn counts(&self, pack: &IndexPack, chunk: ChunkId) -> bool {
-        match self.purpose {
-            Purpose::Refer => !self.retired.contains(&pack.id) && !self.is_doubtful(pack, chunk),
-            Purpose::Read => self.packs.contains_key(&pack.id),
-            Purpose::ReadMeta => pack.kind == Kind::MetaPack && self.packs.contains_key(&pack.id),
-        }
-    }
-
-    /// Whether the pack is not there as the index says, or the copy was found bad.
-    fn is_doubtful(&self, pack: &IndexPack, chunk: ChunkId) -> bool {
-        let whole = self.packs.get(&pack.id).is_some_and(|(_, size)| *size == pack.size);
-        !whole || self.damaged.contains(&DamagedChunk { pack: pack.id, chunk })
+    fn now(&self) -> Arc<Reading> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Hands every entry out that counts for the purpose, object by object. Objects that cannot be
@@ -223,37 +194,7 @@ impl Index {
         sealed: &SealedStore,
         each: impl FnMut(&Arc<IndexPack>, &IndexEntry),
     ) -> Result<(), RepoError> {
-        self.each_of(sealed, &self.objects, each).await
-    }
-
-    async fn each_of(
-        &self,
-        sealed: &SealedStore,
-        objects: &[Key],
-        mut each: impl FnMut(&Arc<IndexPack>, &IndexEntry),
-    ) -> Result<(), RepoError> {
-        let mut read = futures::stream::iter(objects)
-            .map(|name| async move { (name, read_object(sealed, name).await) })
-            .buffered(READS_AT_ONCE);
-        while let Some((name, object)) = read.next().await {
-            let object = match object {
-                Ok(object) => object,
-                Err(error) if error.is_damage() && !error.is_not_found() => {
-                    let what = "an index object cannot be read: chunks that only it names are \
-                                stored again by backups, and looked for in the packs by restores";
-                    warn_unreadable(name, &error, what);
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            for entry in &object.entries {
-                let pack = object.pack(entry);
-                if let Some(pack) = pack.filter(|pack| self.counts(pack, entry.chunk)) {
-                    each(pack, entry);
-                }
-            }
-        }
-        Ok(())
+        self.now().each(sealed, each).await
     }
 
     /// Finds many chunks: of each the copy that is most likely to be good.
@@ -274,8 +215,8 @@ impl Index {
         Ok(found)
     }
 
-    /// Every copy of a chunk, the doubtful ones last. Where the index objects name none, the packs
-    /// are asked: those first that they do not speak of.
+    /// Copies of a chunk, those that are most likely to be good first. Where the index objects
+    /// name none, the packs are asked: those first that they do not speak of.
     ///
     /// # Errors
     /// When the store fails.
@@ -284,93 +225,60 @@ impl Index {
         sealed: &SealedStore,
         chunk: &ChunkId,
     ) -> Result<Vec<Location>, RepoError> {
-        let rows = self.rows.get_or_try_init(|| self.read_rows(sealed)).await?;
-        let mut copies: Vec<Location> = rows.copies(chunk).collect();
-        if copies.is_empty() && self.purpose.takes_what_is_there() {
-            copies = self.unnamed_copies(sealed, chunk).await?;
-            if copies.is_empty() {
-                // A request for each pack, before anything is said to be lost.
-                let ask = || self.read_directories(sealed, |id| rows.names(id));
-                copies = self.others.get_or_try_init(ask).await?.copies(chunk).collect();
-            }
-        }
-        copies.sort_by_key(|location| self.is_doubtful(&location.pack, *chunk));
-        Ok(copies)
+        self.more_copies(sealed, chunk, &HashSet::new()).await
     }
 
-    /// Copies of a chunk in packs that no index object speaks of, by the packs themselves: few but
-    /// for those of an index object that is lost. Nothing for whoever may not take what happens
-    /// to be there.
+    /// Copies of a chunk in other packs than these, which were tried and are bad or gone: those
+    /// that the index objects name, else those in packs that no object speaks of, else what the
+    /// index says now (R1: a collection may have moved the chunk). Every pack is asked when nothing
+    /// was there to be tried.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn unnamed_copies(
+    pub async fn more_copies(
         &self,
         sealed: &SealedStore,
         chunk: &ChunkId,
+        tried: &HashSet<PackId>,
     ) -> Result<Vec<Location>, RepoError> {
-        if !self.purpose.takes_what_is_there() {
-            return Ok(Vec::new());
-        }
-        let rows = self.rows.get_or_try_init(|| self.read_rows(sealed)).await?;
-        let ask = || self.read_directories(sealed, |id| !rows.names(id));
-        Ok(self.unindexed.get_or_try_init(ask).await?.copies(chunk).collect())
-    }
-
-    async fn read_rows(&self, sealed: &SealedStore) -> Result<Rows, RepoError> {
-        let mut objects = self.objects.clone();
-        let mut listings = 1;
-        loop {
-            let mut rows = Rows::default();
-            match self.each_of(sealed, &objects, |pack, entry| rows.add(pack, entry)).await {
-                Ok(()) => return Ok(rows.sorted()),
-                Err(error) if error.is_not_found() && listings < LISTINGS_MAX => {
-                    listings += 1;
-                    objects = list_objects(sealed, &self.domain).await?;
-                }
-                Err(error) => return Err(error),
+        let mut reading = self.now();
+        for _ in 0..READINGS_MAX {
+            match reading.copies(sealed, chunk, tried).await {
+                Ok(copies) if copies.is_empty() && self.purpose.takes_what_is_there() => {}
+                // Merged into another.
+                Err(error) if error.is_not_found() && self.purpose.takes_what_is_there() => {}
+                found => return found,
+            }
+            match self.read_again(sealed, &reading).await? {
+                Some(newer) => reading = newer,
+                None => break,
             }
         }
+        match tried.is_empty() {
+            true => reading.copies_anywhere(sealed, chunk).await,
+            false => Ok(Vec::new()),
+        }
     }
 
-    /// Reads the directories of some packs: what is left of an index object that was lost, or of a
-    /// backup that died.
-    async fn read_directories(
+    /// What the index says now, unless that is what it said.
+    async fn read_again(
         &self,
         sealed: &SealedStore,
-        is_asked: impl Fn(&PackId) -> bool,
-    ) -> Result<Rows, RepoError> {
-        let all = self.purpose != Purpose::ReadMeta;
-        let fits = |kind: Kind| all || kind == Kind::MetaPack;
-        let asked = self.packs.iter().filter(|(id, (kind, _))| fits(*kind) && is_asked(id));
-        let mut asked: Vec<_> = asked.collect();
-        asked.sort_unstable_by_key(|(id, _)| **id);
-        if asked.len() >= PACKS_TOLD_FROM {
-            let packs = asked.len();
-            tracing::warn!(
-                packs,
-                "the index names no good copy of a chunk: packs are asked, one by one"
-            );
+        before: &Arc<Reading>,
+    ) -> Result<Option<Arc<Reading>>, RepoError> {
+        let _one = self.again.lock().await;
+        let now = self.now();
+        if !Arc::ptr_eq(&now, before) {
+            return Ok(Some(now));
         }
-        let mut directories = futures::stream::iter(asked)
-            .map(|(id, (kind, _))| async move {
-                (
-                    names::pack(&self.domain, *kind, *id),
-                    read_directory(sealed, &self.domain, *kind, *id).await,
-                )
-            })
-            .buffered(READS_AT_ONCE);
-        let mut found = Rows::default();
-        while let Some((name, directory)) = directories.next().await {
-            match directory {
-                Ok(pack) => found.add_pack(&pack),
-                Err(error) if error.is_damage() => {
-                    warn_unreadable(&name, &error, "the directory of a pack cannot be read");
-                }
-                Err(error) => return Err(error),
-            }
+        let newer = Reading::open(sealed, &self.domain, self.purpose).await?;
+        if newer.lists_the_same(before) {
+            return Ok(None);
         }
-        Ok(found.sorted())
+        tracing::debug!(domain = %self.domain, "packs have moved: the index is read again");
+        let newer = Arc::new(newer);
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = newer.clone();
+        Ok(Some(newer))
     }
 }
 

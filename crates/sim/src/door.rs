@@ -87,15 +87,14 @@ impl Door {
     /// Sends what a wrong product would send instead of this.
     pub async fn through(&self, store: &SimStore, request: Request) -> Reply {
         match self.command {
-            Command::Collect => self.collect(store, request).await,
+            Command::Collect | Command::Gc => self.collect(store, request).await,
             Command::Backup | Command::StandbyBackup => self.backup(store, request).await,
             Command::Expire => self.expire(store, request).await,
             Command::Hold => self.hold(store, request).await,
             Command::Archive => self.archive(store, request).await,
             Command::ChangeKeys => self.keys(store, request).await,
-            Command::Gc | Command::Verify | Command::Restore | Command::Rotate => {
-                store.plain(request).await
-            }
+            Command::Verify | Command::Restore => self.read(store, request).await,
+            Command::Rotate => store.plain(request).await,
         }
     }
 
@@ -118,6 +117,25 @@ impl Door {
                     store.send(Request::Sync(name)).await?;
                 }
                 Ok(answer)
+            }
+            _ => store.plain(request).await,
+        }
+    }
+
+    async fn read(&self, store: &SimStore, request: Request) -> Reply {
+        let domain = &self.at.domain;
+        let (packs, indexes) = (names::packs(domain), names::indexes(domain));
+        match (self.plant, &request) {
+            (Plant::IndexReadOnce, Request::List(prefix, after, count))
+                if [&packs, &indexes].contains(&prefix) =>
+            {
+                if !self.has_early(prefix) {
+                    self.read_early(store, prefix).await?;
+                }
+                let kept = self.state().listings.get(&prefix.to_string()).cloned();
+                let page = self.serve(prefix, after.as_ref(), *count).unwrap_or_default();
+                self.state().listings.extend(kept.map(|listed| (prefix.to_string(), listed)));
+                Ok(Answer::Page(page))
             }
             _ => store.plain(request).await,
         }
@@ -146,6 +164,10 @@ impl Door {
         let listed = list(store, prefix).await?;
         self.state().listings.insert(prefix.to_string(), listed);
         Ok(())
+    }
+
+    fn has_early(&self, prefix: &Prefix) -> bool {
+        self.state().listings.contains_key(&prefix.to_string())
     }
 
     async fn late_or(

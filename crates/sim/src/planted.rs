@@ -78,11 +78,13 @@ pub enum Plant {
     ExistsNotSynced,
     /// A key is removed although another host has won the log's entry.
     KeyLogLost,
+    /// R1a: a reader reads the index once.
+    IndexReadOnce,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::OwnVerdict,
         Self::MarkerNotLookedAt,
         Self::IntentAfterReading,
@@ -117,6 +119,7 @@ impl Plant {
         Self::WalNotAwaited,
         Self::ExistsNotSynced,
         Self::KeyLogLost,
+        Self::IndexReadOnce,
     ];
 
     /// Its name in the table of variants, where it has one.
@@ -157,6 +160,7 @@ impl Plant {
             Self::WalNotAwaited => "W4",
             Self::ExistsNotSynced => "W5",
             Self::KeyLogLost => "K1",
+            Self::IndexReadOnce => "R1a",
         }
     }
 
@@ -198,6 +202,7 @@ impl Plant {
             Self::WalNotAwaited => "WAL is acknowledged before it is stored",
             Self::ExistsNotSynced => "\"exists\" is acknowledged without fsync",
             Self::KeyLogLost => "the last two keys are removed by two hosts at once",
+            Self::IndexReadOnce => "a reader reads the index once",
         }
     }
 }

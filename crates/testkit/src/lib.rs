@@ -4,6 +4,7 @@
 
 pub mod chunked_backups;
 pub mod cluster_check;
+pub mod collections;
 pub mod commit_log;
 pub mod conformance;
 pub mod disk_calls;

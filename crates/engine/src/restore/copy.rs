@@ -18,6 +18,7 @@ use rustix::fs::OFlags;
 use tokio::sync::mpsc;
 
 use super::batch::{Batch, Looked, NO_LINK};
+use super::expired::or_expired;
 use super::layout::{Layout, is_left_out};
 use super::threads::Threads;
 use super::unit::{self, Opening, Unit};
@@ -166,8 +167,10 @@ impl Copier<'_> {
         let done =
             futures::try_join!(self.look_at_all(manifest, seen, looked), self.write(to_write));
         self.threads.end().await;
-        let (copied, ()) = done?;
-        Ok(copied)
+        match done {
+            Ok((copied, ())) => Ok(copied),
+            Err(error) => Err(or_expired(self.cluster, manifest, error).await),
+        }
     }
 
     async fn look_at_all(
@@ -318,12 +321,8 @@ impl Copier<'_> {
         let opening = move |going: &_| opening.open(&keys, &fetched, &progress, going);
         let opened = self.threads.run(opening).await?;
         let Opening::Lacks { small, bad } = opened else { return Ok(()) };
-        let mut others = HashMap::new();
-        for chunk in bad {
-            self.cancel.check()?;
-            let plain = chunks::read_any(sealed, domain, self.index, &chunk).await?;
-            others.insert(chunk, plain);
-        }
+        self.cancel.check()?;
+        let others = chunks::read_others(sealed, domain, self.index, bad).await?;
         let progress = self.progress.clone();
         self.threads.run(move |going| unit.finish(small, &others, &progress, going)).await
     }

@@ -11,6 +11,7 @@ use pgrecall_repo::format::table::{Entry, EntryKind, PieceMap};
 use pgrecall_repo::index::Index;
 use pgrecall_repo::manifests;
 
+use super::expired::or_expired;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
 
@@ -82,12 +83,15 @@ pub async fn survey(
     index: &Index,
     manifest: &Manifest,
 ) -> Result<Survey, EngineError> {
+    let (sealed, domain) = (&cluster.sealed, cluster.domain());
     let mut survey = Survey::default();
-    manifests::each_table(&cluster.sealed, cluster.domain(), index, &manifest.tables, |entries| {
+    let read = manifests::each_table(sealed, domain, index, &manifest.tables, |entries| {
         entries.iter().try_for_each(|entry| survey.add(entry))
-    })
-    .await?;
-    Ok(survey)
+    });
+    match read.await {
+        Ok(()) => Ok(survey),
+        Err(error) => Err(or_expired(cluster, manifest, error).await),
+    }
 }
 
 impl Survey {

@@ -1,7 +1,7 @@
 //! Reading every chunk that a backup refers to: each stored copy is fetched, opened and compared
 //! with its id.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
@@ -10,8 +10,9 @@ use pgrecall_repo::chunks::{self, ReadRange};
 use pgrecall_repo::format::document::DamagedChunk;
 use pgrecall_repo::id::{ChunkId, PackId};
 use pgrecall_repo::index::{self, Location};
-use pgrecall_repo::names::Name;
+use pgrecall_repo::names::{self, Name};
 use pgrecall_repo::sealed_store::SealedStore;
+use pgrecall_store::Key;
 
 use super::finding::{Severity, VerifyReport};
 use super::rows::{READS_AT_ONCE, Rows, is_unreadable, location};
@@ -27,55 +28,47 @@ const EXAMPLES_MAX: usize = 3;
 /// What came of one read.
 struct Opened {
     read_bytes: u64,
-    bad: Vec<(ChunkId, PackId, Unreadable)>,
+    bad: Vec<Copy>,
+    /// Copies whose pack is not there.
+    gone: Vec<Copy>,
 }
 
-/// Reads all copies that backups refer to, and marks the bad ones. Whether there are any, and those
-/// that are damaged.
-pub(super) async fn read_all(
-    sealed: &SealedStore,
-    domain: &Name,
-    rows: &mut Rows,
-    report: &mut VerifyReport,
-    (progress, cancel): (&Progress, &Cancel),
-) -> Result<(bool, Vec<DamagedChunk>), EngineError> {
-    let mut bad: BTreeMap<PackId, Vec<(ChunkId, Unreadable)>> = BTreeMap::new();
-    for name in rows.objects().to_vec() {
-        let object = index::read_object(sealed, &name).await?;
-        let mut wanted = Vec::new();
-        for entry in &object.entries {
-            let number = usize::try_from(entry.pack).unwrap_or(usize::MAX);
-            if let Some(pack) = object.packs.get(number)
-                && rows.counts(&entry.chunk, pack.id)
-            {
-                wanted.push((entry.chunk, location(pack, entry)));
-            }
-        }
-        let mut opened = stream::iter(chunks::plan_reads(domain, wanted))
-            .map(|range| read_range(sealed, range))
-            .buffer_unordered(READS_AT_ONCE);
-        while let Some(opened) = opened.next().await {
-            let opened = opened?;
-            cancel.check()?;
-            progress.advance(opened.read_bytes);
-            report.checked.read_bytes += opened.read_bytes;
-            for (chunk, pack, why) in opened.bad {
-                bad.entry(pack).or_default().push((chunk, why));
-            }
+/// A copy, and what is wrong with it.
+pub(super) type Copy = (ChunkId, PackId, Unreadable);
+
+/// Copies that do not read, by their packs.
+#[derive(Debug, Default)]
+pub(super) struct Bad(BTreeMap<PackId, Vec<(ChunkId, Unreadable)>>);
+
+impl Bad {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn extend(&mut self, copies: Vec<Copy>) {
+        for (chunk, pack, why) in copies {
+            self.0.entry(pack).or_default().push((chunk, why));
         }
     }
-    let (any, mut damaged) = (!bad.is_empty(), Vec::new());
-    for (pack, chunks) in bad {
-        tell(pack, &chunks, report);
-        for (chunk, why) in chunks {
-            rows.mark_bad(&chunk, pack, why.cause);
-            // What another version reads needs not be stored again.
-            if why.cause == Cause::Damage {
-                damaged.push(DamagedChunk { pack, chunk });
-            }
+
+    /// They do not count.
+    pub(super) fn mark(&self, rows: &mut Rows) {
+        for (pack, chunks) in &self.0 {
+            chunks.iter().for_each(|(chunk, why)| rows.mark_bad(chunk, *pack, why.cause));
         }
     }
-    Ok((any, damaged))
+
+    /// Tells of them, and gives those that are damaged: what another version reads needs not be
+    /// stored again.
+    pub(super) fn tell(&self, report: &mut VerifyReport) -> Vec<DamagedChunk> {
+        let mut damaged = Vec::new();
+        for (pack, chunks) in &self.0 {
+            tell(*pack, chunks, report);
+            let bad = chunks.iter().filter(|(_, why)| why.cause == Cause::Damage);
+            damaged.extend(bad.map(|(chunk, _)| DamagedChunk { pack: *pack, chunk: *chunk }));
+        }
+        damaged
+    }
 }
 
 fn tell(pack: PackId, chunks: &[(ChunkId, Unreadable)], report: &mut VerifyReport) {
@@ -98,6 +91,102 @@ fn tell(pack: PackId, chunks: &[(ChunkId, Unreadable)], report: &mut VerifyRepor
     );
 }
 
+/// Times that the index objects are listed, since those that vanish were merged into others.
+const LISTINGS_MAX: u32 = 5;
+
+/// Reads what backups refer to.
+pub(super) struct Reading<'a> {
+    pub(super) sealed: &'a SealedStore,
+    pub(super) domain: &'a Name,
+    pub(super) progress: &'a Progress,
+    pub(super) cancel: &'a Cancel,
+}
+
+/// What has come of it.
+struct Came<'a> {
+    bad: &'a mut Bad,
+    gone: Vec<Copy>,
+    report: &'a mut VerifyReport,
+}
+
+impl Reading<'_> {
+    /// All copies that backups refer to and that have not been read yet. Gives those whose packs
+    /// are not there: a collection may have moved them.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn all(
+        &self,
+        rows: &mut Rows,
+        bad: &mut Bad,
+        report: &mut VerifyReport,
+    ) -> Result<Vec<Copy>, EngineError> {
+        let mut came = Came { bad, gone: Vec::new(), report };
+        self.indexed(rows, &mut came).await?;
+        for (kind, id) in rows.asked().to_vec() {
+            match index::read_directory(self.sealed, self.domain, kind, id).await {
+                Ok(directory) => self.copies(rows, directory.locations(), &mut came).await?,
+                Err(error) if is_unreadable(&error) || error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(came.gone)
+    }
+
+    /// Those that the index names. It is read once more: where each chunk is takes more room than
+    /// there may be.
+    async fn indexed(&self, rows: &mut Rows, came: &mut Came<'_>) -> Result<(), EngineError> {
+        let (mut left, mut done) = (rows.objects.clone(), HashSet::new());
+        let mut listings = 0;
+        while let Some(name) = left.pop() {
+            match index::read_object(self.sealed, &name).await {
+                Ok(object) => {
+                    let entries = object.entries.iter();
+                    let copies = entries.filter_map(|entry| {
+                        Some((entry.chunk, location(object.pack(entry)?, entry)))
+                    });
+                    self.copies(rows, copies.collect(), came).await?;
+                    done.insert(name);
+                }
+                Err(error) if error.is_not_found() && listings < LISTINGS_MAX => {
+                    listings += 1;
+                    let listed = self.sealed.list(&names::indexes(self.domain)).await?;
+                    let known = |name: &Key| done.contains(name) || rows.unreadable.contains(name);
+                    left = listed.into_iter().map(|object| object.key).collect();
+                    left.retain(|name| !known(name));
+                }
+                // One that came meanwhile: its packs did, too, or were named before.
+                Err(error) if is_unreadable(&error) => {
+                    done.insert(name);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn copies(
+        &self,
+        rows: &mut Rows,
+        mut copies: Vec<(ChunkId, Location)>,
+        came: &mut Came<'_>,
+    ) -> Result<(), EngineError> {
+        copies.retain(|(chunk, location)| rows.take(chunk, location.pack.id));
+        let mut opened = stream::iter(chunks::plan_reads(self.domain, copies))
+            .map(|range| read_range(self.sealed, range))
+            .buffer_unordered(READS_AT_ONCE);
+        while let Some(opened) = opened.next().await {
+            let opened = opened?;
+            self.cancel.check()?;
+            self.progress.advance(opened.read_bytes);
+            came.report.checked.read_bytes += opened.read_bytes;
+            came.bad.extend(opened.bad);
+            came.gone.extend(opened.gone);
+        }
+        Ok(())
+    }
+}
+
 async fn read_range(sealed: &SealedStore, range: ReadRange) -> Result<Opened, EngineError> {
     match chunks::fetch(sealed, &range).await {
         Ok(bytes) => {
@@ -113,14 +202,18 @@ async fn read_range(sealed: &SealedStore, range: ReadRange) -> Result<Opened, En
             let why = Unreadable::of(error.kind(), &error);
             let each =
                 |(chunk, location): &(ChunkId, Location)| (*chunk, location.pack.id, why.clone());
-            Ok(Opened { read_bytes: 0, bad: range.chunks.iter().map(each).collect() })
+            let all = range.chunks.iter().map(each).collect();
+            Ok(match error.is_not_found() {
+                true => Opened { read_bytes: 0, bad: Vec::new(), gone: all },
+                false => Opened { read_bytes: 0, bad: all, gone: Vec::new() },
+            })
         }
         Err(error) => Err(error.into()),
     }
 }
 
 fn open(sealed: &SealedStore, range: &ReadRange, bytes: &[u8]) -> Opened {
-    let mut opened = Opened { read_bytes: 0, bad: Vec::new() };
+    let mut opened = Opened { read_bytes: 0, bad: Vec::new(), gone: Vec::new() };
     let mut buffers = chunks::Buffers::default();
     let opener = chunks::Opener::new(sealed, range, bytes);
     for (chunk, location) in &range.chunks {

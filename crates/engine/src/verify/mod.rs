@@ -5,19 +5,20 @@
 //! next backup stores them again.
 
 pub mod archiving;
+mod chunks;
 mod content;
 mod directories;
 mod files;
 pub mod finding;
 pub mod lost_moments;
 mod rows;
+mod sources;
 pub mod touched;
 mod wal;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use pgrecall_repo::RepoError;
-use pgrecall_repo::backup::report_damage;
 use pgrecall_repo::id::BackupId;
 use pgrecall_repo::keys::RestoreKeyPublic;
 
@@ -32,9 +33,8 @@ use crate::error::EngineError;
 use crate::progress::Progress;
 use crate::seen::{BRING_BACK, GO_ON};
 use crate::unreadable::{Cause, Unreadable};
-use files::{Walked, Walker};
+use files::Walked;
 use finding::{Severity, Verdict, VerifyReport};
-use rows::Rows;
 use touched::TouchedFile;
 use wal::WalCheck;
 
@@ -92,32 +92,14 @@ pub async fn verify(
     }
     let backups = list(cluster, options.which, &mut report).await?;
     options.progress.phase("looking at backups", None);
-    let (sealed, domain) = (&cluster.sealed, cluster.domain());
-    let mut rows = Rows::read(sealed, domain, &mut report).await?;
-    let mut walked = walk_all(cluster, &backups, &mut rows, &options.cancel).await?;
-    (report.checked.chunks, report.checked.packs) = rows.referred();
-    if options.depth == Depth::ReadData {
-        options.progress.phase("reading chunks", None);
-        let watch = (&options.progress, &options.cancel);
-        let (any_bad, damaged) =
-            content::read_all(sealed, domain, &mut rows, &mut report, watch).await?;
-        directories::read_all(sealed, domain, &rows, &mut report, &options.cancel).await?;
-        if any_bad {
-            // Which files and backups are hurt is known only now.
-            walked = walk_all(cluster, &backups, &mut rows, &options.cancel).await?;
-        }
-        if !damaged.is_empty() {
-            let note = format!("verify on {} at {}", options.host, options.clock.now_text());
-            let noted = report_damage(sealed, &cluster.at, damaged, note).await;
-            noted.unwrap_or_else(|error| not_noted(&error, &mut report));
-        }
-    }
+    let read = (options.depth == Depth::ReadData).then_some(options);
+    let looked = chunks::look(cluster, &backups, &mut report, (read, &options.cancel)).await?;
     options.progress.phase("looking at WAL", None);
     let stored = StoredWal::read(cluster).await?;
     report_histories(&stored, &mut report);
     report_locked(options, cluster, &mut report);
     let mut check = WalCheck::new(cluster, &stored, options.depth, &options.cancel);
-    for (backup, walked) in backups.iter().zip(walked) {
+    for (backup, walked) in backups.iter().zip(looked.walked) {
         let verdict = judge(cluster, backup, walked, &mut check, &mut report).await?;
         report.backups.push(verdict);
     }
@@ -174,9 +156,9 @@ pub async fn restore_keys_wanted(
         return Ok(BTreeSet::new());
     }
     let mut report = VerifyReport::default();
-    let mut rows = Rows::read(&cluster.sealed, cluster.domain(), &mut report).await?;
-    Walker::new(&cluster.sealed, cluster.domain(), &mut rows).walk(backup).await?;
-    let packs = rows.packs_in_use().into_iter();
+    let one = std::slice::from_ref(backup);
+    let looked = chunks::look(cluster, one, &mut report, (None, &Cancel::new())).await?;
+    let packs = looked.rows.packs_in_use().into_iter();
     let locked = packs.filter_map(|(pack, _)| keys.locked(&pack.sealing));
     Ok(locked.map(RestoreKeyPublic::fingerprint).collect())
 }
@@ -209,21 +191,6 @@ async fn list(
     Ok(backups)
 }
 
-async fn walk_all(
-    cluster: &ClusterStore,
-    backups: &[Known],
-    rows: &mut Rows,
-    cancel: &Cancel,
-) -> Result<Vec<Walked>, EngineError> {
-    let mut walker = Walker::new(&cluster.sealed, cluster.domain(), rows);
-    let mut walked = Vec::with_capacity(backups.len());
-    for backup in backups {
-        cancel.check()?;
-        walked.push(walker.walk(backup).await?);
-    }
-    Ok(walked)
-}
-
 /// The backups some of whose chunks are not there or were found bad, each with an example.
 ///
 /// # Errors
@@ -234,10 +201,9 @@ pub async fn broken(
     cancel: &Cancel,
 ) -> Result<BTreeMap<BackupId, String>, EngineError> {
     let mut report = VerifyReport::default();
-    let mut rows = Rows::read(&cluster.sealed, cluster.domain(), &mut report).await?;
-    let walked = walk_all(cluster, backups, &mut rows, cancel).await?;
+    let looked = chunks::look(cluster, backups, &mut report, (None, cancel)).await?;
     let ids = backups.iter().map(|backup| backup.manifest.backup);
-    let broken = ids.zip(walked).filter(|(_, walked)| !walked.is_whole());
+    let broken = ids.zip(looked.walked).filter(|(_, walked)| !walked.is_whole());
     Ok(broken.map(|(id, walked)| (id, walked.example())).collect())
 }
 

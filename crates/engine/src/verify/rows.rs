@@ -1,6 +1,6 @@
 //! Where every chunk of a domain is, in some 28 bytes a chunk, and which of them backups refer to.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
@@ -9,7 +9,7 @@ use pgrecall_repo::format::document::DamagedChunk;
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::format::index::{IndexEntry, IndexPack};
 use pgrecall_repo::id::{ChunkId, PackId};
-use pgrecall_repo::index::{self, IndexObject, Location, Purpose};
+use pgrecall_repo::index::Location;
 use pgrecall_repo::names::{self, Name};
 use pgrecall_repo::object::Proof;
 use pgrecall_repo::sealed_store::SealedStore;
@@ -19,7 +19,7 @@ use pgrecall_store::Key;
 use super::finding::{Severity, VerifyReport};
 use crate::catalog::chain;
 use crate::error::EngineError;
-use crate::unreadable::{Cause, Unreadable};
+use crate::unreadable::Cause;
 
 /// Reads of packs under way at once.
 pub(super) const READS_AT_ONCE: usize = 4;
@@ -34,31 +34,58 @@ struct Row {
     pack: u32,
     plain_len: u32,
     referred: bool,
+    /// Whether the index says so, and not the pack alone.
+    indexed: bool,
+    /// Whether it was read, or is about to be.
+    taken: bool,
     /// Why it does not count, once it was found bad.
     bad: Option<Cause>,
 }
 
-fn short(chunk: &ChunkId) -> Short {
+pub(super) fn short(chunk: &ChunkId) -> Short {
     let (short, _) = chunk.as_bytes().split_at(16);
     short.try_into().unwrap_or([0; 16])
 }
+
+/// Packs that are there, and their sizes.
+pub(super) type Packs = HashMap<PackId, (Kind, u64)>;
 
 /// Every chunk that a domain's index names, in packs that are there.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     rows: Vec<Row>,
-    packs: Vec<Arc<IndexPack>>,
-    numbers: HashMap<PackId, u32>,
+    pub(super) packs: Vec<Arc<IndexPack>>,
+    pub(super) numbers: HashMap<PackId, u32>,
     /// Places of metadata chunks, which are read while backups are walked.
     meta: HashMap<Short, Location>,
-    objects: Vec<Key>,
+    /// Packs that were there before the index was read.
+    pub(super) listed: Packs,
+    /// Index objects that were read, and those that do not read.
+    pub(super) objects: Vec<Key>,
+    pub(super) unreadable: Vec<Key>,
     noted: HashSet<DamagedChunk>,
     /// Chunks of packs that the index names and that are not there.
-    gone: HashSet<Short>,
-    /// Whether there are packs that no index object which reads speaks of.
-    packs_unnamed: bool,
+    pub(super) gone: HashSet<Short>,
+    /// Packs whose directories were asked, since the index says nothing of them, or not enough.
+    pub(super) asked: Vec<(Kind, PackId)>,
+    /// Whether all were, and not only those of which it says nothing.
+    pub(super) asked_all: bool,
+    /// Whether a chunk is referred to of which neither the index nor a pack that was asked says
+    /// anything.
+    pub(super) misses: bool,
+    /// Whether a directory that was asked is of another version.
+    pub(super) directory_of_other_version: bool,
     /// Whether an index object is of another version: what no other names may be named there.
-    index_of_other_version: bool,
+    pub(super) index_of_other_version: bool,
+}
+
+/// Who says that a copy is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum From {
+    /// An index object.
+    Index,
+    /// The pack itself.
+    Pack,
 }
 
 /// What is known of a chunk that a map refers to.
@@ -77,77 +104,40 @@ pub(super) enum Presence {
 }
 
 impl Rows {
-    /// Reads notes of damage, the index, then lists packs.
-    pub(super) async fn read(
-        sealed: &SealedStore,
-        domain: &Name,
-        report: &mut VerifyReport,
-    ) -> Result<Self, EngineError> {
-        let noted = index::read_damage(sealed, domain, Purpose::Read).await?;
-        let mut rows = Self { noted, ..Self::default() };
-        let mut gone: BTreeMap<PackId, (IndexPack, u64)> = BTreeMap::new();
-        // Packs of listed manifests were there before these; those that come later are of backups
-        // that are not looked at.
-        let listed = index::list_packs(sealed, domain).await?;
-        for name in sealed.list(&names::indexes(domain)).await? {
-            let name = name.key;
-            match index::read_object(sealed, &name).await {
-                Ok(object) => rows.add(&listed, &object, &mut gone),
-                Err(error) if is_unreadable(&error) => {
-                    let why = Unreadable::of(error.kind(), &error);
-                    rows.index_of_other_version |= why.cause == Cause::OtherVersion;
-                    report.add_unreadable(
-                        Severity::Warning,
-                        name.as_str(),
-                        ("the index object does not read: ", &why),
-                        "what only it names cannot be found; its packs still hold a directory each",
-                    );
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            }
-            rows.objects.push(name);
-        }
-        rows.packs_unnamed =
-            listed.keys().any(|pack| !rows.numbers.contains_key(pack) && !gone.contains_key(pack));
-        rows.rows.sort_unstable_by_key(|row| (row.id, row.pack, row.plain_len));
-        rows.rows.dedup_by_key(|row| (row.id, row.pack));
-        rows.rows.shrink_to_fit();
-        report_gone(sealed, domain, gone, report).await?;
-        Ok(rows)
+    /// Rows of no chunks yet; these copies do not count.
+    pub(super) fn without(noted: HashSet<DamagedChunk>) -> Self {
+        Self { noted, ..Self::default() }
     }
 
-    fn add(
+    /// Takes one copy in.
+    pub(super) fn add(
         &mut self,
-        listed: &HashMap<PackId, u64>,
-        object: &IndexObject,
-        gone: &mut BTreeMap<PackId, (IndexPack, u64)>,
+        pack: &Arc<IndexPack>,
+        (chunk, plain_len): (ChunkId, u32),
+        from: From,
+        location: impl FnOnce() -> Location,
     ) {
-        for entry in &object.entries {
-            let number = usize::try_from(entry.pack).unwrap_or(usize::MAX);
-            let Some(pack) = object.packs.get(number) else { continue };
-            if listed.get(&pack.id) == Some(&pack.size) {
-                self.add_entry(pack, entry);
-            } else {
-                gone.entry(pack.id).or_insert_with(|| (IndexPack::clone(pack), 0)).1 += 1;
-                self.gone.insert(short(&entry.chunk));
-            }
-        }
-    }
-
-    fn add_entry(&mut self, pack: &Arc<IndexPack>, entry: &IndexEntry) {
         let number = *self.numbers.entry(pack.id).or_insert_with(|| {
             self.packs.push(pack.clone());
             u32::try_from(self.packs.len() - 1).unwrap_or(u32::MAX)
         });
-        let noted = self.noted.contains(&DamagedChunk { pack: pack.id, chunk: entry.chunk });
+        let noted = self.noted.contains(&DamagedChunk { pack: pack.id, chunk });
         let bad = noted.then_some(Cause::Damage);
-        let id = short(&entry.chunk);
-        let plain_len = entry.plain_len;
-        self.rows.push(Row { id, pack: number, plain_len, referred: false, bad });
+        let id = short(&chunk);
+        let indexed = from == From::Index;
+        let row = Row { id, pack: number, plain_len, referred: false, indexed, taken: false, bad };
+        self.rows.push(row);
         if pack.kind == Kind::MetaPack && !noted {
-            self.meta.entry(id).or_insert_with(|| location(pack, entry));
+            self.meta.entry(id).or_insert_with(location);
         }
+    }
+
+    /// Each copy once, in order.
+    pub(super) fn sort(&mut self) {
+        // What is known of a copy by the index stays.
+        self.rows.sort_unstable_by_key(|row| (row.id, row.pack, !row.indexed, row.plain_len));
+        self.rows.dedup_by_key(|row| (row.id, row.pack));
+        self.rows.shrink_to_fit();
     }
 
     /// The copies of a chunk.
@@ -161,9 +151,10 @@ impl Rows {
     pub(super) fn refer(&mut self, chunk: &ChunkId, plain_len: u32) -> Presence {
         let range = self.range(short(chunk));
         let Some(copies) = self.rows.get_mut(range).filter(|copies| !copies.is_empty()) else {
-            // Lost with its pack, unless moved to one that only another version's index names.
-            let is_lost = !self.packs_unnamed && self.gone.contains(&short(chunk));
-            return match self.index_of_other_version && !is_lost {
+            let is_gone = self.gone.contains(&short(chunk));
+            self.misses |= !is_gone;
+            // Lost with its pack, unless it is in one that only another version can read.
+            return match self.index_of_other_version && self.directory_of_other_version {
                 true => Presence::OtherVersion,
                 false => Presence::Missing,
             };
@@ -189,16 +180,74 @@ impl Rows {
         copies.iter_mut().filter(|row| row.pack == number).for_each(|row| row.bad = Some(cause));
     }
 
-    /// Whether this copy counts: it is referred to and not known to be bad.
-    pub(super) fn counts(&self, chunk: &ChunkId, pack: PackId) -> bool {
+    /// Takes a copy that is to be read, if it is: it is referred to, not known to be bad, and
+    /// nobody has taken it.
+    pub(super) fn take(&mut self, chunk: &ChunkId, pack: PackId) -> bool {
         let Some(&number) = self.numbers.get(&pack) else { return false };
-        let copies = self.rows.get(self.range(short(chunk))).unwrap_or_default();
-        copies.iter().any(|row| row.pack == number && row.referred && row.bad.is_none())
+        let range = self.range(short(chunk));
+        let copies = self.rows.get_mut(range).unwrap_or_default();
+        let wanted =
+            |row: &&mut Row| row.pack == number && row.referred && row.bad.is_none() && !row.taken;
+        let taken = copies.iter_mut().find(wanted);
+        taken.map(|row| row.taken = true).is_some()
     }
 
-    /// The index objects that were read.
-    pub(super) fn objects(&self) -> &[Key] {
-        &self.objects
+    /// A copy that was taken and could not be read: its pack was not there.
+    pub(super) fn give_back(&mut self, chunk: &ChunkId, pack: PackId) {
+        let Some(&number) = self.numbers.get(&pack) else { return };
+        let range = self.range(short(chunk));
+        let copies = self.rows.get_mut(range).unwrap_or_default();
+        copies.iter_mut().filter(|row| row.pack == number).for_each(|row| row.taken = false);
+    }
+
+    /// What was read of these need not be read again.
+    pub(super) fn take_over(&mut self, before: &Self) {
+        for taken in before.rows.iter().filter(|row| row.taken) {
+            let pack = before.packs.get(taken.pack as usize);
+            let number = pack.and_then(|pack| self.numbers.get(&pack.id)).copied();
+            let range = self.range(taken.id);
+            let copies = self.rows.get_mut(range).unwrap_or_default();
+            copies
+                .iter_mut()
+                .filter(|row| Some(row.pack) == number)
+                .for_each(|row| row.taken = true);
+        }
+    }
+
+    /// The packs that were asked what is in them.
+    pub(super) fn asked(&self) -> &[(Kind, PackId)] {
+        &self.asked
+    }
+
+    /// Tells of chunks that backups refer to and that are found by what packs say of themselves
+    /// alone.
+    pub(super) fn report_unindexed(&self, domain: &Name, report: &mut VerifyReport) {
+        let mut packs = BTreeSet::new();
+        let mut chunks: u64 = 0;
+        for copies in self.rows.chunk_by(|one, other| one.id == other.id) {
+            let used = copies.iter().filter(|row| row.referred && row.bad.is_none());
+            if used.clone().all(|row| !row.indexed) {
+                chunks += u64::from(used.clone().next().is_some());
+                packs.extend(used.map(|row| row.pack));
+            }
+        }
+        let first = packs.first().and_then(|number| self.packs.get(*number as usize));
+        let Some(first) = first else { return };
+        let name = names::pack(domain, first.kind, first.id);
+        let others = match packs.len() - 1 {
+            0 => String::new(),
+            others => format!(" and {others} others"),
+        };
+        report.add(
+            Severity::Warning,
+            names::indexes(domain).to_string(),
+            format!(
+                "no index object that reads names {chunks} chunks that backups need: they were \
+                 found in pack {name}{others} themselves"
+            ),
+            "a restore finds them so, too, pack by pack, and a backup stores them again: \
+             `pgrecall repair` makes the index anew",
+        );
     }
 
     /// Distinct chunks that backups refer to, and packs that hold them.
@@ -270,37 +319,6 @@ impl Rows {
         }
         Ok(read)
     }
-}
-
-/// Tells of packs that the index names and that are not there as it says, unless they are newer
-/// than the first listing.
-async fn report_gone(
-    sealed: &SealedStore,
-    domain: &Name,
-    gone: BTreeMap<PackId, (IndexPack, u64)>,
-    report: &mut VerifyReport,
-) -> Result<(), EngineError> {
-    if gone.is_empty() {
-        return Ok(());
-    }
-    let listed = index::list_packs(sealed, domain).await?;
-    for (id, (pack, chunks)) in gone {
-        let found = listed.get(&id);
-        if found == Some(&pack.size) {
-            continue;
-        }
-        let what = match found {
-            None => "the pack is not there".to_owned(),
-            Some(size) => format!("the pack has {size} bytes, the index says {}", pack.size),
-        };
-        let name = names::pack(domain, pack.kind, id);
-        let consequence = format!(
-            "its {chunks} chunks cannot be had from it; backups that need \
-                                   one of them are listed apart"
-        );
-        report.add(Severity::Note, name.as_str(), what, consequence);
-    }
-    Ok(())
 }
 
 fn open_all(

@@ -92,7 +92,7 @@ impl Door {
                 }
             }
             (Plant::LivenessFirst, Request::Get(key)) if self.is_part(key, RoundPart::Intents) => {
-                if !self.state().listings.contains_key(&manifests.to_string()) {
+                if !self.has_early(&manifests) {
                     self.read_early(store, &manifests).await?;
                 }
                 store.plain(request).await
@@ -227,6 +227,13 @@ impl Door {
         match (self.plant, &request) {
             (Plant::MergeListsFirst, Request::List(prefix, None, _))
                 if *prefix == indexes && merging =>
+            {
+                self.read_early(store, &packs).await?;
+                store.plain(request).await
+            }
+            // `gc` has listed the index when it made its plan, and reads what that has named.
+            (Plant::MergeListsFirst, Request::Get(key))
+                if indexes.contains(key) && merging && !self.has_early(&packs) =>
             {
                 self.read_early(store, &packs).await?;
                 store.plain(request).await

@@ -44,11 +44,13 @@ pub enum Scene {
     Twins,
     /// Four backups. Some expire, and some are held.
     Held,
+    /// A backup has expired. The marker that retires its packs may come late.
+    Astray,
 }
 
 impl Scene {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Unneeded,
         Self::Doomed,
         Self::Copies,
@@ -56,6 +58,7 @@ impl Scene {
         Self::Freed,
         Self::Twins,
         Self::Held,
+        Self::Astray,
     ];
 
     /// The commands that begin in it: of some seeds one more than it takes.
@@ -63,7 +66,7 @@ impl Scene {
     pub fn cast(self, seed: u64) -> Vec<Command> {
         use Command::{Backup, Collect, Expire, Hold};
         let (cast, another, seldom) = match self {
-            Self::Unneeded => (vec![Collect, Backup], Collect, 2),
+            Self::Unneeded | Self::Astray => (vec![Collect, Backup], Collect, 2),
             Self::Doomed => (vec![Collect, Collect, Backup, Expire, Collect], Backup, 4),
             Self::Copies => (vec![Collect, Collect], Backup, 4),
             Self::Echo => (vec![Collect, Backup], Collect, 4),
@@ -81,9 +84,25 @@ impl Scene {
         let (looks, in_order) = match self {
             // A collection lists rounds for the fifth time when it decides what goes.
             Self::Doomed | Self::Copies => (6, 500),
+            Self::Astray => (6, 700),
             Self::Unneeded | Self::Echo | Self::Freed | Self::Twins | Self::Held => (4, 0),
         };
         Scheduler::Places { most: 8, looks, in_order }
+    }
+
+    /// A part of names on whose requests faults fall in it.
+    #[must_use]
+    pub const fn focus(self) -> Option<&'static str> {
+        match self {
+            Self::Echo => Some("/packs/"),
+            Self::Astray => Some("/retired/"),
+            Self::Unneeded
+            | Self::Doomed
+            | Self::Copies
+            | Self::Freed
+            | Self::Twins
+            | Self::Held => None,
+        }
     }
 
     /// How they behave.
@@ -103,6 +122,7 @@ impl Scene {
             Self::Freed => Habits { ends_unlisted: 900, tidies: 900, ..usual },
             Self::Twins => Habits { keeps_one: 700, ..usual },
             Self::Held => Habits { keeps_one: 400, releases: 100, ..usual },
+            Self::Astray => usual,
         }
     }
 }
@@ -165,7 +185,7 @@ impl Bench<'_> {
 
     async fn prepare_scene(&mut self, scene: Scene) {
         match scene {
-            Scene::Unneeded => {
+            Scene::Unneeded | Scene::Astray => {
                 self.two_backups().await;
                 self.expire_to_one().await;
             }

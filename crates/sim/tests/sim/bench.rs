@@ -77,7 +77,7 @@ pub(crate) fn scene(scene: Scene, seed: u64) -> Settings {
         budget: u32::try_from(commands.len()).unwrap(),
         at_once: commands.len(),
         calm: seed % 5 != 4,
-        focus: (scene == Scene::Echo).then_some("/packs/"),
+        focus: scene.focus(),
         commands,
         ..random(seed)
     }
@@ -99,6 +99,7 @@ pub(crate) fn scene_of(plant: Plant) -> Option<Scene> {
         Plant::PackSentAgain => Scene::Echo,
         Plant::WinnerDeletes => Scene::Freed,
         Plant::IndependentExpiries => Scene::Twins,
+        Plant::UnknownMarker => Scene::Astray,
         Plant::HoldsLookedAtOnce | Plant::HoldNotReadAgain => Scene::Held,
         _ => return None,
     })
@@ -106,7 +107,9 @@ pub(crate) fn scene_of(plant: Plant) -> Option<Scene> {
 
 /// The same with a bug, and with the commands that it concerns.
 pub(crate) fn with(plant: Plant, settings: Settings) -> Settings {
-    use Command::{Archive, Backup, ChangeKeys, Collect, Expire, Hold, StandbyBackup};
+    use Command::{
+        Archive, Backup, ChangeKeys, Collect, Expire, Hold, Restore, StandbyBackup, Verify,
+    };
     let commands = match plant {
         Plant::KeyLogLost => vec![ChangeKeys],
         Plant::ExistsNotSynced => vec![Archive, Backup],
@@ -116,6 +119,7 @@ pub(crate) fn with(plant: Plant, settings: Settings) -> Settings {
         Plant::HoldsLookedAtOnce | Plant::HoldNotReadAgain => {
             vec![Backup, Backup, Expire, Hold, Expire, Hold]
         }
+        Plant::IndexReadOnce => vec![Backup, Collect, Restore, Verify, Collect, Expire],
         _ => vec![Backup, Collect, Backup, Collect, Collect, Expire],
     };
     let medium = match plant {
@@ -134,6 +138,16 @@ pub(crate) fn with(plant: Plant, settings: Settings) -> Settings {
         History::Scene(_) => settings,
         History::Any | History::Ripe => Settings { commands, medium, focus, ..settings },
     }
+}
+
+/// The same, with `gc` as it is shipped wherever collections are made of its steps.
+pub(crate) fn by_gc(settings: Settings) -> Settings {
+    let commands = settings.commands.into_iter();
+    let commands = commands.map(|command| match command {
+        Command::Collect => Command::Gc,
+        other => other,
+    });
+    Settings { commands: commands.collect(), ..settings }
 }
 
 /// Runs on this thread, with a clock that stands still while anybody can go on.

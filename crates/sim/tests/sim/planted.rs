@@ -7,7 +7,8 @@ use pgrecall_sim::planted::Plant;
 use pgrecall_sim::run::Settings;
 
 use super::bench::{
-    deep, number, print, priority, random, replay, ripe, scene, scene_of, scenes, simulate, with,
+    by_gc, deep, number, print, priority, random, replay, ripe, scene, scene_of, scenes, simulate,
+    with,
 };
 
 /// Seeds that are tried for a bug, unless the environment says otherwise.
@@ -16,7 +17,8 @@ const SEEDS: u64 = 300;
 /// Bugs that random runs find soon: a change that makes the simulation blind is seen by these. The
 /// seeds that find them move with every request that the product sends more or less, so they are
 /// looked for, and not written down.
-const SHALLOW: [Plant; 6] = [
+const SHALLOW: [Plant; 7] = [
+    Plant::IndexReadOnce,
     Plant::MarkerNotLookedAt,
     Plant::ExpiredWithoutLog,
     Plant::ExistsIsCommitted,
@@ -37,8 +39,28 @@ fn what_is_planted_near_the_surface_is_found() {
     }
 }
 
+/// Bugs that are found soon where `gc` as it is shipped collects.
+const SHALLOW_BY_GC: [Plant; 6] = [
+    Plant::MarkerNotLookedAt,
+    Plant::NoListNoIntents,
+    Plant::NoWaiting,
+    Plant::CopyInRetiredPack,
+    Plant::MergeDropsRetired,
+    Plant::CopyNotIndexed,
+];
+
+#[test]
+fn what_is_planted_in_a_shipped_collection_is_found() {
+    let wal = WalFolder::new().unwrap();
+    for plant in SHALLOW_BY_GC {
+        let caught = |seed| simulate(&by_gc(with(plant, random(seed))), &wal).violation.is_some();
+        assert!((0..SHALLOW_SEEDS).any(caught), "{} is not found", plant.name());
+    }
+}
+
 /// Bugs that take a scene of their own, and are found there soon.
-const DEEP: [Plant; 6] = [
+const DEEP: [Plant; 7] = [
+    Plant::UnknownMarker,
     Plant::IntentBeforeTombstone,
     Plant::PackSentAgain,
     Plant::IndependentExpiries,
@@ -62,12 +84,14 @@ fn what_is_planted_deep_is_found_in_its_scene() {
 
 type Make = fn(Plant, u64) -> Settings;
 
-const SCHEDULERS: [(&str, Make); 5] = [
+const SCHEDULERS: [(&str, Make); 7] = [
     ("random", |plant, seed| with(plant, random(seed))),
     ("ripe", |plant, seed| with(plant, ripe(seed))),
     ("priority", |plant, seed| with(plant, priority(seed))),
     ("deep", |plant, seed| with(plant, deep(seed))),
     ("scene", in_its_scene),
+    ("gc", |plant, seed| by_gc(with(plant, random(seed)))),
+    ("gc-scene", |plant, seed| by_gc(in_its_scene(plant, seed))),
 ];
 
 /// In its own scene, or in any where it has none.

@@ -1,0 +1,221 @@
+//! Where rows come from: the index, and what packs say of themselves where it says nothing, as it
+//! is with a restore.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures::{StreamExt, stream};
+use pgrecall_repo::format::header::Kind;
+use pgrecall_repo::format::index::IndexPack;
+use pgrecall_repo::id::PackId;
+use pgrecall_repo::index::{self, IndexObject, Purpose};
+use pgrecall_repo::names::{self, Name};
+use pgrecall_repo::sealed_store::SealedStore;
+use pgrecall_store::Listed;
+
+use super::finding::{Severity, VerifyReport};
+use super::rows::{From, Packs, Rows, is_unreadable, location, short};
+use crate::error::EngineError;
+use crate::unreadable::{Cause, Unreadable};
+
+/// Times that the index objects are listed, since those that vanish were merged into others.
+const LISTINGS_MAX: u32 = 5;
+
+/// Directories of packs read at once: small reads.
+const DIRECTORIES_AT_ONCE: usize = 16;
+
+/// From so many packs on, asking each of them takes long enough to be told.
+const PACKS_TOLD_FROM: usize = 1000;
+
+/// Packs that the index names and that are not there as it says, with the number of their chunks.
+type Gone = BTreeMap<PackId, (IndexPack, u64)>;
+
+impl Rows {
+    /// Reads notes of damage, lists packs, reads the index, and asks packs of which that says
+    /// nothing.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn read(
+        sealed: &SealedStore,
+        domain: &Name,
+        report: &mut VerifyReport,
+    ) -> Result<Self, EngineError> {
+        let noted = index::read_damage(sealed, domain, Purpose::Read).await?;
+        let mut rows = Self::without(noted);
+        // Packs of listed manifests were there before these; those that come later are of backups
+        // that are not looked at.
+        let listed = index::list_packs_by_kind(sealed, domain).await?;
+        let gone = rows.read_index(sealed, domain, &listed, report).await?;
+        let is_unnamed = |id: &PackId| !rows.numbers.contains_key(id) && !gone.contains_key(id);
+        let unnamed = listed.iter().filter(|(id, _)| is_unnamed(id));
+        let unnamed: BTreeSet<_> = unnamed.map(|(id, (kind, _))| (*kind, *id)).collect();
+        rows.ask(sealed, domain, unnamed).await?;
+        report_gone(sealed, domain, gone, report).await?;
+        rows.listed = listed;
+        Ok(rows)
+    }
+
+    async fn read_index(
+        &mut self,
+        sealed: &SealedStore,
+        domain: &Name,
+        listed: &Packs,
+        report: &mut VerifyReport,
+    ) -> Result<Gone, EngineError> {
+        let mut gone = Gone::new();
+        let mut listings = 1;
+        let mut left = sealed.list(&names::indexes(domain)).await?;
+        while let Some(Listed { key: name, .. }) = left.pop() {
+            match index::read_object(sealed, &name).await {
+                Ok(object) => self.add_object(listed, &object, &mut gone),
+                Err(error) if is_unreadable(&error) => {
+                    let why = Unreadable::of(error.kind(), &error);
+                    self.index_of_other_version |= why.cause == Cause::OtherVersion;
+                    report.add_unreadable(
+                        Severity::Warning,
+                        name.as_str(),
+                        ("the index object does not read: ", &why),
+                        "what only it names is looked for in the packs themselves: `pgrecall \
+                         repair` makes the index anew",
+                    );
+                    self.unreadable.push(name);
+                    continue;
+                }
+                Err(error) if error.is_not_found() && listings < LISTINGS_MAX => {
+                    listings += 1;
+                    left = sealed.list(&names::indexes(domain)).await?;
+                    left.retain(|object| {
+                        !self.objects.contains(&object.key)
+                            && !self.unreadable.contains(&object.key)
+                    });
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            self.objects.push(name);
+        }
+        Ok(gone)
+    }
+
+    fn add_object(&mut self, listed: &Packs, object: &IndexObject, gone: &mut Gone) {
+        for entry in &object.entries {
+            let Some(pack) = object.pack(entry) else { continue };
+            if listed.get(&pack.id).is_some_and(|(_, size)| *size == pack.size) {
+                let chunk = (entry.chunk, entry.plain_len);
+                self.add(pack, chunk, From::Index, || location(pack, entry));
+            } else {
+                gone.entry(pack.id).or_insert_with(|| (IndexPack::clone(pack), 0)).1 += 1;
+                self.gone.insert(short(&entry.chunk));
+            }
+        }
+    }
+
+    /// Whether packs are gone that were there before the index was read: a collection has moved
+    /// what is needed of them.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn have_moved(
+        &self,
+        sealed: &SealedStore,
+        domain: &Name,
+    ) -> Result<bool, EngineError> {
+        let listed = index::list_packs_by_kind(sealed, domain).await?;
+        Ok(self.listed.keys().any(|pack| !listed.contains_key(pack)))
+    }
+
+    /// Whether more may be found: a chunk is missing that no lost pack held, and there are packs of
+    /// which the index may know less than they do.
+    pub(super) fn may_find_more(&self) -> bool {
+        self.misses && !self.asked_all
+    }
+
+    /// Asks all packs of which the index says something: of several objects that name a pack one
+    /// may be lost.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn ask_all(
+        &mut self,
+        sealed: &SealedStore,
+        domain: &Name,
+    ) -> Result<(), EngineError> {
+        self.asked_all = true;
+        let asked: BTreeSet<_> = self.asked.iter().copied().collect();
+        let all = self.packs.iter().map(|pack| (pack.kind, pack.id));
+        self.ask(sealed, domain, all.filter(|pack| !asked.contains(pack)).collect()).await
+    }
+
+    /// Takes in what packs say of themselves.
+    async fn ask(
+        &mut self,
+        sealed: &SealedStore,
+        domain: &Name,
+        packs: BTreeSet<(Kind, PackId)>,
+    ) -> Result<(), EngineError> {
+        if packs.len() >= PACKS_TOLD_FROM {
+            let packs = packs.len();
+            tracing::warn!(packs, "the index does not name all chunks: packs are asked");
+        }
+        let mut directories = stream::iter(packs)
+            .map(|(kind, id)| async move {
+                (kind, id, index::read_directory(sealed, domain, kind, id).await)
+            })
+            .buffered(DIRECTORIES_AT_ONCE);
+        while let Some((kind, id, directory)) = directories.next().await {
+            match directory {
+                Ok(directory) => {
+                    let pack = Arc::new(directory.pack.clone());
+                    for (chunk, location) in directory.locations() {
+                        let chunk = (chunk, location.plain_len);
+                        self.add(&pack, chunk, From::Pack, || location);
+                    }
+                    self.asked.push((kind, id));
+                }
+                Err(error) if is_unreadable(&error) => {
+                    let cause = Cause::of(error.kind());
+                    self.directory_of_other_version |= cause == Cause::OtherVersion;
+                    let pack = names::pack(domain, kind, id);
+                    tracing::warn!(%pack, %error, "the directory of a pack cannot be read");
+                }
+                // A collection was faster.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.sort();
+        Ok(())
+    }
+}
+
+/// Tells of packs that the index names and that are not there as it says, unless they are newer
+/// than the first listing.
+async fn report_gone(
+    sealed: &SealedStore,
+    domain: &Name,
+    gone: Gone,
+    report: &mut VerifyReport,
+) -> Result<(), EngineError> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let listed = index::list_packs(sealed, domain).await?;
+    for (id, (pack, chunks)) in gone {
+        let found = listed.get(&id);
+        if found == Some(&pack.size) {
+            continue;
+        }
+        let what = match found {
+            None => "the pack is not there".to_owned(),
+            Some(size) => format!("the pack has {size} bytes, the index says {}", pack.size),
+        };
+        let name = names::pack(domain, pack.kind, id);
+        let consequence = format!(
+            "its {chunks} chunks cannot be had from it; backups that need \
+                                   one of them are listed apart"
+        );
+        report.add(Severity::Note, name.as_str(), what, consequence);
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! What others do while a restore runs: a collection moves chunks, an expiry takes the backup.
+
+use pgrecall_engine::error::ErrorKind;
+use pgrecall_repo::expired::{self, ExpiredLog};
+use pgrecall_repo::format::document::Expired;
+use pgrecall_repo::sealed_store::SealedStore;
+use pgrecall_testkit::collections::replace_all_packs;
+use pgrecall_testkit::stores::Meanwhile;
+use tempfile::TempDir;
+
+use crate::shop::{Shop, assert_restored, options, run, simple_backup};
+
+#[tokio::test]
+async fn a_collection_at_any_moment_of_a_restore_does_not_end_it() {
+    for nth in 1.. {
+        let shop = Shop::new().await;
+        let mut cluster = shop.cluster(shop.store.clone()).await.unwrap();
+        let manifest = simple_backup(&cluster, vec![]).await;
+        let direct = cluster.clone();
+        let store = Meanwhile::over(shop.store.clone(), nth, async move || {
+            replace_all_packs(&direct.sealed, direct.domain()).await;
+        });
+        let (keys, random) = (cluster.sealed.keys().clone(), cluster.sealed.random().clone());
+        cluster.sealed = SealedStore::new(store.clone(), keys, random);
+        let scratch = TempDir::new().unwrap();
+        let options = options(&scratch.path().join("data"));
+        run(&cluster, &manifest, &options).await.unwrap_or_else(|e| panic!("at {nth}: {e:?}"));
+        assert_restored(&options.dir);
+        if !store.hook().has_happened() {
+            return assert!(nth > 10, "{nth}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_expires_meanwhile_is_told_as_that_and_never_as_damage() {
+    let mut told = 0;
+    for nth in 1.. {
+        let shop = Shop::new().await;
+        let mut cluster = shop.cluster(shop.store.clone()).await.unwrap();
+        let manifest = simple_backup(&cluster, vec![]).await;
+        let (direct, id) = (cluster.clone(), manifest.backup);
+        let store = Meanwhile::over(shop.store.clone(), nth, async move || {
+            let (sealed, domain) = (&direct.sealed, direct.domain());
+            let log = ExpiredLog::read(sealed, domain).await.unwrap();
+            let more = Expired { backups: vec![id], ..Expired::default() };
+            log.append(sealed, domain, more).await.unwrap();
+            expired::remove_manifests(sealed, domain).await.unwrap();
+            replace_all_packs(sealed, domain).await;
+        });
+        let (keys, random) = (cluster.sealed.keys().clone(), cluster.sealed.random().clone());
+        cluster.sealed = SealedStore::new(store.clone(), keys, random);
+        let scratch = TempDir::new().unwrap();
+        let options = options(&scratch.path().join("data"));
+        match run(&cluster, &manifest, &options).await {
+            Ok(_) => assert_restored(&options.dir),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Conflict, "at {nth}: {error:?}");
+                let said = format!("backup {id} has expired since this began");
+                assert!(error.to_string().contains(&said), "at {nth}: {error}");
+                assert!(!options.dir.join("global/pg_control").exists());
+                told += 1;
+            }
+        }
+        if !store.hook().has_happened() {
+            return assert!(told > 5, "{told} of {nth}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What the index does not say, packs do: a verification finds what a restore would.
+
+use pgrecall_engine::verify::Depth;
+use pgrecall_engine::verify::finding::Severity;
+use pgrecall_repo::index;
+use pgrecall_repo::names;
+use pgrecall_repo::sealed_store::SealedStore;
+use pgrecall_testkit::collections::replace_all_packs;
+use pgrecall_testkit::stores::Meanwhile;
+
+use crate::{Made, PAGE, check, made, said};
+
+/// Sound, and told that the index does not name everything.
+async fn assert_found_in_packs(made: &Made, unnamed_chunks: usize) {
+    for depth in [Depth::Structure, Depth::ReadData] {
+        let report = check(made, depth).await;
+        let said = said(&report);
+        assert!(report.sound && report.backups[0].restorable, "{said}");
+        let found = report.findings.iter().find(|found| found.object == "domains/main/index/");
+        let found = found.unwrap_or_else(|| panic!("the index is whole?\n{said}"));
+        assert_eq!(found.severity, Severity::Warning);
+        let names = format!("names {unnamed_chunks} chunks that backups need");
+        assert!(found.what.contains(&names), "{said}");
+        assert!(found.consequence.contains("`pgrecall repair`"), "{said}");
+        assert_eq!((report.checked.chunks, report.checked.packs), (5, 2));
+        let all = report.checked.read_bytes > (1 << 20) + 64 * PAGE as u64;
+        assert_eq!(all, depth == Depth::ReadData, "{}", report.checked.read_bytes);
+    }
+}
+
+#[tokio::test]
+async fn what_a_lost_index_object_named_is_found_in_the_packs() {
+    let made = made().await;
+    for object in made.names("domains/main/index/").await {
+        made.store.delete(&object).await.unwrap();
+    }
+    assert_found_in_packs(&made, 5).await;
+}
+
+#[tokio::test]
+async fn what_an_index_object_named_that_does_not_read_is_found_in_the_packs() {
+    let made = made().await;
+    let object = made.names("domains/main/index/").await.remove(0);
+    made.flip_from_end(&object, 20).await;
+    assert_found_in_packs(&made, 5).await;
+    let report = check(&made, Depth::Structure).await;
+    let own = report.findings.iter().find(|found| found.object == object.as_str()).unwrap();
+    assert_eq!(own.severity, Severity::Warning);
+    assert!(own.what.contains("the index object does not read"), "{}", own.what);
+}
+
+#[tokio::test]
+async fn a_pack_that_the_index_names_in_part_is_asked_for_the_rest() {
+    let made = made().await;
+    let (sealed, domain) = (&made.cluster.sealed, made.cluster.domain());
+    let objects = made.names("domains/main/index/").await;
+    let mut parts = Vec::new();
+    for pack in made.names("domains/main/packs/").await {
+        let (kind, id) = names::pack_of(domain, &pack).unwrap();
+        let mut directory = index::read_directory(sealed, domain, kind, id).await.unwrap();
+        directory.entries.truncate(1);
+        parts.push(directory);
+    }
+    index::put_index(sealed, domain, &parts).await.unwrap();
+    for object in objects {
+        made.store.delete(&object).await.unwrap();
+    }
+    assert_found_in_packs(&made, 3).await;
+}
+
+#[tokio::test]
+async fn a_collection_meanwhile_is_no_damage() {
+    for nth in 1.. {
+        let mut made = made().await;
+        let (sealed, at) = (made.cluster.sealed.clone(), made.cluster.at.clone());
+        let direct = sealed.clone();
+        let store = Meanwhile::over(made.store.clone(), nth, async move || {
+            replace_all_packs(&direct, &at.domain).await;
+        });
+        made.cluster.sealed =
+            SealedStore::new(store.clone(), sealed.keys().clone(), sealed.random().clone());
+        let report = check(&made, Depth::ReadData).await;
+        assert!(report.sound && report.backups[0].restorable, "at {nth}:\n{}", said(&report));
+        if !store.hook().has_happened() {
+            return;
+        }
+    }
+}
