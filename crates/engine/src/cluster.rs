@@ -5,12 +5,14 @@ use pgrecall_pgformat::control::ControlFile;
 use pgrecall_pgformat::{Major, SegmentSize};
 use pgrecall_repo::format::document::Identity;
 use pgrecall_repo::format::header::Kind;
+use pgrecall_repo::manifests;
 use pgrecall_repo::names::{self, ClusterRef, Name};
 use pgrecall_repo::repository::Repository;
 use pgrecall_repo::sealed_store::{SealedStore, Stored};
 use pgrecall_store::Key;
 use serde::{Deserialize, Serialize};
 
+use crate::details::BackupDetails;
 use crate::error::{EngineError, ErrorKind};
 
 /// What never changes within a lineage (but by `pg_resetwal` or `pg_checksums`, which do not make a
@@ -37,6 +39,40 @@ impl ClusterFacts {
             page_size_bytes: control.page_size_bytes,
             wal_segment_size: control.wal_segment_size,
         }
+    }
+
+    /// By what backups of a lineage say of themselves, where its identity is lost: this tells so.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) async fn by_backups(
+        sealed: &SealedStore,
+        at: &ClusterRef,
+    ) -> Result<Option<Self>, EngineError> {
+        let Ok(system_identifier) = at.lineage.parse() else { return Ok(None) };
+        for object in sealed.list(&names::manifests_of(at)).await? {
+            let Some((_, id)) = names::manifest_of(&at.domain, &object.key) else { continue };
+            let manifest = match manifests::read(sealed, at, id).await {
+                Ok(Some(manifest)) => manifest,
+                Ok(None) => continue,
+                Err(error) if error.is_damage() => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let Ok(details) = BackupDetails::of(&manifest) else { continue };
+            let identity = identity_name(at)?;
+            tracing::warn!(
+                object = %identity, backup = %id,
+                "the identity of the cluster is not there: its backups say what it was; a `pgrecall \
+                 wal push` or `backup` on its server writes it again"
+            );
+            return Ok(Some(Self {
+                system_identifier,
+                major: details.major,
+                page_size_bytes: details.page_size_bytes,
+                wal_segment_size: details.wal_segment_size,
+            }));
+        }
+        Ok(None)
     }
 }
 
@@ -163,7 +199,8 @@ impl ClusterStore {
         }
     }
 
-    /// The lineage if its identity opens with the domain's keys; nothing if it has no identity.
+    /// The lineage if its identity opens with the domain's keys; nothing if it has neither an
+    /// identity nor a backup.
     async fn in_domain(
         repository: &Repository,
         at: ClusterRef,
@@ -171,7 +208,10 @@ impl ClusterStore {
         let sealed = repository.existing_domain(&at.domain).await?;
         let identity: Identity = match sealed.get(Kind::Identity, &identity_name(&at)?).await {
             Ok(identity) => identity,
-            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) if error.is_not_found() => {
+                let facts = ClusterFacts::by_backups(&sealed, &at).await?;
+                return Ok(facts.map(|facts| Self { sealed, at, facts }));
+            }
             Err(error) => return Err(error.into()),
         };
         if identity.domain != at.domain.as_str() {
@@ -273,8 +313,9 @@ impl ClusterStore {
 
 fn unknown(at: &ClusterRef) -> EngineError {
     let message = format!(
-        "the repository knows no cluster {} with system identifier {}",
-        at.cluster, at.lineage
+        "the repository knows no cluster {} with system identifier {}: clusters/{}/{}/identity is \
+         not there, and no backup",
+        at.cluster, at.lineage, at.cluster, at.lineage
     );
     EngineError::refused(ErrorKind::NotFound, message)
 }

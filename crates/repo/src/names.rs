@@ -299,6 +299,12 @@ pub fn manifests(domain: &Name) -> Prefix {
     prefix(format!("domains/{domain}/backups/"))
 }
 
+/// `domains/<domain>/backups/<cluster>/<system-id>/`.
+#[must_use]
+pub fn manifests_of(at: &ClusterRef) -> Prefix {
+    prefix(format!("domains/{}/backups/{}/{}/", at.domain, at.cluster, at.lineage))
+}
+
 /// The cluster and backup of a manifest by its name.
 #[must_use]
 pub fn manifest_of(domain: &Name, name: &Key) -> Option<(ClusterRef, BackupId)> {

@@ -211,7 +211,10 @@ async fn prove_absence(
         root?;
         match known {
             Ok(_) => Ok((true, kept?)),
-            Err(error) if error.is_not_found() => Ok((false, Vec::new())),
+            // A backup of it proves as much.
+            Err(error) if error.is_not_found() => {
+                Ok((ClusterFacts::by_backups(sealed, &target.at).await?.is_some(), kept?))
+            }
             Err(error) => Err(error.into()),
         }
     };

@@ -217,7 +217,8 @@ fn gravest<T>(all: &[T], cause: impl Fn(&T) -> Cause) -> Option<&T> {
 /// Without all histories and settlements, what can be restored looks as if it could not.
 fn require_sound(stored: &StoredWal) -> Result<(), EngineError> {
     let histories = stored.bad_histories.iter().map(|bad| (bad.object.to_string(), &bad.error));
-    let settlements = stored.holders.unreadable.iter().map(|(file, e)| (file.to_string(), e));
+    let settlements =
+        stored.holders.unreadable.iter().map(|(file, e)| (format!("{file}.resolved"), e));
     let bad = histories.chain(settlements).map(|(file, e)| (file, Cause::of(e.kind())));
     let missing = stored.without_history().into_iter();
     let missing = missing.map(|t| (format!("{:08X}.history", t.0), Cause::Damage));
