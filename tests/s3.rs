@@ -7,6 +7,8 @@ mod elsewhere;
 mod faults;
 #[path = "s3/ground.rs"]
 mod ground;
+#[path = "s3/keeping.rs"]
+mod keeping;
 #[path = "s3/locked.rs"]
 mod locked;
 #[path = "s3/main_job.rs"]

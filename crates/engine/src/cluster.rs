@@ -50,29 +50,32 @@ impl ClusterFacts {
         at: &ClusterRef,
     ) -> Result<Option<Self>, EngineError> {
         let Ok(system_identifier) = at.lineage.parse() else { return Ok(None) };
+        let mut first: Option<BackupDetails> = None;
         for object in sealed.list(&names::manifests_of(at)).await? {
             let Some((_, id)) = names::manifest_of(&at.domain, &object.key) else { continue };
-            let manifest = match manifests::read(sealed, at, id).await {
-                Ok(Some(manifest)) => manifest,
-                Ok(None) => continue,
-                Err(error) if error.is_damage() => continue,
+            let details = match manifests::read(sealed, at, id).await {
+                Ok(manifest) => manifest.and_then(|manifest| BackupDetails::of(&manifest).ok()),
+                Err(error) if error.is_damage() => None,
                 Err(error) => return Err(error.into()),
             };
-            let Ok(details) = BackupDetails::of(&manifest) else { continue };
-            let identity = identity_name(at)?;
-            tracing::warn!(
-                object = %identity, backup = %id,
-                "the identity of the cluster is not there: its backups say what it was; a `pgrecall \
-                 wal push` or `backup` on its server writes it again"
-            );
-            return Ok(Some(Self {
-                system_identifier,
-                major: details.major,
-                page_size_bytes: details.page_size_bytes,
-                wal_segment_size: details.wal_segment_size,
-            }));
+            // What was so when the cluster was first seen.
+            let earliest = first.as_ref().map(|first| first.ended);
+            first = details
+                .filter(|details| earliest.is_none_or(|ended| details.ended < ended))
+                .or(first);
         }
-        Ok(None)
+        let Some(first) = first else { return Ok(None) };
+        tracing::warn!(
+            object = %identity_name(at)?,
+            "the identity of the cluster is not there: its backups say what it was; the next \
+             `pgrecall backup` on its server writes it again"
+        );
+        Ok(Some(Self {
+            system_identifier,
+            major: first.major,
+            page_size_bytes: first.page_size_bytes,
+            wal_segment_size: first.wal_segment_size,
+        }))
     }
 }
 
@@ -178,7 +181,8 @@ impl ClusterStore {
         let at = cluster_ref(domain, cluster, system_identifier);
         let error = match Self::in_domain(repository, at.clone()).await {
             Ok(Some(found)) => return Ok(found),
-            Ok(None) => return Err(unknown(&at)),
+            // Its backups may be in another, where its identity is lost.
+            Ok(None) => unknown(&at),
             Err(error) if may_be_another_domains(&error) => error,
             Err(error) => return Err(error),
         };
@@ -240,7 +244,7 @@ impl ClusterStore {
             let there = ClusterRef { domain, ..at.clone() };
             match Self::in_domain(repository, there).await {
                 Ok(Some(found)) => return Ok(Some(found)),
-                Ok(None) => return Ok(None),
+                Ok(None) => {}
                 Err(error) if may_be_another_domains(&error) => {}
                 Err(error) => return Err(error),
             }

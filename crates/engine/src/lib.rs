@@ -29,6 +29,7 @@ pub mod collection;
 pub mod details;
 pub mod error;
 mod host_file;
+pub mod meanwhile;
 mod page_buffer;
 mod pieces;
 pub mod progress;

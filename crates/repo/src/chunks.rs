@@ -289,7 +289,10 @@ pub async fn read_any(
 
 fn bad_copy(chunk: &ChunkId, location: &Location, error: RepoError) -> RepoError {
     let pack = location.pack.id;
-    tracing::error!(%chunk, %pack, %error, "a copy of a chunk is bad");
+    match error.is_not_found() {
+        true => tracing::info!(%chunk, %pack, "a pack is gone: other copies are looked for"),
+        false => tracing::error!(%chunk, %pack, %error, "a copy of a chunk is bad"),
+    }
     error
 }
 

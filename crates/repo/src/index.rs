@@ -242,12 +242,22 @@ impl Index {
         tried: &HashSet<PackId>,
     ) -> Result<Vec<Location>, RepoError> {
         let mut reading = self.now();
-        for _ in 0..READINGS_MAX {
+        for again in 0..=READINGS_MAX {
             match reading.copies(sealed, chunk, tried).await {
                 Ok(copies) if copies.is_empty() && self.purpose.takes_what_is_there() => {}
                 // Merged into another.
-                Err(error) if error.is_not_found() && self.purpose.takes_what_is_there() => {}
+                Err(error)
+                    if error.is_not_found()
+                        && self.purpose.takes_what_is_there()
+                        && again < READINGS_MAX => {}
                 found => return found,
+            }
+            let elsewhere = reading.known_elsewhere(chunk);
+            if tried.is_empty() && !elsewhere.is_empty() {
+                return Ok(elsewhere);
+            }
+            if again == READINGS_MAX {
+                break;
             }
             match self.read_again(sealed, &reading).await? {
                 Some(newer) => reading = newer,
@@ -260,7 +270,7 @@ impl Index {
         }
     }
 
-    /// What the index says now, unless that is what it said.
+    /// What the index says now, unless all that it spoke of is there yet: then nothing has moved.
     async fn read_again(
         &self,
         sealed: &SealedStore,
@@ -272,7 +282,7 @@ impl Index {
             return Ok(Some(now));
         }
         let newer = Reading::open(sealed, &self.domain, self.purpose).await?;
-        if newer.lists_the_same(before) {
+        if newer.lists_all_of(before) {
             return Ok(None);
         }
         tracing::debug!(domain = %self.domain, "packs have moved: the index is read again");

@@ -20,8 +20,10 @@ impl Keeping {
 /// Whether versions are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Versions {
-    /// They are not, or not any more.
+    /// They are not.
     None,
+    /// They are not any more: those of what was put before are still there.
+    Suspended,
     /// They are.
     Kept,
     /// These credentials may not ask.

@@ -6,8 +6,8 @@ use aws_sdk_s3::config::{BehaviorVersion, Config, Region, retry::RetryConfig};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{
-    DefaultRetention, ObjectLockConfiguration, ObjectLockEnabled, ObjectLockRetentionMode,
-    ObjectLockRule,
+    BucketVersioningStatus, DefaultRetention, ObjectLockConfiguration, ObjectLockEnabled,
+    ObjectLockRetentionMode, ObjectLockRule, VersioningConfiguration,
 };
 use aws_sdk_s3::{Client, operation::list_object_versions::ListObjectVersionsOutput};
 
@@ -121,16 +121,26 @@ impl S3User {
         said(delete.set_version_id(version.map(str::to_owned)).send().await).map(drop)
     }
 
+    /// Begins to keep versions.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn keep_versions(&self) -> Said {
+        self.set_versioning(BucketVersioningStatus::Enabled).await
+    }
+
     /// Suspends the keeping of versions.
     ///
     /// # Errors
     /// What the server says.
     pub async fn suspend_versioning(&self) -> Said {
-        use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
-        let suspended =
-            VersioningConfiguration::builder().status(BucketVersioningStatus::Suspended).build();
+        self.set_versioning(BucketVersioningStatus::Suspended).await
+    }
+
+    async fn set_versioning(&self, status: BucketVersioningStatus) -> Said {
+        let configuration = VersioningConfiguration::builder().status(status).build();
         let put = self.client.put_bucket_versioning().bucket(&self.bucket);
-        said(put.versioning_configuration(suspended).send().await).map(drop)
+        said(put.versioning_configuration(configuration).send().await).map(drop)
     }
 
     /// All versions of all objects, the newest of each first; a deletion is none.

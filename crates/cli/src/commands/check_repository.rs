@@ -139,6 +139,7 @@ async fn check_keeping(repository: &Repository, report: &mut Report) {
     let versions = match keeping.versions {
         Versions::Kept => "versions are kept",
         Versions::None => "no versions are kept of what is deleted",
+        Versions::Suspended => "no versions are kept any more of what is deleted",
         Versions::Unknown => "whether versions are kept may not be asked",
     };
     let lock = match keeping.lock {
@@ -148,7 +149,7 @@ async fn check_keeping(repository: &Repository, report: &mut Report) {
     };
     let found = format!("{versions}; what is put is {lock}");
     match (keeping.versions, keeping.lock) {
-        (Versions::None, _) | (_, DefaultLock::None) => report.warn(
+        (Versions::None | Versions::Suspended, _) | (_, DefaultLock::None) => report.warn(
             "bucket",
             found,
             "Turn on object lock with a default retention, which brings versions: \

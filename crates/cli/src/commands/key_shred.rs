@@ -19,8 +19,9 @@ use crate::output::prompt;
 use crate::output::stdout;
 
 /// What a deletion is worth in such a bucket.
-const VERSIONS: &str = "This bucket keeps versions, as far as can be told: whoever has a key of the repository reads \
-     all of it by --s3-as-of\nuntil the versions of the keys are gone, which a lock delays.\n";
+const VERSIONS: &str = "This bucket keeps versions, or has kept them, as far as can be told: whoever \
+     has a key of the\nrepository reads all of it by --s3-as-of until the versions of the keys are \
+     gone, which a lock delays.\n";
 
 /// What it tells. Its JSON is stable: members are added, never changed.
 #[derive(Serialize)]
@@ -68,7 +69,9 @@ pub(super) async fn run(settings: &Settings, unlock: Unlock, args: &ShredArgs) -
     stdout::print(&done(&plan))?;
     match repository.store().keeping().await.map(|keeping| keeping.versions) {
         Ok(Versions::None) => Ok(()),
-        Ok(Versions::Kept | Versions::Unknown) | Err(_) => stdout::print(VERSIONS),
+        Ok(Versions::Kept | Versions::Suspended | Versions::Unknown) | Err(_) => {
+            stdout::print(VERSIONS)
+        }
     }
 }
 

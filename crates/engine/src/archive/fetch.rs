@@ -211,9 +211,8 @@ async fn prove_absence(
         root?;
         match known {
             Ok(_) => Ok((true, kept?)),
-            // A backup of it proves as much.
             Err(error) if error.is_not_found() => {
-                Ok((ClusterFacts::by_backups(sealed, &target.at).await?.is_some(), kept?))
+                Ok((is_known_by_backups(sealed, &target.at).await?, kept?))
             }
             Err(error) => Err(error.into()),
         }
@@ -238,6 +237,20 @@ async fn prove_absence(
         access.cluster
     ))
     .hint("Is this the right repository, and the right --cluster?"))
+}
+
+/// Whether there are backups of the cluster, in the domain of these keys: they prove as much as its
+/// identity does.
+async fn is_known_by_backups(sealed: &SealedStore, at: &ClusterRef) -> Result<bool, EngineError> {
+    for folder in sealed.list_folders(&names::domains()).await? {
+        let Ok(domain) = folder.name().parse() else { continue };
+        let at = ClusterRef { domain, ..at.clone() };
+        // Those of other domains do not open.
+        if ClusterFacts::by_backups(sealed, &at).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The file while it is being written: beside its destination, under a name of its own.

@@ -18,13 +18,13 @@ use rustix::fs::OFlags;
 use tokio::sync::mpsc;
 
 use super::batch::{Batch, Looked, NO_LINK};
-use super::expired::or_expired;
 use super::layout::{Layout, is_left_out};
 use super::threads::Threads;
 use super::unit::{self, Opening, Unit};
 use crate::cancel::Cancel;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
+use crate::meanwhile::or_changed;
 use crate::progress::Progress;
 
 /// `global/pg_control` is written under this name and gets its own at the very end.
@@ -169,7 +169,7 @@ impl Copier<'_> {
         self.threads.end().await;
         match done {
             Ok((copied, ())) => Ok(copied),
-            Err(error) => Err(or_expired(self.cluster, manifest, error).await),
+            Err(error) => Err(or_changed(self.cluster, manifest, error).await),
         }
     }
 

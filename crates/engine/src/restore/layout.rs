@@ -11,9 +11,9 @@ use pgrecall_repo::format::table::{Entry, EntryKind, PieceMap};
 use pgrecall_repo::index::Index;
 use pgrecall_repo::manifests;
 
-use super::expired::or_expired;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
+use crate::meanwhile::or_changed;
 
 /// Where what lay outside of the data directory goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub async fn survey(
     });
     match read.await {
         Ok(()) => Ok(survey),
-        Err(error) => Err(or_expired(cluster, manifest, error).await),
+        Err(error) => Err(or_changed(cluster, manifest, error).await),
     }
 }
 

@@ -9,7 +9,6 @@ pub mod chosen;
 pub mod copy;
 mod delta;
 pub mod execute;
-mod expired;
 pub mod heads;
 pub mod layout;
 pub mod old_wal;

@@ -2,6 +2,7 @@
 //! collection has moved it meanwhile (R1).
 
 use pgrecall_repo::backup::report_damage;
+use pgrecall_repo::expired::ExpiredLog;
 use pgrecall_repo::format::document::DamagedChunk;
 use pgrecall_repo::names::Name;
 use pgrecall_repo::sealed_store::SealedStore;
@@ -9,12 +10,13 @@ use pgrecall_repo::sealed_store::SealedStore;
 use super::content::{Bad, Reading};
 use super::files::{Walked, Walker};
 use super::finding::VerifyReport;
-use super::rows::Rows;
+use super::rows::{Rows, Taken};
 use super::{VerifyOptions, directories, not_noted};
 use crate::cancel::Cancel;
 use crate::catalog::Known;
 use crate::cluster::ClusterStore;
-use crate::error::EngineError;
+use crate::error::{EngineError, ErrorKind};
+use crate::meanwhile::{has_newer_keys, newer_keys};
 use crate::progress::Progress;
 
 /// Times that it is looked: each takes a collection that ends meanwhile.
@@ -70,32 +72,33 @@ impl Look<'_> {
     ) -> Result<(Looked, Vec<DamagedChunk>), EngineError> {
         let (sealed, domain) = self.at();
         let mut bad = Bad::default();
-        let (mut before, mut looks) = (None::<Rows>, 0);
+        let (mut before, mut looks) = (None::<Taken>, 0);
         loop {
             looks += 1;
             let mut found = VerifyReport::default();
-            let mut rows = Rows::read(sealed, domain, &mut found).await?;
-            before.take().into_iter().for_each(|before| rows.take_over(&before));
-            bad.mark(&mut rows);
+            let mut rows = Rows::read(sealed, domain, (&mut found, self.cancel)).await?;
             let walked = self.walk_all(&mut rows).await?;
-            let gone = match self.progress {
-                Some(progress) => {
-                    if looks == 1 {
-                        progress.phase("reading chunks", None);
-                    }
-                    let reading = Reading { sealed, domain, progress, cancel: self.cancel };
-                    reading.all(&mut rows, &mut bad, report).await?
+            before.take().iter().for_each(|before| rows.take_over(before));
+            bad.mark(&mut rows);
+            if let Some(progress) = self.progress {
+                if looks == 1 {
+                    progress.phase("reading chunks", None);
                 }
-                None => Vec::new(),
-            };
-            let is_whole = gone.is_empty() && walked.iter().all(Walked::is_whole);
-            if is_whole || looks == LOOKS_MAX || !rows.have_moved(sealed, domain).await? {
-                bad.extend(gone);
+                let reading = Reading { sealed, domain, progress, cancel: self.cancel };
+                reading.all(&mut rows, &mut bad, report).await?;
+            }
+            let unread = self.progress.is_some() && rows.any_unread();
+            let lacks_nothing = walked.iter().all(Walked::lacks_nothing);
+            if !unread
+                && (lacks_nothing || looks == LOOKS_MAX || !rows.have_moved(sealed, domain).await?)
+            {
                 return self.settle((rows, walked), &bad, found, report).await;
             }
+            if looks == LOOKS_MAX {
+                return Err(never_still());
+            }
             tracing::info!("a collection has moved chunks meanwhile: they are looked for again");
-            gone.iter().for_each(|(chunk, pack, _)| rows.give_back(chunk, *pack));
-            before = Some(rows);
+            before = Some(rows.into_taken());
         }
     }
 
@@ -117,7 +120,29 @@ impl Look<'_> {
             bad.mark(&mut rows);
             walked = self.walk_all(&mut rows).await?;
         }
+        self.leave_out_expired(&mut walked).await?;
         Ok((Looked { rows, walked }, damaged))
+    }
+
+    /// The log is read after the last miss (R1): what is named there may go, and is no loss.
+    async fn leave_out_expired(&self, walked: &mut [Walked]) -> Result<(), EngineError> {
+        if walked.iter().all(Walked::lacks_nothing) {
+            return Ok(());
+        }
+        let (sealed, domain) = self.at();
+        if has_newer_keys(sealed, domain).await? {
+            return Err(newer_keys(domain));
+        }
+        let log = match ExpiredLog::read(sealed, domain).await {
+            Ok(log) => log,
+            // Then nothing is known to have expired.
+            Err(error) if error.is_damage() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        for (backup, walked) in self.backups.iter().zip(walked) {
+            walked.expired = log.entry().backups.contains(&backup.manifest.backup);
+        }
+        Ok(())
     }
 
     async fn walk_all(&self, rows: &mut Rows) -> Result<Vec<Walked>, EngineError> {
@@ -127,7 +152,7 @@ impl Look<'_> {
             return Ok(walked);
         }
         // As a restore does before it calls a chunk lost.
-        rows.ask_all(sealed, domain).await?;
+        rows.ask_all(sealed, domain, self.cancel).await?;
         self.walk_each(rows).await
     }
 
@@ -141,4 +166,12 @@ impl Look<'_> {
         }
         Ok(walked)
     }
+}
+
+/// Something changes faster than it can be read.
+fn never_still() -> EngineError {
+    let message = "packs and the index changed again and again while chunks were read, and not all \
+                   of them were";
+    EngineError::refused(ErrorKind::Unavailable, message)
+        .hint("Run it again when no `pgrecall gc` runs.")
 }

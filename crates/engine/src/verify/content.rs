@@ -30,7 +30,7 @@ struct Opened {
     read_bytes: u64,
     bad: Vec<Copy>,
     /// Copies whose pack is not there.
-    gone: Vec<Copy>,
+    gone: Vec<(ChunkId, PackId)>,
 }
 
 /// A copy, and what is wrong with it.
@@ -38,16 +38,16 @@ pub(super) type Copy = (ChunkId, PackId, Unreadable);
 
 /// Copies that do not read, by their packs.
 #[derive(Debug, Default)]
-pub(super) struct Bad(BTreeMap<PackId, Vec<(ChunkId, Unreadable)>>);
+pub(super) struct Bad(BTreeMap<PackId, BTreeMap<ChunkId, Unreadable>>);
 
 impl Bad {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn extend(&mut self, copies: Vec<Copy>) {
+    fn extend(&mut self, copies: Vec<Copy>) {
         for (chunk, pack, why) in copies {
-            self.0.entry(pack).or_default().push((chunk, why));
+            self.0.entry(pack).or_default().insert(chunk, why);
         }
     }
 
@@ -71,13 +71,13 @@ impl Bad {
     }
 }
 
-fn tell(pack: PackId, chunks: &[(ChunkId, Unreadable)], report: &mut VerifyReport) {
+fn tell(pack: PackId, chunks: &BTreeMap<ChunkId, Unreadable>, report: &mut VerifyReport) {
     let examples: Vec<String> = chunks
         .iter()
         .take(EXAMPLES_MAX)
         .map(|(chunk, why)| format!("chunk {chunk}: {}", why.reason))
         .collect();
-    let damaged = chunks.iter().any(|(_, why)| why.cause == Cause::Damage);
+    let damaged = chunks.values().any(|why| why.cause == Cause::Damage);
     let cause = if damaged { Cause::Damage } else { Cause::OtherVersion };
     report.add_unreadable(
         Severity::Warning,
@@ -105,13 +105,12 @@ pub(super) struct Reading<'a> {
 /// What has come of it.
 struct Came<'a> {
     bad: &'a mut Bad,
-    gone: Vec<Copy>,
     report: &'a mut VerifyReport,
 }
 
 impl Reading<'_> {
-    /// All copies that backups refer to and that have not been read yet. Gives those whose packs
-    /// are not there: a collection may have moved them.
+    /// All copies that backups refer to and that have not been read yet. Those stay that cannot be
+    /// had any more: a collection may have moved them.
     ///
     /// # Errors
     /// When the store fails.
@@ -120,17 +119,18 @@ impl Reading<'_> {
         rows: &mut Rows,
         bad: &mut Bad,
         report: &mut VerifyReport,
-    ) -> Result<Vec<Copy>, EngineError> {
-        let mut came = Came { bad, gone: Vec::new(), report };
+    ) -> Result<(), EngineError> {
+        let mut came = Came { bad, report };
         self.indexed(rows, &mut came).await?;
-        for (kind, id) in rows.asked().to_vec() {
+        for (kind, id) in rows.asked_and_unread() {
+            self.cancel.check()?;
             match index::read_directory(self.sealed, self.domain, kind, id).await {
                 Ok(directory) => self.copies(rows, directory.locations(), &mut came).await?,
-                Err(error) if is_unreadable(&error) || error.is_not_found() => {}
+                Err(error) if error.is_damage() => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(came.gone)
+        Ok(())
     }
 
     /// Those that the index names. It is read once more: where each chunk is takes more room than
@@ -155,7 +155,7 @@ impl Reading<'_> {
                     left = listed.into_iter().map(|object| object.key).collect();
                     left.retain(|name| !known(name));
                 }
-                // One that came meanwhile: its packs did, too, or were named before.
+                // What it names stays unread.
                 Err(error) if is_unreadable(&error) => {
                     done.insert(name);
                 }
@@ -181,7 +181,7 @@ impl Reading<'_> {
             self.progress.advance(opened.read_bytes);
             came.report.checked.read_bytes += opened.read_bytes;
             came.bad.extend(opened.bad);
-            came.gone.extend(opened.gone);
+            opened.gone.iter().for_each(|(chunk, pack)| rows.give_back(chunk, *pack));
         }
         Ok(())
     }
@@ -199,14 +199,15 @@ async fn read_range(sealed: &SealedStore, range: ReadRange) -> Result<Opened, En
         }
         // The whole range is lost, and nothing but the range.
         Err(error) if is_unreadable(&error) || error.is_not_found() => {
+            let copies = range.chunks.iter();
+            let copies = copies.map(|(chunk, location)| (*chunk, location.pack.id));
+            if error.is_not_found() {
+                let gone = copies.collect();
+                return Ok(Opened { read_bytes: 0, bad: Vec::new(), gone });
+            }
             let why = Unreadable::of(error.kind(), &error);
-            let each =
-                |(chunk, location): &(ChunkId, Location)| (*chunk, location.pack.id, why.clone());
-            let all = range.chunks.iter().map(each).collect();
-            Ok(match error.is_not_found() {
-                true => Opened { read_bytes: 0, bad: Vec::new(), gone: all },
-                false => Opened { read_bytes: 0, bad: all, gone: Vec::new() },
-            })
+            let bad = copies.map(|(chunk, pack)| (chunk, pack, why.clone())).collect();
+            Ok(Opened { read_bytes: 0, bad, gone: Vec::new() })
         }
         Err(error) => Err(error.into()),
     }

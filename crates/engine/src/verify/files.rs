@@ -54,11 +54,18 @@ pub(super) struct Walked {
     /// Files without page hashes that should have them.
     pub(super) unhashed_files: u64,
     pub(super) unhashed_example: Option<String>,
+    /// Whether the backup has expired since it was listed: then what it needs may go.
+    pub(super) expired: bool,
 }
 
 impl Walked {
     pub(super) fn is_whole(&self) -> bool {
         self.bad_files == 0 && self.bad_tables.is_empty()
+    }
+
+    /// Whether all of it is there, page hashes, too.
+    pub(super) fn lacks_nothing(&self) -> bool {
+        self.is_whole() && self.unhashed_files == 0
     }
 
     /// What cannot be had, in a few words.

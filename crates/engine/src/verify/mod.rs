@@ -90,16 +90,17 @@ pub async fn verify(
     for missing in &options.missing {
         report.add_missing("the repository", missing, format!("{BRING_BACK} {GO_ON}"));
     }
-    let backups = list(cluster, options.which, &mut report).await?;
+    let listed = list(cluster, options.which, &mut report).await?;
     options.progress.phase("looking at backups", None);
     let read = (options.depth == Depth::ReadData).then_some(options);
-    let looked = chunks::look(cluster, &backups, &mut report, (read, &options.cancel)).await?;
+    let looked = chunks::look(cluster, &listed, &mut report, (read, &options.cancel)).await?;
+    let (backups, walked) = without_expired(listed, looked.walked, &mut report);
     options.progress.phase("looking at WAL", None);
     let stored = StoredWal::read(cluster).await?;
     report_histories(&stored, &mut report);
     report_locked(options, cluster, &mut report);
     let mut check = WalCheck::new(cluster, &stored, options.depth, &options.cancel);
-    for (backup, walked) in backups.iter().zip(looked.walked) {
+    for (backup, walked) in backups.iter().zip(walked) {
         let verdict = judge(cluster, backup, walked, &mut check, &mut report).await?;
         report.backups.push(verdict);
     }
@@ -109,6 +110,25 @@ pub async fn verify(
     }
     report.checked.backups = count(backups.len());
     Ok(report.finish())
+}
+
+/// Leaves out what has expired since it was listed.
+fn without_expired(
+    listed: Vec<Known>,
+    walked: Vec<Walked>,
+    report: &mut VerifyReport,
+) -> (Vec<Known>, Vec<Walked>) {
+    let (expired, left): (Vec<_>, Vec<_>) =
+        listed.into_iter().zip(walked).partition(|(_, walked)| walked.expired);
+    for (backup, _) in expired {
+        report.add(
+            Severity::Note,
+            format!("backup {}", backup.manifest.backup),
+            "it has expired since this began, and what it needs goes",
+            "nothing is lost by it",
+        );
+    }
+    left.into_iter().unzip()
 }
 
 /// What was found matters more than that it cannot be written down: the reader may have no right to
@@ -203,7 +223,8 @@ pub async fn broken(
     let mut report = VerifyReport::default();
     let looked = chunks::look(cluster, backups, &mut report, (None, cancel)).await?;
     let ids = backups.iter().map(|backup| backup.manifest.backup);
-    let broken = ids.zip(looked.walked).filter(|(_, walked)| !walked.is_whole());
+    let broken = ids.zip(looked.walked);
+    let broken = broken.filter(|(_, walked)| !walked.is_whole() && !walked.expired);
     Ok(broken.map(|(id, walked)| (id, walked.example())).collect())
 }
 

@@ -79,6 +79,20 @@ pub(super) struct Rows {
     pub(super) index_of_other_version: bool,
 }
 
+impl Row {
+    /// Whether it counts, and nobody has read it.
+    const fn is_unread(&self) -> bool {
+        self.referred && self.bad.is_none() && !self.taken
+    }
+}
+
+/// Copies that were read.
+#[derive(Debug)]
+pub(super) struct Taken {
+    packs: Vec<PackId>,
+    copies: Vec<(Short, u32)>,
+}
+
 /// Who says that a copy is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum From {
@@ -200,12 +214,20 @@ impl Rows {
         copies.iter_mut().filter(|row| row.pack == number).for_each(|row| row.taken = false);
     }
 
+    /// What was read, to be remembered while the index is read again.
+    pub(super) fn into_taken(self) -> Taken {
+        let Self { rows, packs, .. } = self;
+        let taken = rows.into_iter().filter(|row| row.taken);
+        let packs = packs.iter().map(|pack| pack.id).collect();
+        Taken { packs, copies: taken.map(|row| (row.id, row.pack)).collect() }
+    }
+
     /// What was read of these need not be read again.
-    pub(super) fn take_over(&mut self, before: &Self) {
-        for taken in before.rows.iter().filter(|row| row.taken) {
-            let pack = before.packs.get(taken.pack as usize);
-            let number = pack.and_then(|pack| self.numbers.get(&pack.id)).copied();
-            let range = self.range(taken.id);
+    pub(super) fn take_over(&mut self, before: &Taken) {
+        for (id, pack) in &before.copies {
+            let pack = before.packs.get(*pack as usize);
+            let number = pack.and_then(|pack| self.numbers.get(pack)).copied();
+            let range = self.range(*id);
             let copies = self.rows.get_mut(range).unwrap_or_default();
             copies
                 .iter_mut()
@@ -214,9 +236,18 @@ impl Rows {
         }
     }
 
-    /// The packs that were asked what is in them.
-    pub(super) fn asked(&self) -> &[(Kind, PackId)] {
-        &self.asked
+    /// Whether a copy that counts has not been read.
+    pub(super) fn any_unread(&self) -> bool {
+        self.rows.iter().any(Row::is_unread)
+    }
+
+    /// The packs that were asked what is in them, and of which something is to be read.
+    pub(super) fn asked_and_unread(&self) -> Vec<(Kind, PackId)> {
+        let unread = self.rows.iter().filter(|row| row.is_unread());
+        let unread: HashSet<u32> = unread.map(|row| row.pack).collect();
+        let is_unread =
+            |id: &PackId| self.numbers.get(id).is_some_and(|number| unread.contains(number));
+        self.asked.iter().filter(|(_, id)| is_unread(id)).copied().collect()
     }
 
     /// Tells of chunks that backups refer to and that are found by what packs say of themselves
@@ -226,7 +257,7 @@ impl Rows {
         let mut chunks: u64 = 0;
         for copies in self.rows.chunk_by(|one, other| one.id == other.id) {
             let used = copies.iter().filter(|row| row.referred && row.bad.is_none());
-            if used.clone().all(|row| !row.indexed) {
+            if copies.iter().all(|row| !row.indexed) {
                 chunks += u64::from(used.clone().next().is_some());
                 packs.extend(used.map(|row| row.pack));
             }

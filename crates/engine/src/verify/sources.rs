@@ -15,6 +15,7 @@ use pgrecall_store::Listed;
 
 use super::finding::{Severity, VerifyReport};
 use super::rows::{From, Packs, Rows, is_unreadable, location, short};
+use crate::cancel::Cancel;
 use crate::error::EngineError;
 use crate::unreadable::{Cause, Unreadable};
 
@@ -39,7 +40,7 @@ impl Rows {
     pub(super) async fn read(
         sealed: &SealedStore,
         domain: &Name,
-        report: &mut VerifyReport,
+        (report, cancel): (&mut VerifyReport, &Cancel),
     ) -> Result<Self, EngineError> {
         let noted = index::read_damage(sealed, domain, Purpose::Read).await?;
         let mut rows = Self::without(noted);
@@ -50,7 +51,7 @@ impl Rows {
         let is_unnamed = |id: &PackId| !rows.numbers.contains_key(id) && !gone.contains_key(id);
         let unnamed = listed.iter().filter(|(id, _)| is_unnamed(id));
         let unnamed: BTreeSet<_> = unnamed.map(|(id, (kind, _))| (*kind, *id)).collect();
-        rows.ask(sealed, domain, unnamed).await?;
+        rows.ask(sealed, domain, (unnamed, cancel)).await?;
         report_gone(sealed, domain, gone, report).await?;
         rows.listed = listed;
         Ok(rows)
@@ -84,6 +85,8 @@ impl Rows {
                 }
                 Err(error) if error.is_not_found() && listings < LISTINGS_MAX => {
                     listings += 1;
+                    // What was merged comes again.
+                    self.sort();
                     left = sealed.list(&names::indexes(domain)).await?;
                     left.retain(|object| {
                         !self.objects.contains(&object.key)
@@ -140,11 +143,13 @@ impl Rows {
         &mut self,
         sealed: &SealedStore,
         domain: &Name,
+        cancel: &Cancel,
     ) -> Result<(), EngineError> {
         self.asked_all = true;
         let asked: BTreeSet<_> = self.asked.iter().copied().collect();
         let all = self.packs.iter().map(|pack| (pack.kind, pack.id));
-        self.ask(sealed, domain, all.filter(|pack| !asked.contains(pack)).collect()).await
+        let others = all.filter(|pack| !asked.contains(pack)).collect();
+        self.ask(sealed, domain, (others, cancel)).await
     }
 
     /// Takes in what packs say of themselves.
@@ -152,7 +157,7 @@ impl Rows {
         &mut self,
         sealed: &SealedStore,
         domain: &Name,
-        packs: BTreeSet<(Kind, PackId)>,
+        (packs, cancel): (BTreeSet<(Kind, PackId)>, &Cancel),
     ) -> Result<(), EngineError> {
         if packs.len() >= PACKS_TOLD_FROM {
             let packs = packs.len();
@@ -164,6 +169,7 @@ impl Rows {
             })
             .buffered(DIRECTORIES_AT_ONCE);
         while let Some((kind, id, directory)) = directories.next().await {
+            cancel.check()?;
             match directory {
                 Ok(directory) => {
                     let pack = Arc::new(directory.pack.clone());
@@ -173,14 +179,14 @@ impl Rows {
                     }
                     self.asked.push((kind, id));
                 }
-                Err(error) if is_unreadable(&error) => {
+                // A collection was faster.
+                Err(error) if error.is_not_found() => {}
+                Err(error) if error.is_damage() => {
                     let cause = Cause::of(error.kind());
                     self.directory_of_other_version |= cause == Cause::OtherVersion;
                     let pack = names::pack(domain, kind, id);
                     tracing::warn!(%pack, %error, "the directory of a pack cannot be read");
                 }
-                // A collection was faster.
-                Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error.into()),
             }
         }

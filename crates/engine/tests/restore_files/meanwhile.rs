@@ -1,8 +1,11 @@
-//! What others do while a restore runs: a collection moves chunks, an expiry takes the backup.
+//! What others do while a restore runs: a collection moves chunks, an expiry takes the backup, keys
+//! are rotated.
 
 use pgrecall_engine::error::ErrorKind;
 use pgrecall_repo::expired::{self, ExpiredLog};
 use pgrecall_repo::format::document::Expired;
+use pgrecall_repo::keys::Rotation;
+use pgrecall_repo::repository::Repository;
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_testkit::collections::replace_all_packs;
 use pgrecall_testkit::stores::Meanwhile;
@@ -59,6 +62,40 @@ async fn a_backup_that_expires_meanwhile_is_told_as_that_and_never_as_damage() {
                 let said = format!("backup {id} has expired since this began");
                 assert!(error.to_string().contains(&said), "at {nth}: {error}");
                 assert!(!options.dir.join("global/pg_control").exists());
+                told += 1;
+            }
+        }
+        if !store.hook().has_happened() {
+            return assert!(told > 5, "{told} of {nth}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_newer_keys_have_sealed_meanwhile_is_told_as_that_and_never_as_damage() {
+    let mut told = 0;
+    for nth in 1.. {
+        let shop = Shop::new().await;
+        let mut cluster = shop.cluster(shop.store.clone()).await.unwrap();
+        let manifest = simple_backup(&cluster, vec![]).await;
+        let (direct, options) = (shop.store.clone(), shop.options.clone());
+        let domain = cluster.domain().clone();
+        let store = Meanwhile::over(shop.store.clone(), nth, async move || {
+            let repository = Repository::open(direct, options).await.unwrap();
+            repository.rotate(&domain, Rotation::Sealing, None).await.unwrap();
+            let sealed = repository.existing_domain(&domain).await.unwrap();
+            replace_all_packs(&sealed, &domain).await;
+        });
+        let (keys, random) = (cluster.sealed.keys().clone(), cluster.sealed.random().clone());
+        cluster.sealed = SealedStore::new(store.clone(), keys, random);
+        let scratch = TempDir::new().unwrap();
+        let restore = crate::shop::options(&scratch.path().join("data"));
+        match run(&cluster, &manifest, &restore).await {
+            Ok(_) => assert_restored(&restore.dir),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Conflict, "at {nth}: {error:?}");
+                assert!(error.to_string().contains("were rotated since this began"), "{error}");
+                assert!(!restore.dir.join("global/pg_control").exists());
                 told += 1;
             }
         }

@@ -2,6 +2,8 @@
 
 use pgrecall_engine::verify::Depth;
 use pgrecall_engine::verify::finding::Severity;
+use pgrecall_repo::expired::{self, ExpiredLog};
+use pgrecall_repo::format::document::Expired;
 use pgrecall_repo::index;
 use pgrecall_repo::names;
 use pgrecall_repo::sealed_store::SealedStore;
@@ -70,6 +72,7 @@ async fn a_pack_that_the_index_names_in_part_is_asked_for_the_rest() {
 
 #[tokio::test]
 async fn a_collection_meanwhile_is_no_damage() {
+    let undisturbed = check(&made().await, Depth::ReadData).await.checked.read_bytes;
     for nth in 1.. {
         let mut made = made().await;
         let (sealed, at) = (made.cluster.sealed.clone(), made.cluster.at.clone());
@@ -81,8 +84,37 @@ async fn a_collection_meanwhile_is_no_damage() {
             SealedStore::new(store.clone(), sealed.keys().clone(), sealed.random().clone());
         let report = check(&made, Depth::ReadData).await;
         assert!(report.sound && report.backups[0].restorable, "at {nth}:\n{}", said(&report));
+        // A copy that has taken the place of one that was read is read, too.
+        let read = report.checked.read_bytes;
+        assert!((undisturbed..2 * undisturbed).contains(&read), "at {nth}: {read} bytes were read");
         if !store.hook().has_happened() {
-            return;
+            return assert!(nth > 20, "{nth}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_expires_meanwhile_is_no_damage() {
+    let mut left_out = 0;
+    for nth in 1.. {
+        let mut made = made().await;
+        let (direct, at) = (made.cluster.sealed.clone(), made.cluster.at.clone());
+        let id = made.backup;
+        let store = Meanwhile::over(made.store.clone(), nth, async move || {
+            let log = ExpiredLog::read(&direct, &at.domain).await.unwrap();
+            let more = Expired { backups: vec![id], ..Expired::default() };
+            log.append(&direct, &at.domain, more).await.unwrap();
+            expired::remove_manifests(&direct, &at.domain).await.unwrap();
+            replace_all_packs(&direct, &at.domain).await;
+        });
+        let sealed = made.cluster.sealed.clone();
+        made.cluster.sealed =
+            SealedStore::new(store.clone(), sealed.keys().clone(), sealed.random().clone());
+        let report = check(&made, Depth::ReadData).await;
+        assert!(report.sound, "at {nth}:\n{}", said(&report));
+        left_out += usize::from(said(&report).contains("it has expired since this began"));
+        if !store.hook().has_happened() {
+            return assert!(left_out > 5, "{left_out} of {nth}");
         }
     }
 }

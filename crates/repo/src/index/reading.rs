@@ -161,15 +161,23 @@ impl Reading {
         }
         let rows = self.rows.get_or_try_init(|| self.read_rows(sealed)).await?;
         let ask = || self.read_directories(sealed, |id| rows.names(id));
-        let others = self.others.get_or_try_init(ask).await?;
-        let mut copies: Vec<Location> = others.copies(chunk).collect();
-        copies.sort_by_key(|location| self.is_doubtful(&location.pack, *chunk));
-        Ok(copies)
+        self.others.get_or_try_init(ask).await?;
+        Ok(self.known_elsewhere(chunk))
     }
 
-    /// Whether both speak of the same objects and packs.
-    pub(super) fn lists_the_same(&self, other: &Self) -> bool {
-        (&self.objects, &self.packs) == (&other.objects, &other.packs)
+    /// The same, of packs that were asked for another chunk.
+    pub(super) fn known_elsewhere(&self, chunk: &ChunkId) -> Vec<Location> {
+        let mut copies: Vec<Location> =
+            self.others.get().into_iter().flat_map(|others| others.copies(chunk)).collect();
+        copies.sort_by_key(|location| self.is_doubtful(&location.pack, *chunk));
+        copies
+    }
+
+    /// Whether all objects and packs are listed that another reading lists.
+    pub(super) fn lists_all_of(&self, other: &Self) -> bool {
+        let objects: HashSet<&Key> = self.objects.iter().collect();
+        other.objects.iter().all(|object| objects.contains(object))
+            && other.packs.keys().all(|pack| self.packs.contains_key(pack))
     }
 
     async fn read_rows(&self, sealed: &SealedStore) -> Result<Rows, RepoError> {

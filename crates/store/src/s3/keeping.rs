@@ -25,10 +25,11 @@ impl S3Store {
     async fn versions(&self) -> Result<Versions, StoreError> {
         let attempt = |_| async {
             match self.client.get_bucket_versioning().bucket(&self.bucket).send().await {
-                Ok(output) if output.status() == Some(&BucketVersioningStatus::Enabled) => {
-                    Ok(Versions::Kept)
-                }
-                Ok(_) => Ok(Versions::None),
+                Ok(output) => Ok(match output.status() {
+                    Some(BucketVersioningStatus::Enabled) => Versions::Kept,
+                    Some(BucketVersioningStatus::Suspended) => Versions::Suspended,
+                    _ => Versions::None,
+                }),
                 Err(error) => match Answer::read(&error) {
                     answer if answer.is_not_known_to_the_server() => Ok(Versions::None),
                     answer => Err(answer.failure(Act::Open, &self.url)),
