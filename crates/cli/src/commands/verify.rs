@@ -6,7 +6,7 @@ use pgrecall_engine::cluster::ClusterStore;
 use pgrecall_engine::seen as memory;
 use pgrecall_engine::verify::finding::{Finding, Nature, Severity, Verdict, VerifyReport};
 use pgrecall_engine::verify::lost_moments::LostMoments;
-use pgrecall_engine::verify::{self, Depth, VerifyOptions, Which};
+use pgrecall_engine::verify::{self, Depth, EXPIRED, VerifyOptions, Which};
 use pgrecall_repo::id::BackupId;
 use pgrecall_repo::repository::Repository;
 use serde::Serialize;
@@ -68,6 +68,9 @@ pub(crate) fn run(settings: &Settings, args: &VerifyArgs) -> Outcome<u8> {
         }
         let nothing = report.sound && report.backups() == 0;
         match chosen {
+            Chosen::One { .. } | Chosen::OfEach(Which::Newest) if report.left_out() && nothing => {
+                Err(expired())
+            }
             Chosen::OfEach(Which::Newest) if nothing => Err(no_backup("latest")),
             _ => Ok(report),
         }
@@ -105,6 +108,12 @@ impl Report {
             },
         };
         kind.row().code
+    }
+
+    /// Whether a backup was left out, since it has expired meanwhile.
+    fn left_out(&self) -> bool {
+        let mut findings = self.clusters.iter().flat_map(|of| &of.report.findings);
+        findings.any(|finding| finding.what == EXPIRED)
     }
 
     fn backups(&self) -> usize {
@@ -185,6 +194,11 @@ async fn missing(
 /// It may be a backup of a cluster that does not open.
 fn also_closed(failure: Failure, closed: &Closed) -> Failure {
     failure.hint(format!("Not looked at: {}.", closed.told()))
+}
+
+fn expired() -> Failure {
+    Failure::new(Kind::Conflict, "the backup that was to be verified has expired since this began")
+        .hint("pgrecall list shows the backups.")
 }
 
 fn no_backup(called: &str) -> Failure {

@@ -2,8 +2,7 @@
 //! collection has moved it meanwhile (R1).
 
 use pgrecall_repo::backup::report_damage;
-use pgrecall_repo::expired::ExpiredLog;
-use pgrecall_repo::format::document::DamagedChunk;
+use pgrecall_repo::id::{ChunkId, PackId};
 use pgrecall_repo::names::Name;
 use pgrecall_repo::sealed_store::SealedStore;
 
@@ -16,8 +15,6 @@ use crate::cancel::Cancel;
 use crate::catalog::Known;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
-use crate::meanwhile::{has_newer_keys, newer_keys};
-use crate::progress::Progress;
 
 /// Times that it is looked: each takes a collection that ends meanwhile.
 const LOOKS_MAX: u32 = 5;
@@ -32,23 +29,18 @@ pub(super) struct Looked {
 /// repository.
 ///
 /// # Errors
-/// When the store fails.
+/// When the store fails, or never stands still.
 pub(super) async fn look(
     cluster: &ClusterStore,
     backups: &[Known],
     report: &mut VerifyReport,
     (read, cancel): (Option<&VerifyOptions>, &Cancel),
 ) -> Result<Looked, EngineError> {
-    let progress = read.map(|options| &options.progress);
-    let look = Look { cluster, backups, progress, cancel };
-    let (looked, damaged) = look.run(report).await?;
-    let Some(options) = read else { return Ok(looked) };
-    let (sealed, domain) = look.at();
-    directories::read_all(sealed, domain, &looked.rows, report, cancel).await?;
-    if !damaged.is_empty() {
-        let note = format!("verify on {} at {}", options.host, options.clock.now_text());
-        let noted = report_damage(sealed, &cluster.at, damaged, note).await;
-        noted.unwrap_or_else(|error| not_noted(&error, report));
+    let look = Look { cluster, backups, read, cancel };
+    let looked = look.run(report).await?;
+    if read.is_some() {
+        let (sealed, domain) = look.at();
+        directories::read_all(sealed, domain, &looked.rows, report, cancel).await?;
     }
     Ok(looked)
 }
@@ -56,8 +48,8 @@ pub(super) async fn look(
 struct Look<'a> {
     cluster: &'a ClusterStore,
     backups: &'a [Known],
-    /// Who is told while all is read, if it is.
-    progress: Option<&'a Progress>,
+    /// How all is read, if it is.
+    read: Option<&'a VerifyOptions>,
     cancel: &'a Cancel,
 }
 
@@ -66,10 +58,7 @@ impl Look<'_> {
         (&self.cluster.sealed, self.cluster.domain())
     }
 
-    async fn run(
-        &self,
-        report: &mut VerifyReport,
-    ) -> Result<(Looked, Vec<DamagedChunk>), EngineError> {
+    async fn run(&self, report: &mut VerifyReport) -> Result<Looked, EngineError> {
         let (sealed, domain) = self.at();
         let mut bad = Bad::default();
         let (mut before, mut looks) = (None::<Taken>, 0);
@@ -77,72 +66,66 @@ impl Look<'_> {
             looks += 1;
             let mut found = VerifyReport::default();
             let mut rows = Rows::read(sealed, domain, (&mut found, self.cancel)).await?;
-            let walked = self.walk_all(&mut rows).await?;
+            let mut walked = self.walk_all(&mut rows).await?;
             before.take().iter().for_each(|before| rows.take_over(before));
             bad.mark(&mut rows);
-            if let Some(progress) = self.progress {
-                if looks == 1 {
-                    progress.phase("reading chunks", None);
-                }
-                let reading = Reading { sealed, domain, progress, cancel: self.cancel };
-                reading.all(&mut rows, &mut bad, report).await?;
+            let gone = self.read_all(looks, &mut rows, &mut bad, report).await?;
+            if !bad.is_empty() {
+                // Which files and backups are hurt is known only now.
+                walked = self.walk_all(&mut rows).await?;
             }
-            let unread = self.progress.is_some() && rows.any_unread();
-            let lacks_nothing = walked.iter().all(Walked::lacks_nothing);
-            if !unread
-                && (lacks_nothing || looks == LOOKS_MAX || !rows.have_moved(sealed, domain).await?)
-            {
-                return self.settle((rows, walked), &bad, found, report).await;
+            let unread = self.read.is_some() && rows.any_unread();
+            let lacks = !walked.iter().all(Walked::lacks_nothing);
+            let moved = (unread || lacks) && rows.have_moved(sealed, domain).await?;
+            if (unread || moved) && looks < LOOKS_MAX {
+                tracing::info!("packs or the index have changed meanwhile: it is looked again");
+                before = Some(rows.into_taken());
+                continue;
             }
-            if looks == LOOKS_MAX {
+            if unread && !moved {
+                // Listed as they should be, time after time, and not to be had.
+                bad.add_gone(gone);
+                bad.mark(&mut rows);
+                walked = self.walk_all(&mut rows).await?;
+            }
+            self.tell(&bad, report).await;
+            if unread && (moved || rows.any_unread()) {
                 return Err(never_still());
             }
-            tracing::info!("a collection has moved chunks meanwhile: they are looked for again");
-            before = Some(rows.into_taken());
+            (report.checked.chunks, report.checked.packs) = rows.referred();
+            rows.report_unindexed(domain, report);
+            report.findings.extend(found.findings);
+            return Ok(Looked { rows, walked });
         }
     }
 
-    /// What holds after the last look.
-    async fn settle(
+    /// Reads what has not been read, marks what is bad, and gives copies whose packs are gone.
+    async fn read_all(
         &self,
-        (mut rows, mut walked): (Rows, Vec<Walked>),
-        bad: &Bad,
-        found: VerifyReport,
+        looks: u32,
+        rows: &mut Rows,
+        bad: &mut Bad,
         report: &mut VerifyReport,
-    ) -> Result<(Looked, Vec<DamagedChunk>), EngineError> {
-        let (_, domain) = self.at();
-        (report.checked.chunks, report.checked.packs) = rows.referred();
-        rows.report_unindexed(domain, report);
-        report.findings.extend(found.findings);
-        let damaged = bad.tell(report);
-        if !bad.is_empty() {
-            // Which files and backups are hurt is known only now.
-            bad.mark(&mut rows);
-            walked = self.walk_all(&mut rows).await?;
-        }
-        self.leave_out_expired(&mut walked).await?;
-        Ok((Looked { rows, walked }, damaged))
-    }
-
-    /// The log is read after the last miss (R1): what is named there may go, and is no loss.
-    async fn leave_out_expired(&self, walked: &mut [Walked]) -> Result<(), EngineError> {
-        if walked.iter().all(Walked::lacks_nothing) {
-            return Ok(());
+    ) -> Result<Vec<(ChunkId, PackId)>, EngineError> {
+        let Some(options) = self.read else { return Ok(Vec::new()) };
+        if looks == 1 {
+            options.progress.phase("reading chunks", None);
         }
         let (sealed, domain) = self.at();
-        if has_newer_keys(sealed, domain).await? {
-            return Err(newer_keys(domain));
-        }
-        let log = match ExpiredLog::read(sealed, domain).await {
-            Ok(log) => log,
-            // Then nothing is known to have expired.
-            Err(error) if error.is_damage() => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        for (backup, walked) in self.backups.iter().zip(walked) {
-            walked.expired = log.entry().backups.contains(&backup.manifest.backup);
-        }
-        Ok(())
+        let (progress, cancel) = (&options.progress, self.cancel);
+        let gone = Reading { sealed, domain, progress, cancel }.all(rows, bad, report).await?;
+        bad.mark(rows);
+        Ok(gone)
+    }
+
+    /// Tells what is bad, and notes what is damaged.
+    async fn tell(&self, bad: &Bad, report: &mut VerifyReport) {
+        let damaged = bad.tell(report);
+        let Some(options) = self.read.filter(|_| !damaged.is_empty()) else { return };
+        let note = format!("verify on {} at {}", options.host, options.clock.now_text());
+        let (sealed, at) = (&self.cluster.sealed, &self.cluster.at);
+        let noted = report_damage(sealed, at, damaged, note).await;
+        noted.unwrap_or_else(|error| not_noted(&error, report));
     }
 
     async fn walk_all(&self, rows: &mut Rows) -> Result<Vec<Walked>, EngineError> {

@@ -51,6 +51,12 @@ impl Bad {
         }
     }
 
+    /// Copies in packs that are listed as they should be and cannot be had.
+    pub(super) fn add_gone(&mut self, copies: Vec<(ChunkId, PackId)>) {
+        let why = || Unreadable::damaged("the pack is listed, and is not there to be read");
+        self.extend(copies.into_iter().map(|(chunk, pack)| (chunk, pack, why())).collect());
+    }
+
     /// They do not count.
     pub(super) fn mark(&self, rows: &mut Rows) {
         for (pack, chunks) in &self.0 {
@@ -105,12 +111,14 @@ pub(super) struct Reading<'a> {
 /// What has come of it.
 struct Came<'a> {
     bad: &'a mut Bad,
+    gone: Vec<(ChunkId, PackId)>,
     report: &'a mut VerifyReport,
 }
 
 impl Reading<'_> {
-    /// All copies that backups refer to and that have not been read yet. Those stay that cannot be
-    /// had any more: a collection may have moved them.
+    /// All copies that backups refer to and that have not been read yet. Those stay unread that
+    /// cannot be had any more, of which it gives those whose packs are gone: a collection may have
+    /// moved them.
     ///
     /// # Errors
     /// When the store fails.
@@ -119,8 +127,8 @@ impl Reading<'_> {
         rows: &mut Rows,
         bad: &mut Bad,
         report: &mut VerifyReport,
-    ) -> Result<(), EngineError> {
-        let mut came = Came { bad, report };
+    ) -> Result<Vec<(ChunkId, PackId)>, EngineError> {
+        let mut came = Came { bad, gone: Vec::new(), report };
         self.indexed(rows, &mut came).await?;
         for (kind, id) in rows.asked_and_unread() {
             self.cancel.check()?;
@@ -130,7 +138,7 @@ impl Reading<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        Ok(came.gone)
     }
 
     /// Those that the index names. It is read once more: where each chunk is takes more room than
@@ -156,7 +164,7 @@ impl Reading<'_> {
                     left.retain(|name| !known(name));
                 }
                 // What it names stays unread.
-                Err(error) if is_unreadable(&error) => {
+                Err(error) if error.is_damage() => {
                     done.insert(name);
                 }
                 Err(error) => return Err(error.into()),
@@ -182,6 +190,7 @@ impl Reading<'_> {
             came.report.checked.read_bytes += opened.read_bytes;
             came.bad.extend(opened.bad);
             opened.gone.iter().for_each(|(chunk, pack)| rows.give_back(chunk, *pack));
+            came.gone.extend(opened.gone);
         }
         Ok(())
     }

@@ -54,8 +54,6 @@ pub(super) struct Walked {
     /// Files without page hashes that should have them.
     pub(super) unhashed_files: u64,
     pub(super) unhashed_example: Option<String>,
-    /// Whether the backup has expired since it was listed: then what it needs may go.
-    pub(super) expired: bool,
 }
 
 impl Walked {

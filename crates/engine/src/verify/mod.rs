@@ -19,6 +19,7 @@ mod wal;
 use std::collections::{BTreeMap, BTreeSet};
 
 use pgrecall_repo::RepoError;
+use pgrecall_repo::expired::ExpiredLog;
 use pgrecall_repo::id::BackupId;
 use pgrecall_repo::keys::RestoreKeyPublic;
 
@@ -30,6 +31,7 @@ use crate::catalog::{self, Known, chain};
 use crate::clock::Clock;
 use crate::cluster::ClusterStore;
 use crate::error::EngineError;
+use crate::meanwhile::{has_newer_keys, newer_keys};
 use crate::progress::Progress;
 use crate::seen::{BRING_BACK, GO_ON};
 use crate::unreadable::{Cause, Unreadable};
@@ -90,45 +92,76 @@ pub async fn verify(
     for missing in &options.missing {
         report.add_missing("the repository", missing, format!("{BRING_BACK} {GO_ON}"));
     }
-    let listed = list(cluster, options.which, &mut report).await?;
+    let mut backups = list(cluster, options.which, &mut report).await?;
     options.progress.phase("looking at backups", None);
     let read = (options.depth == Depth::ReadData).then_some(options);
-    let looked = chunks::look(cluster, &listed, &mut report, (read, &options.cancel)).await?;
-    let (backups, walked) = without_expired(listed, looked.walked, &mut report);
+    let looked = chunks::look(cluster, &backups, &mut report, (read, &options.cancel)).await?;
     options.progress.phase("looking at WAL", None);
     let stored = StoredWal::read(cluster).await?;
     report_histories(&stored, &mut report);
     report_locked(options, cluster, &mut report);
     let mut check = WalCheck::new(cluster, &stored, options.depth, &options.cancel);
-    for (backup, walked) in backups.iter().zip(walked) {
+    for (backup, walked) in backups.iter().zip(looked.walked) {
         let verdict = judge(cluster, backup, walked, &mut check, &mut report).await?;
         report.backups.push(verdict);
     }
+    leave_out_expired(cluster, &mut backups, &mut report).await?;
     report_gaps(&stored, &backups, &mut report);
     if options.which == Which::All {
         report.lost_moments = lost_moments::find(&stored, &backups, &report.backups);
     }
     report.checked.backups = count(backups.len());
+    if report.findings.iter().any(|finding| finding.severity > Severity::Note) {
+        require_newest_keys(cluster).await?;
+    }
     Ok(report.finish())
 }
 
-/// Leaves out what has expired since it was listed.
-fn without_expired(
-    listed: Vec<Known>,
-    walked: Vec<Walked>,
+/// What is found of a backup that is left out.
+pub const EXPIRED: &str = "it has expired since this began, and what it needs goes";
+
+/// Leaves out what has expired since it was listed: its WAL and its packs may go. The log is read
+/// after the last miss (R1).
+async fn leave_out_expired(
+    cluster: &ClusterStore,
+    backups: &mut Vec<Known>,
     report: &mut VerifyReport,
-) -> (Vec<Known>, Vec<Walked>) {
-    let (expired, left): (Vec<_>, Vec<_>) =
-        listed.into_iter().zip(walked).partition(|(_, walked)| walked.expired);
-    for (backup, _) in expired {
-        report.add(
-            Severity::Note,
-            format!("backup {}", backup.manifest.backup),
-            "it has expired since this began, and what it needs goes",
-            "nothing is lost by it",
-        );
+) -> Result<(), EngineError> {
+    let expired = expired_of(cluster, backups).await?;
+    backups.retain(|backup| !expired.contains(&backup.manifest.backup));
+    report.backups.retain(|verdict| !expired.contains(&verdict.backup));
+    for id in expired {
+        let object = format!("backup {id}");
+        report.findings.retain(|finding| finding.object != object);
+        report.add(Severity::Note, object, EXPIRED, "nothing is lost by it");
     }
-    left.into_iter().unzip()
+    Ok(())
+}
+
+/// Those that the log names.
+async fn expired_of(
+    cluster: &ClusterStore,
+    backups: &[Known],
+) -> Result<BTreeSet<BackupId>, EngineError> {
+    match ExpiredLog::read(&cluster.sealed, cluster.domain()).await {
+        Ok(log) => {
+            let ids = backups.iter().map(|backup| backup.manifest.backup);
+            let named: BTreeSet<BackupId> = ids.collect();
+            let expired = log.entry().backups.iter().filter(|id| named.contains(*id));
+            Ok(expired.copied().collect())
+        }
+        // Then nothing is known to have expired.
+        Err(error) if error.is_damage() => Ok(BTreeSet::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What newer keys have sealed looks damaged to those that were read.
+async fn require_newest_keys(cluster: &ClusterStore) -> Result<(), EngineError> {
+    match has_newer_keys(&cluster.sealed, cluster.domain()).await? {
+        true => Err(newer_keys(cluster.domain())),
+        false => Ok(()),
+    }
 }
 
 /// What was found matters more than that it cannot be written down: the reader may have no right to
@@ -223,9 +256,14 @@ pub async fn broken(
     let mut report = VerifyReport::default();
     let looked = chunks::look(cluster, backups, &mut report, (None, cancel)).await?;
     let ids = backups.iter().map(|backup| backup.manifest.backup);
-    let broken = ids.zip(looked.walked);
-    let broken = broken.filter(|(_, walked)| !walked.is_whole() && !walked.expired);
-    Ok(broken.map(|(id, walked)| (id, walked.example())).collect())
+    let broken = ids.zip(looked.walked).filter(|(_, walked)| !walked.is_whole());
+    let mut broken: BTreeMap<_, _> = broken.map(|(id, walked)| (id, walked.example())).collect();
+    if !broken.is_empty() {
+        let expired = expired_of(cluster, backups).await?;
+        broken.retain(|id, _| !expired.contains(id));
+        require_newest_keys(cluster).await?;
+    }
+    Ok(broken)
 }
 
 fn report_histories(stored: &StoredWal, report: &mut VerifyReport) {

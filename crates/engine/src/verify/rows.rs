@@ -13,7 +13,7 @@ use pgrecall_repo::index::Location;
 use pgrecall_repo::names::{self, Name};
 use pgrecall_repo::object::Proof;
 use pgrecall_repo::sealed_store::SealedStore;
-use pgrecall_repo::{ErrorKind, FormatError, RepoError};
+use pgrecall_repo::{FormatError, RepoError};
 use pgrecall_store::Key;
 
 use super::finding::{Severity, VerifyReport};
@@ -57,7 +57,7 @@ pub(super) struct Rows {
     pub(super) packs: Vec<Arc<IndexPack>>,
     pub(super) numbers: HashMap<PackId, u32>,
     /// Places of metadata chunks, which are read while backups are walked.
-    meta: HashMap<Short, Location>,
+    meta: HashMap<Short, Vec<Location>>,
     /// Packs that were there before the index was read.
     pub(super) listed: Packs,
     /// Index objects that were read, and those that do not read.
@@ -142,7 +142,10 @@ impl Rows {
         let row = Row { id, pack: number, plain_len, referred: false, indexed, taken: false, bad };
         self.rows.push(row);
         if pack.kind == Kind::MetaPack && !noted {
-            self.meta.entry(id).or_insert_with(location);
+            let copies = self.meta.entry(id).or_default();
+            if copies.iter().all(|known| known.pack.id != pack.id) {
+                copies.push(location());
+            }
         }
     }
 
@@ -324,7 +327,7 @@ impl Rows {
         let mut read = HashMap::new();
         let mut located = Vec::new();
         for chunk in wanted {
-            match self.meta.get(&short(chunk)) {
+            match self.meta.get(&short(chunk)).and_then(|copies| copies.first()) {
                 Some(location) => located.push((*chunk, location.clone())),
                 None => {
                     let (chunk_text, domain) = (chunk.to_string(), domain.to_string());
@@ -340,7 +343,7 @@ impl Rows {
         while let Some((bytes, range)) = fetched.next().await {
             match bytes {
                 Ok(bytes) => open_all(sealed, &range, &bytes, &mut read),
-                Err(error) if is_unreadable(&error) || error.is_not_found() => {
+                Err(error) if error.is_damage() => {
                     for (chunk, _) in &range.chunks {
                         read.insert(*chunk, Err(again(&range, &error)));
                     }
@@ -348,7 +351,29 @@ impl Rows {
                 Err(error) => return Err(error.into()),
             }
         }
+        self.read_other_copies(sealed, domain, &mut read).await?;
         Ok(read)
+    }
+
+    /// Of what could not be read from the first copy, the others.
+    async fn read_other_copies(
+        &self,
+        sealed: &SealedStore,
+        domain: &Name,
+        read: &mut HashMap<ChunkId, Result<Vec<u8>, RepoError>>,
+    ) -> Result<(), EngineError> {
+        for (chunk, plain) in read.iter_mut().filter(|(_, plain)| plain.is_err()) {
+            let copies = self.meta.get(&short(chunk)).map(Vec::as_slice).unwrap_or_default();
+            for location in copies.iter().skip(1) {
+                match chunks::read(sealed, domain, chunk, location).await {
+                    Ok(found) => *plain = Ok(found),
+                    Err(error) if error.is_damage() => continue,
+                    Err(error) => return Err(error.into()),
+                }
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -387,7 +412,7 @@ pub(super) fn location(pack: &Arc<IndexPack>, entry: &IndexEntry) -> Location {
     }
 }
 
-/// Whether bytes cannot be read, rather than a store that fails.
+/// Whether bytes cannot be read (a bad sector, too), rather than a store that fails.
 pub(super) fn is_unreadable(error: &RepoError) -> bool {
-    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
+    error.is_damage() && !error.is_not_found()
 }

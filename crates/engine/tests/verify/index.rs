@@ -7,10 +7,11 @@ use pgrecall_repo::format::document::Expired;
 use pgrecall_repo::index;
 use pgrecall_repo::names;
 use pgrecall_repo::sealed_store::SealedStore;
+use pgrecall_store::ErrorKind;
 use pgrecall_testkit::collections::replace_all_packs;
-use pgrecall_testkit::stores::Meanwhile;
+use pgrecall_testkit::stores::{CallKind, Calls, FailNth, Lasting, Meanwhile};
 
-use crate::{Made, PAGE, check, made, said};
+use crate::{Made, PAGE, assert_damaged, check, made, said, segment_object};
 
 /// Sound, and told that the index does not name everything.
 async fn assert_found_in_packs(made: &Made, unnamed_chunks: usize) {
@@ -99,12 +100,16 @@ async fn a_backup_that_expires_meanwhile_is_no_damage() {
     for nth in 1.. {
         let mut made = made().await;
         let (direct, at) = (made.cluster.sealed.clone(), made.cluster.at.clone());
-        let id = made.backup;
+        let (id, segment) = (made.backup, segment_object(&made.cluster));
         let store = Meanwhile::over(made.store.clone(), nth, async move || {
             let log = ExpiredLog::read(&direct, &at.domain).await.unwrap();
             let more = Expired { backups: vec![id], ..Expired::default() };
             log.append(&direct, &at.domain, more).await.unwrap();
             expired::remove_manifests(&direct, &at.domain).await.unwrap();
+            if nth < 10 {
+                // Before WAL is looked at.
+                direct.store().delete(&segment).await.unwrap();
+            }
             replace_all_packs(&direct, &at.domain).await;
         });
         let sealed = made.cluster.sealed.clone();
@@ -116,5 +121,45 @@ async fn a_backup_that_expires_meanwhile_is_no_damage() {
         if !store.hook().has_happened() {
             return assert!(left_out > 5, "{left_out} of {nth}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_collection_beside_real_damage_hurts_nothing_else() {
+    for nth in 1.. {
+        let mut made = made().await;
+        let pack = made.names("domains/main/packs/data/").await.remove(0);
+        made.flip(&pack, 120).await;
+        let (direct, at) = (made.cluster.sealed.clone(), made.cluster.at.clone());
+        let store = Meanwhile::over(made.store.clone(), nth, async move || {
+            replace_all_packs(&direct, &at.domain).await;
+        });
+        let sealed = made.cluster.sealed.clone();
+        made.cluster.sealed =
+            SealedStore::new(store.clone(), sealed.keys().clone(), sealed.random().clone());
+        let report = check(&made, Depth::ReadData).await;
+        let said = said(&report);
+        assert_damaged(&report, ": every stored copy of chunk");
+        assert_eq!(report.backups[0].bad_files, 1, "at {nth}:\n{said}");
+        assert!(!said.contains("its file table") && !said.contains("its map"), "{nth}:\n{said}");
+        if !store.hook().has_happened() {
+            return assert!(nth > 20, "{nth}");
+        }
+    }
+}
+
+/// A bucket that lists what it cannot give, or gives rubbish.
+#[tokio::test]
+async fn a_pack_that_is_listed_and_cannot_be_had_is_damage() {
+    for kind in [ErrorKind::NotFound, ErrorKind::Corrupt] {
+        let mut made = made().await;
+        let gets = Calls::of(&[CallKind::Get, CallKind::GetRange]).naming("/packs/data/");
+        let store = FailNth::over(made.store.clone(), gets, 1, Lasting::ForEver, kind);
+        let sealed = made.cluster.sealed.clone();
+        made.cluster.sealed =
+            SealedStore::new(store, sealed.keys().clone(), sealed.random().clone());
+        let report = check(&made, Depth::ReadData).await;
+        assert_damaged(&report, ": every stored copy of chunk");
+        assert_eq!(report.backups[0].bad_files, 1, "{}", said(&report));
     }
 }
