@@ -4,6 +4,7 @@
 //!
 //! They nest in any order: `FailNth` over `Record` records only what got through.
 
+mod bad_sector;
 mod calls;
 mod damage;
 mod delay;
@@ -14,6 +15,7 @@ mod lose_answer;
 mod meanwhile;
 mod record;
 
+pub use bad_sector::BadSector;
 pub use calls::{CallKind, Calls};
 pub use damage::{Damage, Damaged};
 pub use delay::Delay;

@@ -68,9 +68,8 @@ pub(crate) fn run(settings: &Settings, args: &VerifyArgs) -> Outcome<u8> {
         }
         let nothing = report.sound && report.backups() == 0;
         match chosen {
-            Chosen::One { .. } | Chosen::OfEach(Which::Newest) if report.left_out() && nothing => {
-                Err(expired())
-            }
+            Chosen::One { .. } if nothing => Err(expired()),
+            Chosen::OfEach(Which::Newest) if nothing && report.left_out() => Err(expired()),
             Chosen::OfEach(Which::Newest) if nothing => Err(no_backup("latest")),
             _ => Ok(report),
         }

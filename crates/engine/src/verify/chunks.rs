@@ -89,7 +89,7 @@ impl Look<'_> {
                 walked = self.walk_all(&mut rows).await?;
             }
             self.tell(&bad, report).await;
-            if unread && (moved || rows.any_unread()) {
+            if moved || unread && rows.any_unread() {
                 return Err(never_still());
             }
             (report.checked.chunks, report.checked.packs) = rows.referred();

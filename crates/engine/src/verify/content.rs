@@ -1,9 +1,10 @@
 //! Reading every chunk that a backup refers to: each stored copy is fetched, opened and compared
 //! with its id.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::{StreamExt, stream};
 use pgrecall_repo::RepoError;
 use pgrecall_repo::chunks::{self, ReadRange};
@@ -15,7 +16,7 @@ use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_store::Key;
 
 use super::finding::{Severity, VerifyReport};
-use super::rows::{READS_AT_ONCE, Rows, is_unreadable, location};
+use super::rows::{READS_AT_ONCE, Rows, location};
 use crate::cancel::Cancel;
 use crate::catalog::chain;
 use crate::error::{EngineError, ErrorKind};
@@ -26,11 +27,23 @@ use crate::unreadable::{Cause, Unreadable};
 const EXAMPLES_MAX: usize = 3;
 
 /// What came of one read.
+#[derive(Default)]
 struct Opened {
     read_bytes: u64,
     bad: Vec<Copy>,
+    /// Those of them that the disk could not read.
+    unsure: Vec<(PackId, ChunkId)>,
     /// Copies whose pack is not there.
     gone: Vec<(ChunkId, PackId)>,
+}
+
+impl Opened {
+    fn add(&mut self, more: Self) {
+        self.read_bytes += more.read_bytes;
+        self.bad.extend(more.bad);
+        self.unsure.extend(more.unsure);
+        self.gone.extend(more.gone);
+    }
 }
 
 /// A copy, and what is wrong with it.
@@ -38,16 +51,21 @@ pub(super) type Copy = (ChunkId, PackId, Unreadable);
 
 /// Copies that do not read, by their packs.
 #[derive(Debug, Default)]
-pub(super) struct Bad(BTreeMap<PackId, BTreeMap<ChunkId, Unreadable>>);
+pub(super) struct Bad {
+    copies: BTreeMap<PackId, BTreeMap<ChunkId, Unreadable>>,
+    /// Those that a disk could not read: it may be able to again, or all of it may be gone. They
+    /// are told, and nothing is noted that would hold for ever.
+    unsure: BTreeSet<(PackId, ChunkId)>,
+}
 
 impl Bad {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.copies.is_empty()
     }
 
     fn extend(&mut self, copies: Vec<Copy>) {
         for (chunk, pack, why) in copies {
-            self.0.entry(pack).or_default().insert(chunk, why);
+            self.copies.entry(pack).or_default().insert(chunk, why);
         }
     }
 
@@ -59,7 +77,7 @@ impl Bad {
 
     /// They do not count.
     pub(super) fn mark(&self, rows: &mut Rows) {
-        for (pack, chunks) in &self.0 {
+        for (pack, chunks) in &self.copies {
             chunks.iter().for_each(|(chunk, why)| rows.mark_bad(chunk, *pack, why.cause));
         }
     }
@@ -68,9 +86,11 @@ impl Bad {
     /// stored again.
     pub(super) fn tell(&self, report: &mut VerifyReport) -> Vec<DamagedChunk> {
         let mut damaged = Vec::new();
-        for (pack, chunks) in &self.0 {
+        for (pack, chunks) in &self.copies {
             tell(*pack, chunks, report);
-            let bad = chunks.iter().filter(|(_, why)| why.cause == Cause::Damage);
+            let bad = chunks.iter().filter(|(chunk, why)| {
+                why.cause == Cause::Damage && !self.unsure.contains(&(*pack, **chunk))
+            });
             damaged.extend(bad.map(|(chunk, _)| DamagedChunk { pack: *pack, chunk: *chunk }));
         }
         damaged
@@ -181,7 +201,7 @@ impl Reading<'_> {
     ) -> Result<(), EngineError> {
         copies.retain(|(chunk, location)| rows.take(chunk, location.pack.id));
         let mut opened = stream::iter(chunks::plan_reads(self.domain, copies))
-            .map(|range| read_range(self.sealed, range))
+            .map(|range| read_range(self.sealed, self.domain, range))
             .buffer_unordered(READS_AT_ONCE);
         while let Some(opened) = opened.next().await {
             let opened = opened?;
@@ -189,6 +209,7 @@ impl Reading<'_> {
             self.progress.advance(opened.read_bytes);
             came.report.checked.read_bytes += opened.read_bytes;
             came.bad.extend(opened.bad);
+            came.bad.unsure.extend(opened.unsure);
             opened.gone.iter().for_each(|(chunk, pack)| rows.give_back(chunk, *pack));
             came.gone.extend(opened.gone);
         }
@@ -196,34 +217,68 @@ impl Reading<'_> {
     }
 }
 
-async fn read_range(sealed: &SealedStore, range: ReadRange) -> Result<Opened, EngineError> {
-    match chunks::fetch(sealed, &range).await {
-        Ok(bytes) => {
-            let sealed = sealed.clone();
-            let opened = tokio::task::spawn_blocking(move || open(&sealed, &range, &bytes)).await;
-            opened.map_err(|error| {
-                let message = format!("a thread that opened chunks died: {error}");
-                EngineError::refused(ErrorKind::Internal, message)
-            })
-        }
-        // The whole range is lost, and nothing but the range.
-        Err(error) if is_unreadable(&error) || error.is_not_found() => {
-            let copies = range.chunks.iter();
-            let copies = copies.map(|(chunk, location)| (*chunk, location.pack.id));
-            if error.is_not_found() {
-                let gone = copies.collect();
-                return Ok(Opened { read_bytes: 0, bad: Vec::new(), gone });
+/// Reads a range. Where that fails as a whole each of its chunks is read alone: a bad sector is
+/// smaller than a range.
+async fn read_range(
+    sealed: &SealedStore,
+    domain: &Name,
+    range: ReadRange,
+) -> Result<Opened, EngineError> {
+    let error = match chunks::fetch(sealed, &range).await {
+        Ok(bytes) => return open_elsewhere(sealed, range, bytes).await,
+        Err(error) if error.is_damage() => error,
+        Err(error) => return Err(error.into()),
+    };
+    let mut opened = Opened::default();
+    if error.is_not_found() || range.chunks.len() == 1 {
+        opened.lose(&range, &error);
+        return Ok(opened);
+    }
+    for copy in range.chunks {
+        for alone in chunks::plan_reads(domain, vec![copy]) {
+            match chunks::fetch(sealed, &alone).await {
+                Ok(bytes) => opened.add(open_elsewhere(sealed, alone, bytes).await?),
+                Err(error) if error.is_damage() => opened.lose(&alone, &error),
+                Err(error) => return Err(error.into()),
             }
-            let why = Unreadable::of(error.kind(), &error);
-            let bad = copies.map(|(chunk, pack)| (chunk, pack, why.clone())).collect();
-            Ok(Opened { read_bytes: 0, bad, gone: Vec::new() })
         }
-        Err(error) => Err(error.into()),
+    }
+    Ok(opened)
+}
+
+impl Opened {
+    /// All of a range.
+    fn lose(&mut self, range: &ReadRange, error: &RepoError) {
+        let why = Unreadable::of(error.kind(), error);
+        for (chunk, location) in &range.chunks {
+            let pack = location.pack.id;
+            if error.is_not_found() {
+                self.gone.push((*chunk, pack));
+                continue;
+            }
+            if matches!(error, RepoError::Store(error) if error.is_media_error()) {
+                self.unsure.push((pack, *chunk));
+            }
+            self.bad.push((*chunk, pack, why.clone()));
+        }
     }
 }
 
+async fn open_elsewhere(
+    sealed: &SealedStore,
+    range: ReadRange,
+    bytes: Bytes,
+) -> Result<Opened, EngineError> {
+    let sealed = sealed.clone();
+    let opened = tokio::task::spawn_blocking(move || open(&sealed, &range, &bytes)).await;
+    opened.map_err(|error| {
+        let message = format!("a thread that opened chunks died: {error}");
+        EngineError::refused(ErrorKind::Internal, message)
+    })
+}
+
 fn open(sealed: &SealedStore, range: &ReadRange, bytes: &[u8]) -> Opened {
-    let mut opened = Opened { read_bytes: 0, bad: Vec::new(), gone: Vec::new() };
+    let mut opened = Opened::default();
     let mut buffers = chunks::Buffers::default();
     let opener = chunks::Opener::new(sealed, range, bytes);
     for (chunk, location) in &range.chunks {

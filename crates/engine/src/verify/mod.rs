@@ -36,7 +36,7 @@ use crate::progress::Progress;
 use crate::seen::{BRING_BACK, GO_ON};
 use crate::unreadable::{Cause, Unreadable};
 use files::Walked;
-use finding::{Severity, Verdict, VerifyReport};
+use finding::{Finding, Severity, Verdict, VerifyReport};
 use touched::TouchedFile;
 use wal::WalCheck;
 
@@ -106,12 +106,18 @@ pub async fn verify(
         report.backups.push(verdict);
     }
     leave_out_expired(cluster, &mut backups, &mut report).await?;
+    check.leave_out_expired(&mut report).await?;
     report_gaps(&stored, &backups, &mut report);
     if options.which == Which::All {
         report.lost_moments = lost_moments::find(&stored, &backups, &report.backups);
     }
     report.checked.backups = count(backups.len());
-    if report.findings.iter().any(|finding| finding.severity > Severity::Note) {
+    // What does not read: of packs and the index it is a warning.
+    let may_be_of_newer_keys = |finding: &Finding| {
+        let is_stored = finding.object.starts_with("domains/");
+        finding.severity == Severity::Damage || is_stored && finding.severity == Severity::Warning
+    };
+    if report.findings.iter().any(may_be_of_newer_keys) {
         require_newest_keys(cluster).await?;
     }
     Ok(report.finish())

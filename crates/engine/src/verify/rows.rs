@@ -355,7 +355,7 @@ impl Rows {
         Ok(read)
     }
 
-    /// Of what could not be read from the first copy, the others.
+    /// What could not be read together, alone, and from other copies.
     async fn read_other_copies(
         &self,
         sealed: &SealedStore,
@@ -364,7 +364,7 @@ impl Rows {
     ) -> Result<(), EngineError> {
         for (chunk, plain) in read.iter_mut().filter(|(_, plain)| plain.is_err()) {
             let copies = self.meta.get(&short(chunk)).map(Vec::as_slice).unwrap_or_default();
-            for location in copies.iter().skip(1) {
+            for location in copies {
                 match chunks::read(sealed, domain, chunk, location).await {
                     Ok(found) => *plain = Ok(found),
                     Err(error) if error.is_damage() => continue,

@@ -8,7 +8,7 @@ use pgrecall_pgformat::end_of_wal::EndOfWal;
 use pgrecall_pgformat::segment_chain::{Link, SegmentChain};
 use pgrecall_pgformat::segment_digest::SegmentWalk;
 use pgrecall_pgformat::segment_summary::SegmentEnd;
-use pgrecall_pgformat::{Lsn, SegmentName, SegmentNumber};
+use pgrecall_pgformat::{Lsn, SegmentName, SegmentNumber, TimelineId};
 use pgrecall_repo::object::Proof;
 use pgrecall_repo::{RepoError, archive};
 
@@ -60,6 +60,8 @@ pub(super) struct WalCheck<'a> {
     checked: HashMap<(SegmentName, Option<SegmentName>), Checked>,
     /// Where WAL that another version of the program wrote begins.
     other_version: BTreeSet<Lsn>,
+    /// Segments that were told of, and where they end.
+    told: Vec<(String, TimelineId, Lsn)>,
 }
 
 impl<'a> WalCheck<'a> {
@@ -76,6 +78,7 @@ impl<'a> WalCheck<'a> {
             cancel,
             checked: HashMap::new(),
             other_version: BTreeSet::new(),
+            told: Vec::new(),
         }
     }
 
@@ -87,6 +90,27 @@ impl<'a> WalCheck<'a> {
     /// Whether recovery ends at `end` because this version cannot read what comes.
     pub(super) fn ends_by_version(&self, start: Lsn, end: Lsn) -> bool {
         self.other_version.iter().any(|at| (*at).max(start) == end)
+    }
+
+    /// Takes back what was told of segments that have expired since they were listed.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn leave_out_expired(
+        &self,
+        report: &mut VerifyReport,
+    ) -> Result<(), EngineError> {
+        if self.told.is_empty() {
+            return Ok(());
+        }
+        let now = StoredWal::read(self.cluster).await?;
+        for (object, timeline, end) in &self.told {
+            let expired = |wal: &StoredWal| wal.floors.cover(*timeline, *end);
+            if expired(&now) && !expired(self.wal) {
+                report.findings.retain(|finding| finding.object != *object);
+            }
+        }
+        Ok(())
     }
 
     /// How far recovery from a backup can go, along each timeline.
@@ -227,6 +251,8 @@ impl<'a> WalCheck<'a> {
             let object = self.wal.object(self.cluster, name, way.size)?;
             let summary = match whole_summary(self.cluster, &object, name, way.size).await {
                 Err(EngineError::Repo(RepoError::NoRestoreKey { .. })) => return Ok(None),
+                // Its own finding says so.
+                Err(EngineError::Repo(error)) if error.is_damage() => return Ok(None),
                 summary => summary?,
             };
             match summary {
@@ -243,7 +269,7 @@ impl<'a> WalCheck<'a> {
     }
 
     fn note(
-        &self,
+        &mut self,
         way: &Way,
         name: SegmentName,
         broken: &Option<Broken>,
@@ -258,6 +284,7 @@ impl<'a> WalCheck<'a> {
         );
         let what = ("", &broken.why);
         report.add_unreadable(Severity::Damage, object.as_str(), what, consequence);
+        self.told.push((object.to_string(), name.timeline, name.number.end(way.size)));
         Ok(())
     }
 
@@ -345,7 +372,7 @@ impl<'a> WalCheck<'a> {
         });
         match fetched.await {
             Ok(_) => {}
-            Err(error) if super::rows::is_unreadable(&error) => {
+            Err(error) if error.is_damage() => {
                 return Ok(Err(Unreadable::of(error.kind(), &error)));
             }
             // Told once, for all of it.

@@ -9,7 +9,7 @@ use pgrecall_repo::names;
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_store::ErrorKind;
 use pgrecall_testkit::collections::replace_all_packs;
-use pgrecall_testkit::stores::{CallKind, Calls, FailNth, Lasting, Meanwhile};
+use pgrecall_testkit::stores::{BadSector, CallKind, Calls, FailNth, Lasting, Meanwhile};
 
 use crate::{Made, PAGE, assert_damaged, check, made, said, segment_object};
 
@@ -161,5 +161,29 @@ async fn a_pack_that_is_listed_and_cannot_be_had_is_damage() {
         let report = check(&made, Depth::ReadData).await;
         assert_damaged(&report, ": every stored copy of chunk");
         assert_eq!(report.backups[0].bad_files, 1, "{}", said(&report));
+    }
+}
+
+#[tokio::test]
+async fn a_bad_sector_hurts_what_lies_on_it_and_is_not_noted_for_ever() {
+    let at_first = made().await;
+    let (sealed, domain) = (&at_first.cluster.sealed, at_first.cluster.domain());
+    let pack = at_first.names("domains/main/packs/data/").await.remove(0);
+    let (kind, id) = names::pack_of(domain, &pack).unwrap();
+    let directory = index::read_directory(sealed, domain, kind, id).await.unwrap();
+    let both = directory.entries.iter().map(|entry| u64::from(entry.sealed_len)).sum();
+    // Between two chunks, and everywhere.
+    for (from_bytes, hurt) in [(both, 0), (1, 1)] {
+        let mut made = made().await;
+        let store = BadSector::over(made.store.clone(), "/packs/data/", from_bytes);
+        let sealed = made.cluster.sealed.clone();
+        made.cluster.sealed =
+            SealedStore::new(store, sealed.keys().clone(), sealed.random().clone());
+        let report = check(&made, Depth::ReadData).await;
+        let said = said(&report);
+        assert_eq!(report.backups[0].bad_files, hurt, "{said}");
+        assert_eq!(report.sound, hurt == 0, "{said}");
+        let prefix = names::all_damaged(made.cluster.domain());
+        assert!(made.cluster.sealed.list(&prefix).await.unwrap().is_empty(), "{said}");
     }
 }
