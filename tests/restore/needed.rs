@@ -145,7 +145,7 @@ async fn packs(cluster: &ClusterStore, manifest: &Manifest) -> HashSet<String> {
     let (sealed, domain) = (&cluster.sealed, cluster.domain());
     let index = Index::open(sealed, domain, Purpose::Read).await.expect("an index");
     let wanted = chunks_of(cluster, &index, manifest).await;
-    let located = chunks::locate_all(sealed, domain, &index, &wanted).await;
+    let located = chunks::locate_all(sealed, &index, &wanted).await;
     let located = located.expect("every chunk is in the index");
     located.iter().map(|(_, location)| location.pack.id.to_string()).collect()
 }

@@ -33,6 +33,10 @@ pub(crate) fn for_repo(error: &RepoError) -> Option<String> {
             "`pgrecall key list`, run where a key works, shows the keys that open it."
         }
         RepoError::NoRestoreKey { .. } => NO_RESTORE_KEY,
+        RepoError::KeysMissing { .. } => {
+            "Nothing else opens it: bring back the object with its keys, by an earlier version of \
+             it or from a copy of the repository. Where keys were rotated meanwhile, run it again."
+        }
         RepoError::Newer { .. } => "Use the version of pgrecall that wrote it, or a newer one.",
         RepoError::Older { .. } => {
             "Builds from before the first release wrote it, and nothing converts it: make another \

@@ -238,6 +238,7 @@ impl BackupSession {
             let missing = || RepoError::ChunkMissing {
                 chunk: chunk.id.to_string(),
                 domain: self.at.domain.to_string(),
+                pack: None,
             };
             each(reader.decode(chunk, &plain?.ok_or_else(missing)?)?)?;
         }

@@ -269,18 +269,20 @@ pub async fn read_any(
     index: &Index,
     chunk: &ChunkId,
 ) -> Result<Vec<u8>, RepoError> {
-    let (text, name) = (chunk.to_string(), domain.to_string());
-    let mut last = RepoError::ChunkMissing { chunk: text, domain: name };
+    let mut last = None;
     let mut tried = HashSet::new();
     loop {
         let copies = index.more_copies(sealed, chunk, &tried).await?;
         if copies.is_empty() {
-            return Err(last);
+            return Err(match last {
+                Some(last) => last,
+                None => index.missing(sealed, chunk).await,
+            });
         }
         for location in copies {
             tried.insert(location.pack.id);
             match read(sealed, domain, chunk, &location).await {
-                Err(error) if error.is_damage() => last = bad_copy(chunk, &location, error),
+                Err(error) if error.is_damage() => last = Some(bad_copy(chunk, &location, error)),
                 read => return read,
             }
         }
@@ -302,17 +304,13 @@ fn bad_copy(chunk: &ChunkId, location: &Location, error: RepoError) -> RepoError
 /// [`RepoError::ChunkMissing`] when one is in no pack.
 pub async fn locate_all(
     sealed: &SealedStore,
-    domain: &Name,
     index: &Index,
     wanted: &HashSet<ChunkId>,
 ) -> Result<Vec<(ChunkId, Location)>, RepoError> {
     let located = index.locate(sealed, wanted).await?;
     match wanted.iter().filter(|chunk| !located.contains_key(chunk)).min() {
         None => Ok(located.into_iter().collect()),
-        Some(chunk) => {
-            let (chunk, domain) = (chunk.to_string(), domain.to_string());
-            Err(RepoError::ChunkMissing { chunk, domain })
-        }
+        Some(chunk) => Err(index.missing(sealed, chunk).await),
     }
 }
 
@@ -329,7 +327,7 @@ pub async fn read_many(
     index: &Index,
     wanted: &HashSet<ChunkId>,
 ) -> Result<HashMap<ChunkId, Vec<u8>>, RepoError> {
-    let located = locate_all(sealed, domain, index, wanted).await?;
+    let located = locate_all(sealed, index, wanted).await?;
     let mut reads = futures::stream::iter(plan_reads(domain, located))
         .map(|read| read_range(sealed, read))
         .buffer_unordered(READS_AT_ONCE);

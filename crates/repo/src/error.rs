@@ -122,6 +122,16 @@ pub enum FormatError {
         /// The key's fingerprint.
         fingerprint: String,
     },
+    /// It is sealed by keys that were not there. It may be whole itself.
+    #[error(
+        "it is sealed by the keys of epoch {epoch}, and {keys}, which holds them, was not there"
+    )]
+    NoKeys {
+        /// The epoch.
+        epoch: u32,
+        /// The object that holds its keys.
+        keys: String,
+    },
     /// Compressed bytes do not inflate.
     #[error("compressed bytes do not inflate: {reason}")]
     Inflate {
@@ -191,6 +201,14 @@ pub enum RepoError {
         /// Which key it is.
         source: FormatError,
     },
+    /// The keys that open an object were not there. It may be whole.
+    #[error("{object} does not open")]
+    KeysMissing {
+        /// The object's name.
+        object: String,
+        /// Which keys those are.
+        source: FormatError,
+    },
     /// A domain's keys were deleted on purpose.
     #[error(
         "the keys of domain {domain} were deleted (key shred) at {at}: nobody reads what it held"
@@ -209,7 +227,8 @@ pub enum RepoError {
     },
     /// A repository is there, and it is another one.
     #[error(
-        "the repository at {url} has the id {found}, and the configuration asks for {expected}"
+        "the repository at {url} has the id {found} in pgrecall.json, and the configuration asks \
+         for {expected}"
     )]
     OtherRepository {
         /// The store's URL.
@@ -292,12 +311,14 @@ pub enum RepoError {
         example: String,
     },
     /// A chunk is in no usable pack.
-    #[error("chunk {chunk} is in no pack of domain {domain}")]
+    #[error("chunk {chunk} is in no pack of domain {domain}{}", was_in(pack))]
     ChunkMissing {
         /// The chunk's id.
         chunk: String,
         /// The domain searched.
         domain: String,
+        /// The pack that an index object names for it, and that is gone.
+        pack: Option<String>,
     },
     /// A value given by the caller cannot be used.
     #[error("{what}: {reason}")]
@@ -315,13 +336,17 @@ pub enum RepoError {
     },
 }
 
+fn was_in(pack: &Option<String>) -> String {
+    pack.as_ref().map_or_else(String::new, |pack| format!(": it was in {pack}, which is gone"))
+}
+
 impl RepoError {
     /// The reaction that this calls for.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Store(source) => source.kind().into(),
-            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Corrupt { .. } | Self::KeysMissing { .. } => ErrorKind::Corrupt,
             Self::Newer { .. } | Self::Older { .. } => ErrorKind::Unsupported,
             Self::NoRepository { .. } | Self::NoSuchBackup { .. } => ErrorKind::NotFound,
             Self::OtherRepository { .. } | Self::OtherSuite { .. } | Self::Invalid { .. } => {
@@ -349,6 +374,7 @@ impl RepoError {
         match &source {
             FormatError::Older { .. } => Self::Older { object, source },
             FormatError::NoRestoreKey { .. } => Self::NoRestoreKey { object, source },
+            FormatError::NoKeys { .. } => Self::KeysMissing { object, source },
             _ if source.kind() == ErrorKind::Unsupported => Self::Newer { object, source },
             _ => Self::Corrupt { object, source },
         }

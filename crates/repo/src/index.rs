@@ -270,6 +270,20 @@ impl Index {
         }
     }
 
+    /// That a chunk is nowhere, with the pack that it was in, where an index object still tells.
+    pub async fn missing(&self, sealed: &SealedStore, chunk: &ChunkId) -> RepoError {
+        let mut pack = None;
+        let now = self.now();
+        let look = each_entry(sealed, &self.domain, |of, entry| {
+            if entry.chunk == *chunk && !now.lists(&of.id) {
+                pack = Some(names::pack(&self.domain, of.kind, of.id).to_string());
+            }
+        });
+        // What fails here changes nothing about the chunk.
+        let _ = look.await;
+        RepoError::ChunkMissing { chunk: chunk.to_string(), domain: self.domain.to_string(), pack }
+    }
+
     /// What the index says now, unless all that it spoke of is there yet: then nothing has moved.
     async fn read_again(
         &self,

@@ -27,7 +27,7 @@ use crate::format::document::DomainKeysDocument;
 use crate::format::frame::FrameCipher;
 use crate::format::header::{KeyClass, KeyMethod, Kind, Sealing, Suite};
 use crate::id::{ChunkId, Digest};
-use crate::names::Name;
+use crate::names::{self, Name};
 use crate::random::SharedRandom;
 
 /// The keys that seal and name the objects of one domain, or those of no domain.
@@ -333,7 +333,7 @@ impl Keys {
         class: KeyClass,
     ) -> Result<Zeroizing<[u8; 32]>, FormatError> {
         let Some(key) = self.classes.get(&(class, sealing.epoch)) else {
-            return Err(no_epoch(sealing.epoch));
+            return Err(self.no_epoch(sealing.epoch));
         };
         let info = [b"pgrecall object ".as_slice(), &[class.byte()]].concat();
         Ok(Zeroizing::new(derive(key, &sealing.salt, &info)))
@@ -341,7 +341,7 @@ impl Keys {
 
     fn open_for_restore(&self, sealing: &Sealing) -> Result<Zeroizing<[u8; 32]>, FormatError> {
         let Some(public) = self.data_for.get(&sealing.epoch) else {
-            return Err(no_epoch(sealing.epoch));
+            return Err(self.no_epoch(sealing.epoch));
         };
         let key = self
             .restore_key(public)
@@ -353,16 +353,17 @@ impl Keys {
     /// nothing that opens, and nothing opens in another repository.
     fn restore_context(&self, sealing: &Sealing) -> Result<Zeroizing<[u8; 32]>, FormatError> {
         let meta = self.classes.get(&(KeyClass::Meta, sealing.epoch));
-        let meta = meta.ok_or_else(|| no_epoch(sealing.epoch))?;
+        let meta = meta.ok_or_else(|| self.no_epoch(sealing.epoch))?;
         Ok(Zeroizing::new(derive(meta, &sealing.salt, b"pgrecall restore key")))
     }
-}
 
-fn no_epoch(found: u32) -> FormatError {
-    FormatError::Unexpected {
-        what: "the key epoch",
-        expected: "one whose keys were read".into(),
-        found: found.to_string(),
+    fn no_epoch(&self, epoch: u32) -> FormatError {
+        let keys = match self.domain.parse() {
+            Ok(domain) => names::domain_keys(&domain).entry(epoch.into()).to_string(),
+            // The repository's own objects.
+            Err(_) => "the repository key".into(),
+        };
+        FormatError::NoKeys { epoch, keys }
     }
 }
 

@@ -133,9 +133,12 @@ async fn read_known(
 ) -> Result<Option<Vec<u8>>, RepoError> {
     match session.read_meta(chunk).await {
         Ok(plain) => Ok(plain),
-        Err(RepoError::Corrupt { .. } | RepoError::Newer { .. } | RepoError::Older { .. }) => {
-            Ok(None)
-        }
+        Err(
+            RepoError::Corrupt { .. }
+            | RepoError::KeysMissing { .. }
+            | RepoError::Newer { .. }
+            | RepoError::Older { .. },
+        ) => Ok(None),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }

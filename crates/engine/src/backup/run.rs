@@ -165,7 +165,8 @@ impl Ended {
         let sequel = match &error {
             RepoError::PacksMissing { .. }
             | RepoError::ChunkMissing { .. }
-            | RepoError::Corrupt { .. } => Sequel::TryAgain,
+            | RepoError::Corrupt { .. }
+            | RepoError::KeysMissing { .. } => Sequel::TryAgain,
             _ => Sequel::End,
         };
         Self { error: error.into(), sequel }

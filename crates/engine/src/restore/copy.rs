@@ -302,7 +302,7 @@ impl Copier<'_> {
     async fn bring(&self, unit: Unit) -> Result<(), EngineError> {
         let sealed = &self.cluster.sealed;
         let domain = self.cluster.domain();
-        let located = chunks::locate_all(sealed, domain, self.index, &unit.chunks()).await?;
+        let located = chunks::locate_all(sealed, self.index, &unit.chunks()).await?;
         let fetched = futures::stream::iter(chunks::plan_reads(domain, located))
             .map(|read| async move {
                 match chunks::fetch(sealed, &read).await {

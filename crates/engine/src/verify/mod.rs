@@ -373,9 +373,13 @@ async fn judge(
     let consistent = is_consistent(&reach, details, check.stored());
     report_files(&object, &walked, report);
     if !consistent {
-        let furthest = reach.iter().map(|reach| reach.until_lsn).max().unwrap_or_default();
+        let furthest = reach.iter().max_by_key(|reach| reach.until_lsn);
+        let (furthest, next) = furthest
+            .map(|reach| (reach.until_lsn, reach.next_segment.as_str()))
+            .unwrap_or_default();
         let what = format!(
-            "its WAL is needed from {} to {}, and is sound up to {furthest}",
+            "its WAL is needed from {} to {}, and is sound up to {furthest}: what comes is in \
+             {next}",
             details.start.lsn, details.stop.lsn
         );
         if check.ends_by_version(details.start.lsn, furthest) {

@@ -331,7 +331,7 @@ impl Rows {
                 Some(location) => located.push((*chunk, location.clone())),
                 None => {
                     let (chunk_text, domain) = (chunk.to_string(), domain.to_string());
-                    let error = RepoError::ChunkMissing { chunk: chunk_text, domain };
+                    let error = RepoError::ChunkMissing { chunk: chunk_text, domain, pack: None };
                     read.insert(*chunk, Err(error));
                 }
             }

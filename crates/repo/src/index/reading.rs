@@ -173,6 +173,11 @@ impl Reading {
         copies
     }
 
+    /// Whether the store listed a pack.
+    pub(super) fn lists(&self, pack: &PackId) -> bool {
+        self.packs.contains_key(pack)
+    }
+
     /// Whether all objects and packs are listed that another reading lists.
     pub(super) fn lists_all_of(&self, other: &Self) -> bool {
         let objects: HashSet<&Key> = self.objects.iter().collect();

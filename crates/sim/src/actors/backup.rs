@@ -154,7 +154,8 @@ async fn copy_and_commit(
         Err(
             error @ (RepoError::PacksMissing { .. }
             | RepoError::ChunkMissing { .. }
-            | RepoError::Corrupt { .. }),
+            | RepoError::Corrupt { .. }
+            | RepoError::KeysMissing { .. }),
         ) => Err(Failed::Again(chain(&error))),
         Err(error) => Err(error.into()),
     }
