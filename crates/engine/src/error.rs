@@ -66,10 +66,14 @@ impl EngineError {
         }
     }
 
-    /// Whether it speaks of bytes that cannot be read, rather than of a store that fails.
+    /// Whether it speaks of bytes that cannot be read, rather than of a store that fails. A bad
+    /// sector speaks of what lies on it.
     #[must_use]
     pub fn is_unreadable(&self) -> bool {
-        matches!(self.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
+        match self {
+            Self::Repo(RepoError::Store(error)) if error.is_media_error() => true,
+            _ => matches!(self.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported),
+        }
     }
 
     /// What to do about it, for people.

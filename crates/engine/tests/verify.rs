@@ -212,6 +212,13 @@ impl Made {
         listed.into_iter().map(|object| object.key).collect()
     }
 
+    /// From now on its cluster is read through another store.
+    fn read_through(&mut self, store: Arc<dyn Store>) {
+        let sealed = self.cluster.sealed.clone();
+        self.cluster.sealed =
+            SealedStore::new(store, sealed.keys().clone(), sealed.random().clone());
+    }
+
     async fn replace(&self, name: &Key, change: impl Fn(&mut Vec<u8>)) {
         let mut bytes = self.store.get(name, 64 << 20).await.unwrap().to_vec();
         change(&mut bytes);

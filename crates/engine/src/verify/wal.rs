@@ -300,11 +300,8 @@ impl<'a> WalCheck<'a> {
         let object = self.wal.object(self.cluster, name, way.size)?;
         let stored = match trailer::read(&self.cluster.sealed, &object).await {
             Ok(stored) => stored,
-            Err(error) if error.is_unreadable() || is_on_a_bad_sector(&error) => {
-                return Ok((None, 0, broken(Unreadable::from(&error))));
-            }
             // A settlement may name what is not there.
-            Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(error) if error.is_unreadable() || error.kind() == ErrorKind::NotFound => {
                 return Ok((None, 0, broken(Unreadable::from(&error))));
             }
             Err(error) => return Err(error),
@@ -390,8 +387,4 @@ impl<'a> WalCheck<'a> {
 fn step(way: &Way, number: SegmentNumber) -> (SegmentName, Option<SegmentName>) {
     let before = number.previous().filter(|before| *before >= way.first);
     (way.name_of(number), before.map(|before| way.name_of(before)))
-}
-
-fn is_on_a_bad_sector(error: &EngineError) -> bool {
-    matches!(error, EngineError::Repo(error) if super::rows::is_unreadable(error))
 }

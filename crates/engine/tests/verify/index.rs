@@ -175,10 +175,7 @@ async fn a_bad_sector_hurts_what_lies_on_it_and_is_not_noted_for_ever() {
     // Between two chunks, and everywhere.
     for (from_bytes, hurt) in [(both, 0), (1, 1)] {
         let mut made = made().await;
-        let store = BadSector::over(made.store.clone(), "/packs/data/", from_bytes);
-        let sealed = made.cluster.sealed.clone();
-        made.cluster.sealed =
-            SealedStore::new(store, sealed.keys().clone(), sealed.random().clone());
+        made.read_through(BadSector::over(made.store.clone(), "/packs/data/", from_bytes));
         let report = check(&made, Depth::ReadData).await;
         let said = said(&report);
         assert_eq!(report.backups[0].bad_files, hurt, "{said}");

@@ -1,5 +1,8 @@
 //! What a verification finds in WAL and histories.
 
+use pgrecall_repo::format::document::Resolution;
+use pgrecall_testkit::stores::BadSector;
+
 use super::*;
 
 #[tokio::test]
@@ -155,4 +158,38 @@ async fn a_history_that_rots_is_damage() {
     let read = catalog::read(&made.cluster, &Clock::system(), "db1").await.unwrap();
     let [problem] = read.wal_problems.as_slice() else { panic!("{:?}", read.wal_problems) };
     assert!(problem.contains("the history of timeline 2 does not read: clusters/"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_bad_sector_under_what_is_read_of_wal_hurts_what_lies_on_it() {
+    let with = async |part: &'static str| {
+        let mut made = made().await;
+        push_history(&made, 2, "1\t0/880000\tpromoted\n").await;
+        settle(&made, "000000010000000000000007").await;
+        made.read_through(BadSector::over(made.store.clone(), part, 1));
+        check(&made, Depth::Structure).await
+    };
+    let history = with("/timelines/").await;
+    assert_damaged(&history, "the history of timeline 2 does not read");
+    let settlement = with(".resolved").await;
+    assert_damaged(&settlement, "the settlement of its two contents does not read");
+    let segment = with(SEGMENT).await;
+    assert_damaged(&segment, "recovery along timeline 1 from a backup before it cannot go beyond");
+    for report in [history, settlement, segment] {
+        assert_eq!(report.gravest(), Some(Nature::Wrong), "{}", said(&report));
+    }
+}
+
+/// Writes down that a file's content is the one kept beside it.
+async fn settle(made: &Made, file: &str) {
+    let size = made.cluster.facts.wal_segment_size;
+    let name = ArchiveName::Segment(SegmentName::parse(file, size).unwrap());
+    let object = wal_place::object(&made.cluster.at, name, size).unwrap();
+    let resolution = Resolution {
+        object: format!("{object}.0123456789abcdef"),
+        by: "a test".into(),
+        reason: String::new(),
+    };
+    let settlement = Key::parse(&format!("{object}.resolved")).unwrap();
+    made.cluster.sealed.put(Kind::Resolution, &settlement, &resolution).await.unwrap();
 }

@@ -28,7 +28,8 @@ impl BadSector {
 #[async_trait]
 impl Hook for BadSector {
     async fn after(&self, call: &Call, received_bytes: u64) -> Result<(), StoreError> {
-        let reads = call.kind == CallKind::GetRange && call.name.contains(self.part);
+        let reads = matches!(call.kind, CallKind::Get | CallKind::GetRange);
+        let reads = reads && call.name.contains(self.part);
         match reads && received_bytes >= self.from_bytes {
             true => Err(call
                 .error(ErrorKind::Unavailable, "the disk cannot read it")
