@@ -143,22 +143,37 @@ impl Repository {
         note: &KeyNote,
     ) -> Result<Wrap, RepoError> {
         let wrap = self.make_wrap(id, unlock, note).await?;
+        self.require_opens(&wrap, unlock).await?;
         let name = names::wrap(id);
         match self.store.put_if_absent(&name, wrap.encode().into()).await {
             Put::Created => Ok(wrap),
             // The wrap has a random salt, so it cannot be compared; opening it is the proof.
             Put::Exists => {
                 let stored = self.wrap(id).await?;
-                match open_wrap(&stored, unlock, self.root.id, &self.root_bytes).await? {
-                    Some(key) if key == self.key => Ok(stored),
-                    _ => Err(RepoError::Invalid {
-                        what: format!("key {id}"),
-                        reason: "the store holds another wrap under its id".into(),
-                    }),
+                if self.opens(&stored, unlock).await? {
+                    return Ok(stored);
                 }
+                Err(RepoError::Invalid {
+                    what: format!("key {id}"),
+                    reason: "the store holds another wrap under its id".into(),
+                })
             }
             Put::Unknown(source) => Err(RepoError::Unknown { object: name.to_string(), source }),
         }
+    }
+
+    /// A key that has not opened anything is not counted on: who may encrypt by a key of KMS need
+    /// not be allowed to decrypt by it, and would learn that when the key is needed.
+    async fn require_opens(&self, wrap: &Wrap, unlock: &Unlock) -> Result<(), RepoError> {
+        match self.opens(wrap, unlock).await? {
+            true => Ok(()),
+            false => Err(wrong_key(&self.store, unlock, "what it has wrapped it does not open")),
+        }
+    }
+
+    async fn opens(&self, wrap: &Wrap, unlock: &Unlock) -> Result<bool, RepoError> {
+        let opened = open_wrap(wrap, unlock, self.root.id, &self.root_bytes).await?;
+        Ok(opened.is_some_and(|key| key == self.key))
     }
 
     async fn make_wrap(

@@ -2,7 +2,7 @@
 //! made by somebody else opens nothing, and hides nothing that does.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use pgrecall_store::{Act, KeyContext, MemoryStore, Put, ServiceSealed, StoreError};
@@ -21,12 +21,18 @@ use crate::repository::{Cache, Created, KeyNote, Repository};
 struct Service {
     key: String,
     fails: Mutex<Option<StoreErrorKind>>,
+    encrypts_only: AtomicBool,
     decrypted: AtomicUsize,
 }
 
 impl Service {
     fn new(key: &str) -> Arc<Self> {
-        Arc::new(Self { key: key.into(), fails: Mutex::default(), decrypted: AtomicUsize::new(0) })
+        Arc::new(Self {
+            key: key.into(),
+            fails: Mutex::default(),
+            encrypts_only: AtomicBool::new(false),
+            decrypted: AtomicUsize::new(0),
+        })
     }
 
     fn fail(&self, kind: Option<StoreErrorKind>) {
@@ -72,6 +78,9 @@ impl KeyService for Service {
         context: &KeyContext,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         self.decrypted.fetch_add(1, Ordering::SeqCst);
+        if self.encrypts_only.load(Ordering::SeqCst) {
+            self.fail(Some(StoreErrorKind::Denied));
+        }
         self.may()?;
         let plain = blob.get(context.name.len() + 4..).unwrap_or_default();
         let sound = self.mark(context, plain) == blob;
@@ -166,7 +175,7 @@ async fn a_service_opens_what_it_was_made_or_added_for() {
     opened.remove_key(first_id, &by_second).await.unwrap();
     assert_eq!(open(&opened, &by_first).await.unwrap_err().kind(), ErrorKind::Denied);
     let asked = first.decrypted.load(Ordering::SeqCst);
-    assert_eq!(asked, 1, "wraps of other keys are none of its business");
+    assert_eq!(asked, 2, "it is tried once and opens once; other keys' are none of its business");
 }
 
 #[tokio::test]
@@ -289,6 +298,20 @@ async fn a_service_that_fails_is_told_as_what_it_is() {
 }
 
 #[tokio::test]
+async fn a_key_that_may_not_decrypt_is_not_added() {
+    let repository = made(&key_file()).await;
+    let service = Service::new("key/1");
+    service.encrypts_only.store(true, Ordering::SeqCst);
+    let unlock = Unlock::Kms(service);
+    let error = repository.add_key(&unlock, &note()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    let (_, log) = repository.key_log().await.unwrap();
+    let wraps = repository.sealed().list(&names::wraps()).await.unwrap();
+    let wraps = wraps.iter().filter(|wrap| wrap.key.parent() == names::wraps()).count();
+    assert_eq!((log.living.len(), wraps), (1, 1));
+}
+
+#[tokio::test]
 async fn a_method_of_a_newer_version_is_told() {
     let unlock = Unlock::Kms(Service::new("key/1"));
     let repository = made(&key_file()).await;
@@ -333,7 +356,7 @@ async fn a_copy_of_the_wrap_saves_the_search_and_may_be_out_of_date() {
     let wrap = stored(&repository, id).await;
     repository.store().delete(&names::wrap(id)).await.unwrap();
     assert_eq!(open().await.unwrap().opened_by(), Some(id), "the copy opens it");
-    assert_eq!(service.decrypted.load(Ordering::SeqCst), 2, "one request for each opening");
+    assert_eq!(service.decrypted.load(Ordering::SeqCst), 3, "tried once, and one for each opening");
     // A copy that opens nothing any more, and what has come since.
     copies.put(
         repository.root().id,
@@ -369,7 +392,7 @@ async fn wraps_of_other_roots_cost_no_request_and_hide_nothing() {
     }
     let opened = open(&repository, &unlock).await.unwrap();
     assert_eq!(opened.opened_by(), Some(id));
-    assert_eq!(service.decrypted.load(Ordering::SeqCst), 1);
+    assert_eq!(service.decrypted.load(Ordering::SeqCst), 2, "tried once, opened once");
     repository.store().delete(&names::wrap(id)).await.unwrap();
     let error = open(&repository, &unlock).await.unwrap_err();
     assert!(error.to_string().contains("are not what they were"), "{error}");
