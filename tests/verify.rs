@@ -13,6 +13,8 @@ mod json;
 mod latest;
 #[path = "restore/needed.rs"]
 mod needed;
+#[path = "verify/salvaged.rs"]
+mod salvaged;
 #[path = "verify/secrets.rs"]
 mod secrets;
 #[path = "verify/settings.rs"]

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::golden::Golden;
 use crate::shape::Shape;
 use crate::site::{Site, newest_major, switch};
+use crate::verifying::{flip, largest};
 
 /// All that was printed, by command.
 #[derive(Default)]
@@ -114,6 +115,22 @@ fn plan_and_restore(printed: &mut Printed, site: &Site, cluster: &Cluster, xid: 
         value["plan"] = serde_json::json!({});
         printed.add("pgrecall restore", &value);
     }
+}
+
+/// A restore of which a part is lost for the moment.
+fn salvage(printed: &mut Printed, site: &Site, cluster: &Cluster) {
+    let pack = largest(site, "domains/main/packs/data");
+    let middle = usize::try_from(pack.metadata().expect("metadata").len() / 2).expect("a size");
+    flip(&pack, middle);
+    let dir = site.scratch().path().join("salvaged");
+    let words = ["restore", dir.to_str().expect("UTF-8"), "--files-only", "--salvage"];
+    let output = on(site, cluster, &words).arg("--json").output().expect("pgrecall runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(18), "{said}");
+    let mut value: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    value["plan"] = serde_json::json!({});
+    printed.add("pgrecall restore", &value);
+    flip(&pack, middle);
 }
 
 fn keys(printed: &mut Printed, site: &Site, cluster: &Cluster) {
@@ -359,6 +376,7 @@ fn every_member_of_every_json_is_documented_and_the_other_way_round() {
     printed.run(heading, on(&site, &standby, &["expire", "--keep-last", "2"]), &[0]);
     holds(&mut printed, &site, &standby);
     collections(&mut printed, &site, &standby);
+    salvage(&mut printed, &site, &standby);
     broken(&mut printed, &site, &standby);
     keys(&mut printed, &site, &standby);
     golden(&mut printed);

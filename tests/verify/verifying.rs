@@ -21,13 +21,13 @@ fn run(site: &Site, cluster: &Cluster, words: &[&str]) -> (Option<i32>, Value) {
     (output.status.code(), said)
 }
 
-fn expect(site: &Site, cluster: &Cluster, words: &[&str], code: i32) -> Value {
+pub(crate) fn expect(site: &Site, cluster: &Cluster, words: &[&str], code: i32) -> Value {
     let (found, said) = run(site, cluster, words);
     assert_eq!(found, Some(code), "{words:?}: {said:#}");
     said
 }
 
-fn backup(site: &Site, cluster: &Cluster) {
+pub(crate) fn backup(site: &Site, cluster: &Cluster) {
     expect(site, cluster, &["backup", "--fast-checkpoint"], 0);
 }
 

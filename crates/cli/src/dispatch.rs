@@ -56,7 +56,7 @@ pub(crate) fn run(cli: Cli, contract: &Cell<Contract>) -> Outcome<u8> {
             commands::wal_resolve::run(&settings, args).map(|()| 0)
         }
         Command::Plan(args) => commands::plan::run(&settings, args).map(|()| 0),
-        Command::Restore(args) => commands::restore::run(&settings, args).map(|()| 0),
+        Command::Restore(args) => commands::restore::run(&settings, args),
         Command::List(args) => commands::list::run(&settings, args),
         Command::Verify(args) => commands::verify::run(&settings, args),
         Command::Check(args) => commands::check::run(&settings, args),

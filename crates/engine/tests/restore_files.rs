@@ -10,6 +10,8 @@ mod clusters;
 mod directories;
 #[path = "restore_files/fetched.rs"]
 mod fetched;
+#[path = "restore_files/lost.rs"]
+mod lost;
 #[path = "restore_files/meanwhile.rs"]
 mod meanwhile;
 #[path = "restore_files/places.rs"]

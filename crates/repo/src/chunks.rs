@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use pgrecall_store::{ByteRange, Key};
 
 use crate::codec;
-use crate::error::{FormatError, RepoError};
+use crate::error::{ErrorKind, FormatError, RepoError};
 use crate::format::bytes::{Reader, wide};
 use crate::format::frame::{self, FrameCipher, Opened, Place};
 use crate::format::index::IndexPack;
@@ -269,21 +269,42 @@ pub async fn read_any(
     index: &Index,
     chunk: &ChunkId,
 ) -> Result<Vec<u8>, RepoError> {
-    let mut last = None;
+    match find_any(sealed, domain, index, chunk).await? {
+        Found::Plain(plain) => Ok(plain),
+        Found::Bad(error) => Err(error),
+        Found::Nowhere => Err(index.missing(sealed, chunk).await),
+    }
+}
+
+/// What became of looking for a chunk.
+enum Found {
+    Plain(Vec<u8>),
+    /// What is wrong with the last of its copies.
+    Bad(RepoError),
+    Nowhere,
+}
+
+async fn find_any(
+    sealed: &SealedStore,
+    domain: &Name,
+    index: &Index,
+    chunk: &ChunkId,
+) -> Result<Found, RepoError> {
+    let mut found = Found::Nowhere;
     let mut tried = HashSet::new();
     loop {
         let copies = index.more_copies(sealed, chunk, &tried).await?;
         if copies.is_empty() {
-            return Err(match last {
-                Some(last) => last,
-                None => index.missing(sealed, chunk).await,
-            });
+            return Ok(found);
         }
         for location in copies {
             tried.insert(location.pack.id);
             match read(sealed, domain, chunk, &location).await {
-                Err(error) if error.is_damage() => last = Some(bad_copy(chunk, &location, error)),
-                read => return read,
+                Ok(plain) => return Ok(Found::Plain(plain)),
+                Err(error) if error.is_damage() => {
+                    found = Found::Bad(bad_copy(chunk, &location, error));
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -328,11 +349,43 @@ pub async fn read_many(
     wanted: &HashSet<ChunkId>,
 ) -> Result<HashMap<ChunkId, Vec<u8>>, RepoError> {
     let located = locate_all(sealed, index, wanted).await?;
+    let (mut all, bad) = read_located(sealed, domain, located).await?;
+    all.extend(read_others(sealed, domain, index, bad).await?);
+    Ok(all)
+}
+
+/// The chunks of a set that can be had, and what is wrong with the others.
+///
+/// # Errors
+/// When the store fails, or what was written by another version is met.
+pub async fn salvage_many(
+    sealed: &SealedStore,
+    domain: &Name,
+    index: &Index,
+    wanted: &HashSet<ChunkId>,
+) -> Result<Salvaged, RepoError> {
+    let located = index.locate(sealed, wanted).await?;
+    let lacking = wanted.iter().filter(|chunk| !located.contains_key(chunk)).copied();
+    let mut lacking: Vec<ChunkId> = lacking.collect();
+    let located = located.into_iter().collect();
+    let (plain, bad) = read_located(sealed, domain, located).await?;
+    lacking.extend(bad);
+    let mut salvaged = salvage_others(sealed, domain, index, lacking).await?;
+    salvaged.plain.extend(plain);
+    Ok(salvaged)
+}
+
+/// Reads chunks from where they are said to be; those that are bad or gone there come second.
+async fn read_located(
+    sealed: &SealedStore,
+    domain: &Name,
+    located: Vec<(ChunkId, Location)>,
+) -> Result<(HashMap<ChunkId, Vec<u8>>, Vec<ChunkId>), RepoError> {
+    let mut all = HashMap::with_capacity(located.len());
+    let mut bad = Vec::new();
     let mut reads = futures::stream::iter(plan_reads(domain, located))
         .map(|read| read_range(sealed, read))
         .buffer_unordered(READS_AT_ONCE);
-    let mut all = HashMap::with_capacity(wanted.len());
-    let mut bad = Vec::new();
     while let Some(read) = reads.next().await {
         for (chunk, plain) in read? {
             match plain {
@@ -341,8 +394,7 @@ pub async fn read_many(
             }
         }
     }
-    all.extend(read_others(sealed, domain, index, bad).await?);
-    Ok(all)
+    Ok((all, bad))
 }
 
 /// Reads chunks of which a copy was tried, and is bad or gone.
@@ -368,6 +420,44 @@ pub async fn read_others(
         read.insert(chunk, plain?);
     }
     Ok(read)
+}
+
+/// Chunks that could be had, and those that are lost.
+#[derive(Debug, Default)]
+pub struct Salvaged {
+    /// Plaintexts.
+    pub plain: HashMap<ChunkId, Vec<u8>>,
+    /// What is wrong with the last copy of each of the others, or that it is in no pack.
+    pub lost: HashMap<ChunkId, RepoError>,
+}
+
+/// As [`read_others`], for whoever goes on with what is left.
+///
+/// # Errors
+/// When the store fails, or what was written by another version is met.
+pub async fn salvage_others(
+    sealed: &SealedStore,
+    domain: &Name,
+    index: &Index,
+    chunks: Vec<ChunkId>,
+) -> Result<Salvaged, RepoError> {
+    let mut others = futures::stream::iter(chunks)
+        .map(|chunk| async move { (chunk, find_any(sealed, domain, index, &chunk).await) })
+        .buffer_unordered(READS_AT_ONCE);
+    let mut salvaged = Salvaged::default();
+    while let Some((chunk, found)) = others.next().await {
+        match found? {
+            Found::Plain(plain) => drop(salvaged.plain.insert(chunk, plain)),
+            Found::Bad(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
+            Found::Bad(error) => drop(salvaged.lost.insert(chunk, error)),
+            Found::Nowhere => {
+                let (text, domain) = (chunk.to_string(), domain.to_string());
+                let error = RepoError::ChunkMissing { chunk: text, domain, pack: None };
+                salvaged.lost.insert(chunk, error);
+            }
+        }
+    }
+    Ok(salvaged)
 }
 
 /// Reads chunks and tells which are bad.

@@ -128,6 +128,13 @@ pub(crate) struct RestoreArgs {
     /// Use what is in DIR already and write only what differs
     #[arg(long)]
     pub(crate) delta: bool,
+    /// Where the repository has lost some of the backup, bring the rest, and zeros for what is lost
+    ///
+    /// The last resort, when no other backup leads to the data: every file and block that is lost
+    /// is told, and written to DIR/pgrecall-lost.txt; the exit code is then 18. DIR has to be
+    /// empty.
+    #[arg(long, conflicts_with = "delta")]
+    pub(crate) salvage: bool,
     /// Only files, no recovery settings: for another tool that brings its own, such as Patroni
     #[arg(long)]
     pub(crate) files_only: bool,

@@ -11,6 +11,7 @@ use pgrecall_engine::restore::execute::{
     Around, Prepared, RestoreOptions, Restored, prepare, restore,
 };
 use pgrecall_engine::restore::layout::{Locations, Places};
+use pgrecall_engine::restore::lost::{LIST, OnLoss};
 use pgrecall_engine::restore::old_wal::not_archived;
 use pgrecall_engine::restore::plan::RestorePlan;
 use pgrecall_engine::restore::recovery_settings::{self, ServerSettings, shell_word};
@@ -24,6 +25,7 @@ use pgrecall_repo::format::document::Manifest;
 use serde_json::json;
 
 use super::plan;
+use super::verify::{FILES_SHOWN, HOW_TO_NAME, files};
 use crate::args::recovery::{self, Action, PlaceArgs, RestoreArgs, Role};
 use crate::config::settings::Settings;
 use crate::context::telling::Telling;
@@ -34,7 +36,8 @@ use crate::output::{human, prompt, stdout};
 use crate::setup::advice;
 use crate::setup::recovery_config::RecoveryConfig;
 
-pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
+/// Gives the exit code: that of something missing when zeros stand for what is lost.
+pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<u8> {
     let role = role(args)?;
     // A standby follows its primary, and another tool brings its own target: both only need a
     // backup that is consistent.
@@ -65,6 +68,7 @@ pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
         let options = RestoreOptions {
             places,
             existing: if args.delta { Existing::Delta } else { Existing::Refuse },
+            on_loss: if args.salvage { OnLoss::Zeros } else { OnLoss::Refuse },
             server,
             threads: settings.restore.threads,
             memory_budget_bytes: settings.restore.memory_budget_bytes,
@@ -83,13 +87,28 @@ pub(crate) fn run(settings: &Settings, args: &RestoreArgs) -> Outcome<()> {
         }
         let telling = Telling::new();
         let around = Around { clock: Clock::system(), progress: telling.progress(), cancel };
-        let done = restore(&cluster, &wal, &plan, &manifest, prepared, &options, around).await?;
+        let done = restore(&cluster, &wal, &plan, &manifest, prepared, &options, around).await;
+        let done = done.map_err(|error| or_salvage(error.into(), args))?;
         drop(telling);
         if args.output.json {
-            return stdout::print_json(&as_json(&plan, size, &options, config.as_ref(), &done));
+            stdout::print_json(&as_json(&plan, size, &options, config.as_ref(), &done))?;
+        } else {
+            stdout::print(&next_steps(&done, &options, role))?;
         }
-        stdout::print(&next_steps(&done, &options, role))
+        Ok(if done.lost.is_empty() { 0 } else { Kind::Incomplete.row().code })
     })
+}
+
+/// What to do where the backup is not whole.
+fn or_salvage(failure: Failure, args: &RestoreArgs) -> Failure {
+    if args.salvage || !matches!(failure.kind, Kind::Corrupt | Kind::Incomplete) {
+        return failure;
+    }
+    let hint = match args.delta {
+        true => "restore --salvage, into an empty directory, brings what is left of this backup.",
+        false => "restore --salvage brings what is left of this backup, and tells what is lost.",
+    };
+    failure.hint(hint)
 }
 
 /// Refuses what contradicts the role.
@@ -181,6 +200,7 @@ fn as_json(
         "bytes": done.copied.bytes,
         "written_bytes": done.copied.written_bytes,
         "removed": done.removed,
+        "lost": done.lost,
         "notes": done.notes,
         "old_pg_wal": done.old_wal.as_ref().map(|old| &old.at),
         "not_archived": done.old_wal.as_ref().map(|old| &old.not_archived),
@@ -331,6 +351,33 @@ fn unarchived(at: &Path, waiting: &[String]) -> String {
     text
 }
 
+/// What zeros stand for.
+fn lost(done: &Restored, options: &RestoreOptions) -> String {
+    if done.lost.is_empty() {
+        return String::new();
+    }
+    let bytes = done.lost.iter().map(|file| file.lost_bytes).sum();
+    let mut text = format!(
+        "\nLOST: {} of {} files are not in the repository any more. Zeros stand in their place:\n",
+        human::size(bytes),
+        done.lost.len()
+    );
+    text.push_str(&files(&done.lost));
+    let more = done.lost.len().saturating_sub(FILES_SHOWN);
+    if more > 0 {
+        text.push_str(&format!("  and {more} files more\n"));
+    }
+    if done.lost.iter().any(|file| file.relation.is_some()) {
+        text.push_str(HOW_TO_NAME);
+        text.push_str(
+            "Tables have lost the rows of those blocks, unless WAL brings them back; rebuild every \
+             index of theirs.\n",
+        );
+    }
+    text.push_str(&format!("All of it is in {}.\n\n", options.dir.join(LIST).display()));
+    text
+}
+
 fn next_steps(done: &Restored, options: &RestoreOptions, role: Option<Role>) -> String {
     let dir = options.dir.display();
     let mut text = format!(
@@ -339,6 +386,7 @@ fn next_steps(done: &Restored, options: &RestoreOptions, role: Option<Role>) -> 
         human::size(done.copied.bytes),
         human::size(done.copied.written_bytes)
     );
+    text.push_str(&lost(done, options));
     for note in &done.notes {
         text.push_str(&format!("note: {note}\n"));
     }

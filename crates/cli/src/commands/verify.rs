@@ -6,6 +6,7 @@ use pgrecall_engine::cluster::ClusterStore;
 use pgrecall_engine::seen as memory;
 use pgrecall_engine::verify::finding::{Finding, Nature, Severity, Verdict, VerifyReport};
 use pgrecall_engine::verify::lost_moments::LostMoments;
+use pgrecall_engine::verify::touched::TouchedFile;
 use pgrecall_engine::verify::{self, Depth, EXPIRED, VerifyOptions, Which};
 use pgrecall_repo::id::BackupId;
 use pgrecall_repo::repository::Repository;
@@ -285,30 +286,33 @@ fn verdicts(verdicts: &[Verdict]) -> Table {
 }
 
 /// Files of a backup that are named; `--json` has more.
-const FILES_SHOWN: usize = 20;
+pub(super) const FILES_SHOWN: usize = 20;
+
+/// How to tell which table a file belongs to.
+pub(super) const HOW_TO_NAME: &str = "\
+In base/DATABASE/FILENODE both are numbers: SELECT datname FROM pg_database WHERE oid = DATABASE, and in that
+database SELECT pg_filenode_relation(0, FILENODE), tell the names.
+";
+
+/// The first files of which something cannot be had, a line for each.
+pub(super) fn files(touched: &[TouchedFile]) -> String {
+    touched.iter().take(FILES_SHOWN).map(|file| format!("  {}\n", file.text())).collect()
+}
 
 /// Which files, relations and moments cannot be had.
 pub(super) fn touched(report: &VerifyReport, colour: Colour) -> String {
     let mut text = String::new();
-    let mut relations = false;
     for verdict in report.backups.iter().filter(|verdict| verdict.bad_files > 0) {
         let title = format!("what cannot be had of backup {}", verdict.backup);
         text.push_str(&format!("\n{}\n", colour.paint(Paint::Heading, &title)));
-        for file in verdict.touched.iter().take(FILES_SHOWN) {
-            text.push_str(&format!("  {}\n", file.text()));
-            relations |= file.relation.is_some();
-        }
+        text.push_str(&files(&verdict.touched));
         let more = verdict.bad_files.saturating_sub(FILES_SHOWN as u64);
         if more > 0 {
             text.push_str(&format!("  and {more} files more; --json has more of them\n"));
         }
     }
-    if relations {
-        text.push_str(
-            "In base/DATABASE/FILENODE both are numbers: SELECT datname FROM pg_database WHERE oid = \
-             DATABASE, and in that\ndatabase SELECT pg_filenode_relation(0, FILENODE), tell the \
-             names.\n",
-        );
+    if report.backups.iter().flat_map(|verdict| &verdict.touched).any(|f| f.relation.is_some()) {
+        text.push_str(HOW_TO_NAME);
     }
     if !report.lost_moments.is_empty() {
         let title = "moments that no backup leads to any more";

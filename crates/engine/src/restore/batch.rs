@@ -35,6 +35,8 @@ pub(super) struct Batch {
 /// What has to be written to a batch's files.
 pub(super) struct Looked {
     pub(super) files: Vec<PathBuf>,
+    /// Their names in the backup.
+    pub(super) names: Vec<Vec<u8>>,
     /// In order of files and offsets.
     pub(super) places: Vec<(ChunkId, Place)>,
     pub(super) copied: Copied,
@@ -59,8 +61,8 @@ impl Batch {
             bytes: self.jobs.iter().map(|job| job.len).sum(),
             written_bytes: places.iter().map(|(_, place)| u64::from(place.len)).sum(),
         };
-        let files = self.jobs.into_iter().map(|job| job.place).collect();
-        Ok(Looked { files, places, copied })
+        let (files, names) = self.jobs.into_iter().map(|job| (job.place, job.name)).unzip();
+        Ok(Looked { files, names, places, copied })
     }
 
     fn places(

@@ -8,20 +8,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
+use pgrecall_repo::chunks::Salvaged;
 use pgrecall_repo::format::document::Manifest;
 use pgrecall_repo::format::map::{FileMap, Source};
 use pgrecall_repo::format::table::{Entry, EntryKind, Piece, PieceMap};
 use pgrecall_repo::id::ChunkId;
-use pgrecall_repo::index::Index;
+use pgrecall_repo::index::{Index, Location};
 use pgrecall_repo::{RepoError, chunks, manifests};
 use rustix::fs::OFlags;
 use tokio::sync::mpsc;
 
 use super::batch::{Batch, Looked, NO_LINK};
 use super::layout::{Layout, is_left_out};
+use super::lost::{Losses, OnLoss};
 use super::threads::Threads;
 use super::unit::{self, Opening, Unit};
 use crate::cancel::Cancel;
+use crate::catalog::chain;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
 use crate::meanwhile::or_changed;
@@ -74,6 +77,10 @@ pub struct Copier<'a> {
     pub layout: &'a Layout,
     /// Whether files are there.
     pub reuse: Reuse,
+    /// What becomes of what the repository has lost.
+    pub on_loss: OnLoss,
+    /// Where that is noted.
+    pub(super) losses: &'a Losses,
     /// Who is to own them, when that can be chosen.
     pub owner: Option<(u32, u32)>,
     /// Threads for hashes, ciphers and writes.
@@ -107,6 +114,8 @@ impl Copied {
 
 /// A file on its way.
 pub(super) struct Job {
+    /// Its name in the backup.
+    pub(super) name: Vec<u8>,
     pub(super) place: PathBuf,
     pub(super) len: u64,
     pub(super) mode: u32,
@@ -244,7 +253,8 @@ impl Copier<'_> {
             }
             EntryKind::Link(_) => Ok(None),
             EntryKind::File(pieces) | EntryKind::Outside(_, pieces) => {
-                Ok(Some(Job { place, len, mode, pieces, control }))
+                let name = path.to_vec();
+                Ok(Some(Job { name, place, len, mode, pieces, control }))
             }
         }
     }
@@ -252,13 +262,12 @@ impl Copier<'_> {
     /// Reads the maps of a batch's files, makes the files, and finds what has to be written.
     async fn look(&self, jobs: Vec<Job>) -> Result<Looked, EngineError> {
         self.cancel.check()?;
-        let sealed = &self.cluster.sealed;
-        let domain = self.cluster.domain();
         let wanted: HashSet<ChunkId> =
             jobs.iter().flat_map(|job| &job.pieces).filter_map(map_chunk).collect();
-        let read = chunks::read_many(sealed, domain, self.index, &wanted).await?;
+        let read = self.read_many(&wanted).await?;
         let mut maps: Vec<Vec<FileMap>> = Vec::with_capacity(jobs.len());
         for job in &jobs {
+            self.note_lost_maps(job, &read)?;
             maps.push(maps_of(job, &read)?);
         }
         drop(read);
@@ -267,10 +276,12 @@ impl Copier<'_> {
             Reuse::Pages => {
                 let wanted = maps.iter().flatten().flat_map(|map| &map.hash_chunks);
                 let wanted: HashSet<ChunkId> = wanted.map(|chunk| chunk.id).collect();
-                chunks::read_many(sealed, domain, self.index, &wanted).await?
+                // A page whose hash is lost is written.
+                self.read_many(&wanted).await?.plain
             }
         };
-        let (reuse, owner, keys) = (self.reuse, self.owner, sealed.keys().clone());
+        let keys = self.cluster.sealed.keys().clone();
+        let (reuse, owner) = (self.reuse, self.owner);
         let batch = Batch { jobs, maps, hashes, reuse, owner, keys };
         let looked = self.threads.run(move |going| batch.look(going)).await?;
         self.progress.advance(looked.copied.bytes.saturating_sub(looked.copied.written_bytes));
@@ -284,14 +295,15 @@ impl Copier<'_> {
             looked.recv().await.map(|batch| (batch, looked))
         });
         let units = batches.flat_map(|batch| {
-            let files = Arc::new(batch.files);
+            let (files, names) = (Arc::new(batch.files), Arc::new(batch.names));
             let cut = unit::cut(batch.places).into_iter();
-            futures::stream::iter(cut.map(move |places| (files.clone(), places)))
+            let unit = move |places| (Unit::new(files.clone(), places), names.clone());
+            futures::stream::iter(cut.map(unit))
         });
         units
-            .map(|(files, places)| async move {
+            .map(|(unit, names)| async move {
                 self.cancel.check()?;
-                self.bring(Unit::new(files, places)).await
+                self.bring(unit, &names).await
             })
             .buffer_unordered(ahead)
             .try_collect()
@@ -299,10 +311,10 @@ impl Copier<'_> {
     }
 
     /// Fetches the chunks of a unit, opens them on the pool and writes them to their places.
-    async fn bring(&self, unit: Unit) -> Result<(), EngineError> {
+    async fn bring(&self, unit: Unit, names: &[Vec<u8>]) -> Result<(), EngineError> {
         let sealed = &self.cluster.sealed;
         let domain = self.cluster.domain();
-        let located = chunks::locate_all(sealed, self.index, &unit.chunks()).await?;
+        let (located, lacking) = self.locate(unit.chunks()).await?;
         let fetched = futures::stream::iter(chunks::plan_reads(domain, located))
             .map(|read| async move {
                 match chunks::fetch(sealed, &read).await {
@@ -318,13 +330,87 @@ impl Copier<'_> {
         let (keys, progress) = (sealed.clone(), self.progress.clone());
         let unit = Arc::new(unit);
         let opening = unit.clone();
-        let opening = move |going: &_| opening.open(&keys, &fetched, &progress, going);
+        let opening = move |going: &_| opening.open(&keys, (&fetched, &lacking), &progress, going);
         let opened = self.threads.run(opening).await?;
         let Opening::Lacks { small, bad } = opened else { return Ok(()) };
         self.cancel.check()?;
-        let others = chunks::read_others(sealed, domain, self.index, bad).await?;
+        let others = match self.on_loss {
+            OnLoss::Refuse => chunks::read_others(sealed, domain, self.index, bad).await?,
+            OnLoss::Zeros => self.salvage(&unit, names, bad).await?,
+        };
         let progress = self.progress.clone();
         self.threads.run(move |going| unit.finish(small, &others, &progress, going)).await
+    }
+
+    /// Where chunks are, and which of them are nowhere.
+    async fn locate(
+        &self,
+        wanted: HashSet<ChunkId>,
+    ) -> Result<(Vec<(ChunkId, Location)>, Vec<ChunkId>), EngineError> {
+        let sealed = &self.cluster.sealed;
+        match self.on_loss {
+            OnLoss::Refuse => {
+                Ok((chunks::locate_all(sealed, self.index, &wanted).await?, Vec::new()))
+            }
+            OnLoss::Zeros => {
+                let located = self.index.locate(sealed, &wanted).await?;
+                let lacking = wanted.into_iter().filter(|chunk| !located.contains_key(chunk));
+                let lacking = lacking.collect();
+                Ok((located.into_iter().collect(), lacking))
+            }
+        }
+    }
+
+    /// Reads chunks of metadata.
+    async fn read_many(&self, wanted: &HashSet<ChunkId>) -> Result<Salvaged, EngineError> {
+        let (sealed, domain) = (&self.cluster.sealed, self.cluster.domain());
+        Ok(match self.on_loss {
+            OnLoss::Refuse => {
+                let plain = chunks::read_many(sealed, domain, self.index, wanted).await?;
+                Salvaged { plain, ..Salvaged::default() }
+            }
+            OnLoss::Zeros => chunks::salvage_many(sealed, domain, self.index, wanted).await?,
+        })
+    }
+
+    /// Without its map nobody knows of what chunks a piece of a file was made.
+    fn note_lost_maps(&self, job: &Job, read: &Salvaged) -> Result<(), EngineError> {
+        let mut start = 0;
+        for piece in &job.pieces {
+            let end = start + piece.len;
+            if let Some(error) = map_chunk(piece).and_then(|chunk| read.lost.get(&chunk)) {
+                self.losses.add(&job.name, start..end, &chain(error))?;
+            }
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// What there is of chunks, and zeros for those that are lost, whose places are noted.
+    async fn salvage(
+        &self,
+        unit: &Unit,
+        names: &[Vec<u8>],
+        bad: Vec<ChunkId>,
+    ) -> Result<HashMap<ChunkId, Vec<u8>>, EngineError> {
+        let (sealed, domain) = (&self.cluster.sealed, self.cluster.domain());
+        let salvaged = chunks::salvage_others(sealed, domain, self.index, bad).await?;
+        let mut plain = salvaged.plain;
+        for (chunk, error) in &salvaged.lost {
+            let reason = chain(error);
+            for place in unit.places_of(chunk) {
+                let number = usize::try_from(place.file).unwrap_or(usize::MAX);
+                let name = names.get(number).map(Vec::as_slice).unwrap_or_default();
+                self.losses.add(
+                    name,
+                    place.offset..place.offset + u64::from(place.len),
+                    &reason,
+                )?;
+                let zeros = vec![0; usize::try_from(place.chunk_len).unwrap_or(0)];
+                plain.entry(*chunk).or_insert(zeros);
+            }
+        }
+        Ok(plain)
     }
 }
 
@@ -335,8 +421,8 @@ fn map_chunk(piece: &Piece) -> Option<ChunkId> {
     }
 }
 
-/// The maps of a file's pieces; that of a piece of zeros is one extent.
-fn maps_of(job: &Job, read: &HashMap<ChunkId, Vec<u8>>) -> Result<Vec<FileMap>, EngineError> {
+/// The maps of a file's pieces; that of a piece of zeros, or of one that is lost, is one extent.
+fn maps_of(job: &Job, read: &Salvaged) -> Result<Vec<FileMap>, EngineError> {
     use pgrecall_repo::format::map::Extent;
     let mut maps = Vec::with_capacity(job.pieces.len());
     for piece in &job.pieces {
@@ -344,14 +430,16 @@ fn maps_of(job: &Job, read: &HashMap<ChunkId, Vec<u8>>) -> Result<Vec<FileMap>, 
             object: format!("the map of {}", job.place.display()),
             source,
         };
+        let zeros = || FileMap {
+            extents: vec![Extent { len: piece.len, source: Source::Zeros }],
+            ..FileMap::default()
+        };
         let map = match &piece.map {
-            PieceMap::Zeros => FileMap {
-                extents: vec![Extent { len: piece.len, source: Source::Zeros }],
-                ..FileMap::default()
-            },
+            PieceMap::Zeros => zeros(),
+            PieceMap::Chunk { id, .. } if read.lost.contains_key(id) => zeros(),
             PieceMap::Inline(bytes) => FileMap::decode(bytes).map_err(fail)?,
             PieceMap::Chunk { id, .. } => {
-                let bytes = read.get(id).map(Vec::as_slice).unwrap_or_default();
+                let bytes = read.plain.get(id).map(Vec::as_slice).unwrap_or_default();
                 FileMap::decode(bytes).map_err(fail)?
             }
         };

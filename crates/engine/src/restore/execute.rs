@@ -15,10 +15,12 @@ use pgrecall_repo::index::{Index, Purpose};
 
 use super::copy::{CONTROL_BESIDE, Copied, Copier, Reuse, make_folder};
 use super::layout::{Layout, Places, Survey, path_of, survey};
+use super::lost::{self, LIST, Losses, OnLoss};
 use super::old_wal::{OldWal, move_aside};
 use super::plan::RestorePlan;
 use super::recovery_settings::{ServerSettings, auto_conf, taken_in, without_missing_includes};
 use super::repo_wal::RepoWal;
+use super::space::{check_space, needs};
 use super::target_dir::{
     DirectoryLock, Existing, Found, Marked, Marker, inspect, sync_folder, take_control,
 };
@@ -29,6 +31,7 @@ use crate::clock::Clock;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
 use crate::progress::Progress;
+use crate::verify::touched::TouchedFile;
 
 /// What a restore is to do, besides the plan.
 #[derive(Debug, Clone)]
@@ -39,6 +42,8 @@ pub struct RestoreOptions {
     pub places: Places,
     /// Whether what is there may be used.
     pub existing: Existing,
+    /// What becomes of what the repository has lost.
+    pub on_loss: OnLoss,
     /// The settings of the new server; none with `--files-only`.
     pub server: Option<ServerSettings>,
     /// Threads for hashes, ciphers and writes.
@@ -73,6 +78,8 @@ pub struct Restored {
     pub old_wal: Option<OldWal>,
     /// Files that were there and are not in the backup: removed.
     pub removed: u64,
+    /// Files in which zeros stand for what the repository has lost; [`LIST`] tells of them too.
+    pub lost: Vec<TouchedFile>,
     /// What a person should know, sentences.
     pub notes: Vec<String>,
 }
@@ -92,6 +99,12 @@ pub async fn prepare(
     }
     let (system, backup) = (cluster.facts.system_identifier, manifest.backup);
     let found = inspect(&options.dir, system, backup, options.existing)?;
+    if options.on_loss == OnLoss::Zeros && found == Found::SameCluster {
+        let message =
+            "zeros in the place of what is lost are not written over files that are there";
+        return Err(EngineError::refused(ErrorKind::Invalid, message)
+            .hint("Restore into an empty directory: what is here may be the only copy."));
+    }
     let index = Index::open(&cluster.sealed, cluster.domain(), Purpose::Read).await?;
     let survey = survey(cluster, &index, manifest).await?;
     let layout = Layout::settle(&options.dir, &survey, &options.places)?;
@@ -181,46 +194,6 @@ fn check_outside(layout: &Layout) -> Result<(), EngineError> {
         .hint("Without --locations original they come into the data directory."))
 }
 
-fn needs(layout: &Layout, survey: &Survey) -> Vec<(PathBuf, u64)> {
-    let mut needs = Vec::new();
-    for (link, bytes) in &survey.bytes {
-        let to = if link.is_empty() { layout.dir.clone() } else { layout.place(link) };
-        needs.push((to, *bytes));
-    }
-    needs
-}
-
-/// The nearest folder that exists.
-fn existing_ancestor(path: &Path) -> &Path {
-    path.ancestors().find(|path| path.exists()).unwrap_or_else(|| Path::new("/"))
-}
-
-fn check_space(needs: &[(PathBuf, u64)]) -> Result<(), EngineError> {
-    let mut by_device: Vec<(u64, &Path, u64)> = Vec::new();
-    for (to, bytes) in needs {
-        let at = existing_ancestor(to);
-        let meta = fs::metadata(at).map_err(|error| EngineError::file("look at", at, error))?;
-        match by_device.iter_mut().find(|(device, ..)| *device == meta.dev()) {
-            Some((_, _, sum)) => *sum = sum.saturating_add(*bytes),
-            None => by_device.push((meta.dev(), at, *bytes)),
-        }
-    }
-    for (_, at, bytes) in by_device {
-        let free = rustix::fs::statvfs(at)
-            .map_err(|errno| EngineError::file("look at", at, errno.into()))?;
-        let free = free.f_bavail.saturating_mul(free.f_frsize);
-        if free < bytes {
-            let message = format!(
-                "the file system of {} has {free} bytes free, and the backup needs {bytes}",
-                at.display()
-            );
-            return Err(EngineError::refused(ErrorKind::Unavailable, message)
-                .hint("Free space there, or restore elsewhere."));
-        }
-    }
-    Ok(())
-}
-
 /// Who owns the files when root restores: the owner of the directory, else of the folder it is in,
 /// else whoever owned the backed-up files; root himself never, since PostgreSQL does not run as
 /// root.
@@ -279,13 +252,15 @@ pub async fn restore(
     // What the disk could not write is told to descriptors that were open before.
     let synced = SyncRoots::open(&prepared.layout)?;
     work.links()?;
-    let (copied, kept) = work.copy(marked.lock()).await?;
+    let losses = Losses::default();
+    let (copied, kept) = work.copy(marked.lock(), &losses).await?;
     let removed = match kept {
         Some(kept) => work.remove_others(&kept)?,
         None => 0,
     };
     work.seeds(wal).await?;
     let notes = work.server_files()?;
+    let lost = work.list_lost(losses)?;
     around.progress.phase("writing to disk", None);
     synced.sync()?;
     around.cancel.check()?;
@@ -293,7 +268,7 @@ pub async fn restore(
     fs::rename(&beside, &control).map_err(|error| EngineError::file("rename", &beside, error))?;
     sync_folder(&dir.join("global"))?;
     marked.remove()?;
-    Ok(Restored { copied, old_wal, removed, notes })
+    Ok(Restored { copied, old_wal, removed, lost, notes })
 }
 
 /// What a restore runs in.
@@ -431,7 +406,11 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn copy(&self, lock: DirectoryLock) -> Result<(Copied, Option<Kept>), EngineError> {
+    async fn copy(
+        &self,
+        lock: DirectoryLock,
+        losses: &Losses,
+    ) -> Result<(Copied, Option<Kept>), EngineError> {
         let reuse = match self.prepared.found {
             Found::Empty => Reuse::Nothing,
             Found::Interrupted(_) | Found::SameCluster => Reuse::Pages,
@@ -442,6 +421,8 @@ impl Work<'_> {
             index: &self.prepared.index,
             layout: self.layout(),
             reuse,
+            on_loss: self.options.on_loss,
+            losses,
             owner: self.prepared.owner,
             threads,
             memory_budget_bytes: self.options.memory_budget_bytes,
@@ -575,6 +556,17 @@ impl Work<'_> {
             self.write(&conf, &bytes)?;
         }
         Ok(notes)
+    }
+
+    /// Writes down what was lost, for those who have not seen what was printed.
+    fn list_lost(&self, losses: Losses) -> Result<Vec<TouchedFile>, EngineError> {
+        let details = &self.plan.backup.details;
+        let lost = losses.told(details);
+        if !lost.is_empty() {
+            let text = lost::list(details, &self.manifest.backup.to_string(), &lost);
+            self.write(&self.options.dir.join(LIST), text.as_bytes())?;
+        }
+        Ok(lost)
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), EngineError> {

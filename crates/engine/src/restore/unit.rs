@@ -103,21 +103,33 @@ impl Unit {
         self.by_chunk.iter().map(|(chunk, _)| *chunk).collect()
     }
 
-    /// Opens what was fetched and writes it. Chunks that are bad are given back, with the small
-    /// places so far: their other copies are put in by [`finish`](Self::finish).
+    /// The places of a chunk.
+    pub(super) fn places_of(&self, chunk: &ChunkId) -> impl Iterator<Item = &Place> {
+        self.numbers_of(chunk).filter_map(|number| self.places.get(number)).map(|(place, _)| place)
+    }
+
+    fn numbers_of(&self, chunk: &ChunkId) -> impl Iterator<Item = usize> {
+        let start = self.by_chunk.partition_point(|(id, _)| id < chunk);
+        let rest = self.by_chunk.get(start..).unwrap_or_default();
+        rest.iter().take_while(move |(id, _)| id == chunk).map(|(_, number)| *number)
+    }
+
+    /// Opens what was fetched and writes it. Chunks that are bad are given back, with those of
+    /// which nothing was fetched and with the small places so far: their other copies are put in
+    /// by [`finish`](Self::finish).
     ///
     /// # Errors
     /// When the disk fails, a chunk is shorter than its map says, or the restore is to stop.
     pub(super) fn open(
         &self,
         sealed: &SealedStore,
-        fetched: &[(ReadRange, Option<Bytes>)],
+        (fetched, lacking): (&[(ReadRange, Option<Bytes>)], &[ChunkId]),
         progress: &Progress,
         going: &Going,
     ) -> Result<Opening, EngineError> {
         let mut small = vec![0; self.small_bytes];
         let mut writer = Writer::new(&self.files, progress, going);
-        let (mut buffers, mut bad) = (Buffers::default(), Vec::new());
+        let (mut buffers, mut bad) = (Buffers::default(), lacking.to_vec());
         for (read, bytes) in fetched {
             let Some(bytes) = bytes else {
                 bad.extend(read.chunks.iter().map(|(chunk, _)| *chunk));
@@ -166,10 +178,8 @@ impl Unit {
         small: &mut [u8],
         writer: &mut Writer<'_>,
     ) -> Result<(), EngineError> {
-        let start = self.by_chunk.partition_point(|(id, _)| id < chunk);
-        let rest = self.by_chunk.get(start..).unwrap_or_default();
-        for (_, number) in rest.iter().take_while(|(id, _)| id == chunk) {
-            let Some((place, at)) = self.places.get(*number) else { continue };
+        for number in self.numbers_of(chunk) {
+            let Some((place, at)) = self.places.get(number) else { continue };
             let from = usize::try_from(place.chunk_offset).unwrap_or(usize::MAX);
             let len = usize::try_from(place.len).unwrap_or(usize::MAX);
             let bytes = plain.get(from..).and_then(|rest| rest.get(..len));

@@ -61,14 +61,14 @@ pub struct BlockRange {
 
 /// Bytes that cannot be had, collected from first to last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Lost {
+pub(crate) struct Lost {
     ranges: Vec<Range<u64>>,
     bytes: u64,
 }
 
 impl Lost {
     /// Takes up more, which begin where those before end, or later.
-    pub(super) fn add(&mut self, range: Range<u64>) {
+    pub(crate) fn add(&mut self, range: Range<u64>) {
         self.bytes += range.end.saturating_sub(range.start);
         match self.ranges.last_mut() {
             Some(last) if last.end == range.start => last.end = range.end,
@@ -91,7 +91,7 @@ impl Lost {
 }
 
 impl TouchedFile {
-    pub(super) fn new(path: String, lost: &Lost, reason: String, details: &BackupDetails) -> Self {
+    pub(crate) fn new(path: String, lost: &Lost, reason: String, details: &BackupDetails) -> Self {
         let ranges =
             lost.ranges.iter().map(|range| ByteRange { start: range.start, end: range.end });
         let relation = RelationFile::parse(&path).map(|file| TouchedRelation {

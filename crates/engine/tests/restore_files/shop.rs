@@ -11,6 +11,7 @@ use pgrecall_engine::error::EngineError;
 use pgrecall_engine::progress::Progress;
 use pgrecall_engine::restore::execute::{Around, RestoreOptions, Restored, prepare, restore};
 use pgrecall_engine::restore::layout::{Locations, Places};
+use pgrecall_engine::restore::lost::OnLoss;
 use pgrecall_engine::restore::plan::{BackupRow, Estimate, RestorePlan, Stop};
 use pgrecall_engine::restore::recovery_settings::{Role, ServerSettings};
 use pgrecall_engine::restore::repo_wal::RepoWal;
@@ -305,6 +306,7 @@ pub(crate) fn options(dir: &Path) -> RestoreOptions {
         dir: dir.to_owned(),
         places: Places { tablespaces: vec![], waldir: None, locations: Locations::AsTold },
         existing: Existing::Refuse,
+        on_loss: OnLoss::Refuse,
         server: Some(ServerSettings {
             role: Role::Copy,
             action: Action::Pause,
