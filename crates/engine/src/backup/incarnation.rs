@@ -15,6 +15,27 @@ pub fn of(process: u32) -> String {
     }
 }
 
+/// Whether a process of this host is there; one of another user counts. One that has ended, and
+/// whose parent has not asked how, does not: in a container without an init it stays for ever.
+#[must_use]
+pub fn is_alive(process: u32) -> bool {
+    let pid = i32::try_from(process).ok().and_then(rustix::process::Pid::from_raw);
+    let is_there = match pid.map(rustix::process::test_kill_process) {
+        None => false,
+        Some(Ok(())) => true,
+        // It is there and belongs to somebody else.
+        Some(Err(error)) => error == rustix::io::Errno::PERM,
+    };
+    let stat = || fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    is_there && !has_ended(&stat())
+}
+
+/// Field 3: a zombie, or dead (proc(5)).
+fn has_ended(stat: &str) -> bool {
+    let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+    state.is_some_and(|state| state.starts_with(['Z', 'X']))
+}
+
 /// Field 22. The second, the program's name in parentheses, may hold anything.
 fn started(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
@@ -32,6 +53,22 @@ mod tests {
         assert_eq!(of(std::process::id()), own);
         assert_ne!(of(std::os::unix::process::parent_id()), own);
         assert_eq!(of(u32::MAX), "");
+    }
+
+    #[test]
+    fn who_has_ended_is_not_alive_though_nobody_has_asked_how() {
+        assert!(is_alive(std::process::id()) && !is_alive(u32::MAX >> 1));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        for _ in 0..1000 {
+            if !is_alive(child.id()) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert!(!is_alive(child.id()));
+        assert!(std::path::Path::new(&format!("/proc/{}", child.id())).exists(), "a zombie");
+        assert!(child.wait().unwrap().success());
+        assert!(!has_ended("42 (Z) S 1") && has_ended("42 (a) b) Z 1") && !has_ended(""));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 mod assemble;
 mod copy;
 mod histories;
-mod incarnation;
+pub(crate) mod incarnation;
 mod listing;
 mod map_builder;
 mod neighbours;

@@ -31,7 +31,7 @@ impl Host {
             return false;
         }
         // Another backup cannot be this very process: its number came back.
-        if intent.process == self.process || !is_alive(intent.process) {
+        if intent.process == self.process || !incarnation::is_alive(intent.process) {
             return true;
         }
         let now = incarnation::of(intent.process);
@@ -124,16 +124,6 @@ fn refusal(cluster: &ClusterStore, live: &LiveIntent) -> EngineError {
          {}. It can never be committed then; what it stored is used.",
         intent.backup
     ))
-}
-
-fn is_alive(process: u32) -> bool {
-    let pid = i32::try_from(process).ok().and_then(rustix::process::Pid::from_raw);
-    match pid.map(rustix::process::test_kill_process) {
-        None => false,
-        Some(Ok(())) => true,
-        // It is there and belongs to somebody else.
-        Some(Err(error)) => error == rustix::io::Errno::PERM,
-    }
 }
 
 #[cfg(test)]

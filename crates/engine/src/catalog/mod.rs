@@ -13,6 +13,7 @@ use pgrecall_repo::keys::RestoreKeyPublic;
 use pgrecall_repo::{manifests, names};
 use serde::Serialize;
 
+use crate::backup::incarnation;
 use crate::clock::Clock;
 use crate::cluster::ClusterStore;
 use crate::details::{BackupDetails, Method, Position, TakenFrom};
@@ -332,7 +333,7 @@ const LONG_BACKUP_S: i64 = 24 * 60 * 60;
 fn under_way(live: &sessions::LiveIntent, now: Timestamp, host: &str) -> UnderWayRow {
     let intent = &live.intent;
     let age_s = age(&intent.began, now);
-    let looks_dead = if intent.host == host && !is_running(intent.process) {
+    let looks_dead = if intent.host == host && !incarnation::is_alive(intent.process) {
         Some(format!("there is no process {} on this host any more", intent.process))
     } else {
         age_s.filter(|age| *age > LONG_BACKUP_S).map(|_| "it began more than a day ago".to_owned())
@@ -345,14 +346,6 @@ fn under_way(live: &sessions::LiveIntent, now: Timestamp, host: &str) -> UnderWa
         age_s,
         looks_dead,
     }
-}
-
-/// Whether a process of this host is there; one of another user counts.
-fn is_running(process: u32) -> bool {
-    let pid = i32::try_from(process).ok().and_then(rustix::process::Pid::from_raw);
-    pid.is_some_and(|pid| {
-        !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
-    })
 }
 
 fn timeline_rows(wal: &StoredWal) -> Vec<TimelineRow> {
