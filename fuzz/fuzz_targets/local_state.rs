@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use pgrecall_engine::collection::dead::Sightings;
 use pgrecall_engine::restore::target_dir::Marker;
-use pgrecall_engine::seen::{SeenBackup, SeenSegment};
+use pgrecall_engine::seen::{SeenBackup, SeenLog, SeenSegment};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Some(marker) = Marker::decode(bytes) {
@@ -16,6 +16,9 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Some(seen) = SeenSegment::decode(bytes) {
         assert_eq!(SeenSegment::decode(&seen.encode()), Some(seen));
+    }
+    if let Some(seen) = SeenLog::decode(bytes) {
+        assert_eq!(SeenLog::decode(&seen.encode()), Some(seen));
     }
     let sightings = Sightings::decode(bytes).encode();
     assert_eq!(Sightings::decode(&sightings).encode(), sightings);

@@ -179,3 +179,21 @@ fn archived_wal_that_is_gone_is_missed() {
     cluster.wait_until("it is told", || cluster.log().contains(told));
     run(&site, &cluster, &["gc"]).expect_code(13);
 }
+
+/// What is held stands in the log alone: its newest entry may go by itself.
+#[test]
+fn a_hold_that_is_gone_is_missed() {
+    let site = Site::new();
+    let cluster = site.primary(newest_major());
+    let held = id(&back_up(&site, &cluster));
+    run(&site, &cluster, &["hold", "add", &held, "--reason", "a test"]).expect_code(0);
+    assert_all_is_well(&site, &cluster);
+    let entries = objects(&site, "expired");
+    std::fs::remove_file(entries.iter().max().expect("an entry")).expect("it goes");
+    let told = "the log of expired backups and of holds had an entry 0";
+    assert_noticed(&site, &cluster, &[told]);
+    let listed = run(&site, &cluster, &["hold", "list"]);
+    listed.expect_code(0);
+    assert!(listed.stderr.contains(told), "{}", listed.stderr);
+    run(&site, &cluster, &["hold", "remove", &held]).expect_code(13);
+}

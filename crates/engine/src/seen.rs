@@ -67,6 +67,30 @@ pub struct SeenBackup {
     restore_key: Option<String>,
 }
 
+/// The highest entry of the log of expired backups that this host has read or written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenLog {
+    version: u32,
+    /// The address of the store.
+    store: String,
+    /// Its number; none when there was none.
+    entry: Option<u64>,
+}
+
+impl SeenLog {
+    /// What these bytes of a file say; nothing when they do not read.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        decode(bytes, |seen: &Self| seen.version)
+    }
+
+    /// The file's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
 impl SeenSegment {
     fn new(store: String, segment: SegmentName, size: SegmentSize) -> Self {
         Self { version: VERSION, store, file: segment.file_name(size), size }
@@ -147,9 +171,31 @@ impl Memory {
         };
         // What was archived before was in an earlier state, if the repository was put back.
         let wal = seen.wal.encode();
+        self.put_log(seen.log);
         self.put("backup", &seen.encode());
         self.put("wal", &wal);
         Ok(())
+    }
+
+    /// Keeps the number of the newest entry of the log of expired backups, once this host has
+    /// written one: what expires, and what is held, stands nowhere else.
+    ///
+    /// # Errors
+    /// When the store cannot list.
+    pub async fn keep_log(&self, cluster: &ClusterStore) -> Result<(), EngineError> {
+        let now = highest_entry(cluster).await?;
+        self.put_log(now.max(self.seen_log()));
+        Ok(())
+    }
+
+    fn put_log(&self, entry: Option<u64>) {
+        let seen = SeenLog { version: VERSION, store: self.store.clone(), entry };
+        self.put("log", &seen.encode());
+    }
+
+    fn seen_log(&self) -> Option<u64> {
+        let seen = self.get("log").and_then(|bytes| SeenLog::decode(&bytes));
+        seen.filter(|seen| seen.store == self.store)?.entry
     }
 
     /// Keeps a segment that was just stored, now and then: in place of one that is still there, or
@@ -218,6 +264,14 @@ impl Memory {
         if let Some(seen) = &backup {
             missing = self.missing_of(seen, cluster).await?;
         }
+        let log = backup.as_ref().and_then(|seen| seen.log).max(self.seen_log());
+        if highest_entry(cluster).await? < log {
+            missing.push(format!(
+                "the log of expired backups and of holds had an entry {} when this host last \
+                 looked",
+                log.unwrap_or_default()
+            ));
+        }
         let ended_in = backup.map(|seen| (seen.wal, "in which the last backup of this host ended"));
         let pushed = segment.map(|segment| (segment, "which this host has archived"));
         for (segment, which) in ended_in.into_iter().chain(pushed) {
@@ -240,13 +294,6 @@ impl Memory {
                 "the keys of domain {} are of epoch {newest}, and this host has seen those of \
                  epoch {}",
                 self.at.domain, seen.epoch
-            ));
-        }
-        let entry = highest_entry(cluster).await?;
-        if entry < seen.log {
-            missing.push(format!(
-                "the log of expired backups had an entry {} when this host last looked",
-                seen.log.unwrap_or_default()
             ));
         }
         if !is_known(cluster, seen.backup).await? {

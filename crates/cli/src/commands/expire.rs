@@ -31,7 +31,11 @@ pub(crate) fn run(settings: &Settings, args: &ExpireArgs) -> Outcome<()> {
         let repository = repository::open(settings).await?;
         let cluster = cluster::stored(settings, &repository).await?;
         seen::require_nothing_missing(settings, &repository, &cluster).await?;
-        expire(&cluster, &request, args, &cancel).await
+        let outcomes = expire(&cluster, &request, args, &cancel).await?;
+        if outcomes.done.is_some() {
+            seen::memory(settings, &repository, &cluster).keep_log(&cluster).await?;
+        }
+        Ok(outcomes)
     })?;
     if args.output.json {
         return stdout::print_json(&report(&outcomes));

@@ -6,6 +6,7 @@ use pgrecall_engine::catalog::order;
 use pgrecall_engine::catalog::wal::StoredWal;
 use pgrecall_engine::cluster::ClusterStore;
 use pgrecall_engine::retention::hold::{self, is_in_force};
+use pgrecall_engine::seen::Memory;
 use pgrecall_repo::format::document::Hold;
 use pgrecall_repo::id::BackupId;
 use serde::Serialize;
@@ -13,7 +14,7 @@ use serde::Serialize;
 use super::plan;
 use crate::args::hold::{AddArgs, HoldCommand, ListArgs, RemoveArgs};
 use crate::config::settings::Settings;
-use crate::context::{cluster, host, repository, runtime};
+use crate::context::{cluster, host, repository, runtime, seen};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::output::stdout::{self, Colour};
 use crate::output::table::{Align, Cell, Table};
@@ -22,10 +23,20 @@ pub(crate) fn run(settings: &Settings, command: &HoldCommand) -> Outcome<()> {
     runtime::run(async {
         let repository = repository::open(settings).await?;
         let cluster = cluster::stored(settings, &repository).await?;
+        let memory = seen::memory(settings, &repository, &cluster);
         match command {
-            HoldCommand::Add(args) => add(&cluster, args).await,
-            HoldCommand::List(args) => list(&cluster, args).await,
-            HoldCommand::Remove(args) => remove(&cluster, args).await,
+            HoldCommand::Add(args) => {
+                seen::warn_of_missing(settings, &repository, &cluster).await?;
+                add(&cluster, args, &memory).await
+            }
+            HoldCommand::List(args) => {
+                seen::warn_of_missing(settings, &repository, &cluster).await?;
+                list(&cluster, args).await
+            }
+            HoldCommand::Remove(args) => {
+                seen::require_nothing_missing(settings, &repository, &cluster).await?;
+                remove(&cluster, args, &memory).await
+            }
         }
     })
 }
@@ -52,7 +63,7 @@ impl<'a> Row<'a> {
     }
 }
 
-async fn add(cluster: &ClusterStore, args: &AddArgs) -> Outcome<()> {
+async fn add(cluster: &ClusterStore, args: &AddArgs, memory: &Memory) -> Outcome<()> {
     if args.reason.trim().is_empty() {
         return Err(Failure::new(Kind::Usage, "the reason is empty")
             .hint("Say why the backup is held: whoever removes the hold will want to know."));
@@ -82,6 +93,7 @@ async fn add(cluster: &ClusterStore, args: &AddArgs) -> Outcome<()> {
     let by = format!("{} at {}", host::name(), host::now());
     let new = Hold { backup, reason, until: until.map(|until| until.to_string()), by };
     hold::add(cluster, &new).await?;
+    memory.keep_log(cluster).await?;
     if args.output.json {
         return stdout::print_json(&Row::of(&new));
     }
@@ -138,7 +150,7 @@ async fn list(cluster: &ClusterStore, args: &ListArgs) -> Outcome<()> {
     ]);
     for row in &report.holds {
         let until = match (row.until, row.in_force) {
-            (None, _) => "removed".to_owned(),
+            (None, _) => "it is removed".to_owned(),
             (Some(until), true) => until.to_owned(),
             (Some(until), false) => format!("{until} (over)"),
         };
@@ -149,7 +161,7 @@ async fn list(cluster: &ClusterStore, args: &ListArgs) -> Outcome<()> {
     stdout::print(&table.render(Colour::of_stdout()))
 }
 
-async fn remove(cluster: &ClusterStore, args: &RemoveArgs) -> Outcome<()> {
+async fn remove(cluster: &ClusterStore, args: &RemoveArgs, memory: &Memory) -> Outcome<()> {
     #[derive(Serialize)]
     struct Removed {
         backup: String,
@@ -158,6 +170,7 @@ async fn remove(cluster: &ClusterStore, args: &RemoveArgs) -> Outcome<()> {
     let held: Vec<BackupId> = holds.iter().map(|hold| hold.backup).collect();
     let backup = meant(&held, &args.backup, "pgrecall hold list shows what is held.")?;
     hold::remove(cluster, backup).await?;
+    memory.keep_log(cluster).await?;
     if args.output.json {
         return stdout::print_json(&Removed { backup: backup.to_string() });
     }
