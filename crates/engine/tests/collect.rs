@@ -16,11 +16,11 @@ use pgrecall_engine::progress::Progress;
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::gc;
 use pgrecall_repo::id::BackupId;
-use pgrecall_repo::index;
+use pgrecall_repo::index::{self, Index, Purpose};
 use pgrecall_repo::manifests;
 use pgrecall_repo::names;
 use pgrecall_repo::sealed_store::SealedStore;
-use pgrecall_store::{Key, Prefix};
+use pgrecall_store::{Key, Prefix, Put};
 use pgrecall_testkit::chunked_backups::{
     at, backup, begin, check, domain, expire, finish, plain, put,
 };
@@ -105,6 +105,30 @@ async fn after_it_nothing_is_stored_that_no_backup_refers_to() {
     let next = collect(&sealed).await.unwrap();
     assert_eq!((next.removed_packs, next.merged_objects), (0, 1));
     assert_eq!(collect(&sealed).await.unwrap(), Collected::default(), "nothing is left to do");
+}
+
+/// Somebody may still bring it back, by the name that the index alone tells.
+#[tokio::test]
+async fn a_pack_that_is_lost_keeps_its_name_in_the_index() {
+    let sealed = domain().await;
+    let old = backup(&sealed, 0..10).await;
+    backup(&sealed, 5..20).await;
+    expire(&sealed, old).await;
+    let index = Index::open(&sealed, &at().domain, Purpose::Read).await.unwrap();
+    let chunk = sealed.keys().chunk_id(&plain(15));
+    let pack = index.copies(&sealed, &chunk).await.unwrap().remove(0).pack;
+    let name = names::pack(&at().domain, pack.kind, pack.id);
+    let bytes = sealed.store().get(&name, 64 << 20).await.unwrap();
+    sealed.store().delete(&name).await.unwrap();
+    for _ in 0..3 {
+        collect(&sealed).await.unwrap();
+        let live = gc::live_chunks(&sealed, &at().domain).await.unwrap();
+        let lost = gc::usage(&sealed, &at().domain, &live).await.unwrap().lost;
+        assert_eq!(lost.into_iter().collect::<Vec<_>>(), [(pack.id, (pack.kind, 10))]);
+    }
+    assert!(matches!(sealed.store().put_if_absent(&name, bytes).await, Put::Created));
+    assert_eq!(collect(&sealed).await.unwrap().merged_objects, 1);
+    assert_eq!(check(&sealed).await, 3);
 }
 
 #[tokio::test]

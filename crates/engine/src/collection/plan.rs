@@ -3,7 +3,7 @@
 
 use pgrecall_repo::gc::{self, IndexUse, Live};
 use pgrecall_repo::id::{BackupId, RoundId};
-use pgrecall_repo::names::Name;
+use pgrecall_repo::names::{self, Name};
 use pgrecall_repo::pack;
 use pgrecall_repo::sealed_store::SealedStore;
 
@@ -130,7 +130,10 @@ pub async fn plan(
         policy.rewrite_below_percent = 0;
     }
     let choice = policy.choose(&usage.packs, some);
-    let merged = gc::worth_merging(&usage.index).into_iter().cloned().collect();
+    let merged = match warn_of_lost(domain, &usage) {
+        true => Vec::new(),
+        false => gc::worth_merging(&usage.index).into_iter().cloned().collect(),
+    };
     let mut plan = CollectPlan {
         domain: domain.clone(),
         backups: live.backups,
@@ -147,6 +150,28 @@ pub async fn plan(
     };
     plan.requests = requests(&plan, usage.index.len() as u64);
     Ok(plan)
+}
+
+/// Packs that are told of by name.
+const LOST_TOLD: usize = 10;
+
+/// Tells of packs that backups need and that are not there. Where there are some the index stays
+/// as it is: a merge would leave out what no other object says, the names to look for.
+fn warn_of_lost(domain: &Name, usage: &gc::Usage) -> bool {
+    for (id, (kind, chunks)) in usage.lost.iter().take(LOST_TOLD) {
+        let pack = names::pack(domain, *kind, *id);
+        tracing::warn!(
+            %pack,
+            chunks,
+            "a pack is not there, and backups need chunks of it: bring it back; `pgrecall verify` \
+             says which backups"
+        );
+    }
+    let more = usage.lost.len().saturating_sub(LOST_TOLD);
+    if more > 0 {
+        tracing::warn!(more, "more such packs are not there");
+    }
+    !usage.lost.is_empty()
 }
 
 /// Objects of one page of a listing.

@@ -93,6 +93,7 @@ impl Look<'_> {
                 return Err(never_still());
             }
             (report.checked.chunks, report.checked.packs) = rows.referred();
+            rows.report_gone(sealed, domain, report).await?;
             rows.report_unindexed(domain, report);
             report.findings.extend(found.findings);
             return Ok(Looked { rows, walked });

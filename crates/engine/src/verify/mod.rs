@@ -22,6 +22,7 @@ use pgrecall_repo::RepoError;
 use pgrecall_repo::expired::ExpiredLog;
 use pgrecall_repo::id::BackupId;
 use pgrecall_repo::keys::RestoreKeyPublic;
+use pgrecall_repo::names;
 
 use crate::cancel::Cancel;
 use crate::catalog::order;
@@ -133,7 +134,19 @@ async fn leave_out_expired(
     backups: &mut Vec<Known>,
     report: &mut VerifyReport,
 ) -> Result<(), EngineError> {
-    let expired = expired_of(cluster, backups).await?;
+    let expired = match expired_of(cluster, backups).await? {
+        Ok(expired) => expired,
+        Err(why) => {
+            report.add_unreadable(
+                Severity::Damage,
+                names::expired(cluster.domain()).prefix().as_str(),
+                ("the log of expired backups does not read: ", &why),
+                "no backup is taken, nothing expires and nothing is collected until it does: bring \
+                 the object back, by an earlier version of it or from a copy",
+            );
+            BTreeSet::new()
+        }
+    };
     backups.retain(|backup| !expired.contains(&backup.manifest.backup));
     report.backups.retain(|verdict| !expired.contains(&verdict.backup));
     for id in expired {
@@ -144,20 +157,19 @@ async fn leave_out_expired(
     Ok(())
 }
 
-/// Those that the log names.
+/// Those that the log names; why it does not read, where it does not.
 async fn expired_of(
     cluster: &ClusterStore,
     backups: &[Known],
-) -> Result<BTreeSet<BackupId>, EngineError> {
+) -> Result<Result<BTreeSet<BackupId>, Unreadable>, EngineError> {
     match ExpiredLog::read(&cluster.sealed, cluster.domain()).await {
         Ok(log) => {
             let ids = backups.iter().map(|backup| backup.manifest.backup);
             let named: BTreeSet<BackupId> = ids.collect();
             let expired = log.entry().backups.iter().filter(|id| named.contains(*id));
-            Ok(expired.copied().collect())
+            Ok(Ok(expired.copied().collect()))
         }
-        // Then nothing is known to have expired.
-        Err(error) if error.is_damage() => Ok(BTreeSet::new()),
+        Err(error) if error.is_damage() => Ok(Err(Unreadable::of(error.kind(), &error))),
         Err(error) => Err(error.into()),
     }
 }
@@ -231,8 +243,14 @@ async fn list(
     for row in unreadable {
         let consequence = match which {
             Which::One(only) if only != row.id => continue,
-            Which::Newest => "it cannot be restored by this program, and may be the newest",
-            Which::One(_) | Which::All => "it cannot be restored by this program",
+            Which::Newest => {
+                "it cannot be restored by this program, and may be the newest: bring the manifest \
+                 back, or have `pgrecall repair` give it up"
+            }
+            Which::One(_) | Which::All => {
+                "it cannot be restored by this program: bring the manifest back, or have \
+                 `pgrecall repair` give it up"
+            }
         };
         report.add_unreadable(
             Severity::Damage,
@@ -265,7 +283,8 @@ pub async fn broken(
     let broken = ids.zip(looked.walked).filter(|(_, walked)| !walked.is_whole());
     let mut broken: BTreeMap<_, _> = broken.map(|(id, walked)| (id, walked.example())).collect();
     if !broken.is_empty() {
-        let expired = expired_of(cluster, backups).await?;
+        // Where that is not known, nothing is.
+        let expired = expired_of(cluster, backups).await?.unwrap_or_default();
         broken.retain(|id, _| !expired.contains(id));
         require_newest_keys(cluster).await?;
     }

@@ -1,6 +1,6 @@
 //! Where every chunk of a domain is, in some 28 bytes a chunk, and which of them backups refer to.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
@@ -64,8 +64,12 @@ pub(super) struct Rows {
     pub(super) objects: Vec<Key>,
     pub(super) unreadable: Vec<Key>,
     noted: HashSet<DamagedChunk>,
-    /// Chunks of packs that the index names and that are not there.
-    pub(super) gone: HashSet<Short>,
+    /// Packs that the index names and that are not there as it says, with the number of their
+    /// chunks, and which of those each chunk is in. A collection leaves many.
+    pub(super) gone_packs: BTreeMap<PackId, (IndexPack, u64)>,
+    pub(super) gone: HashMap<Short, PackId>,
+    /// Those of which something is referred to that is nowhere else.
+    pub(super) missed: BTreeSet<PackId>,
     /// Packs whose directories were asked, since the index says nothing of them, or not enough.
     pub(super) asked: Vec<(Kind, PackId)>,
     /// Whether all were, and not only those of which it says nothing.
@@ -168,8 +172,10 @@ impl Rows {
     pub(super) fn refer(&mut self, chunk: &ChunkId, plain_len: u32) -> Presence {
         let range = self.range(short(chunk));
         let Some(copies) = self.rows.get_mut(range).filter(|copies| !copies.is_empty()) else {
-            let is_gone = self.gone.contains(&short(chunk));
-            self.misses |= !is_gone;
+            match self.gone.get(&short(chunk)) {
+                Some(pack) => drop(self.missed.insert(*pack)),
+                None => self.misses = true,
+            }
             // Lost with its pack, unless it is in one that only another version can read.
             return match self.index_of_other_version && self.directory_of_other_version {
                 true => Presence::OtherVersion,

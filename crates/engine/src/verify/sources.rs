@@ -1,7 +1,7 @@
 //! Where rows come from: the index, and what packs say of themselves where it says nothing, as it
 //! is with a restore.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
@@ -28,9 +28,6 @@ const DIRECTORIES_AT_ONCE: usize = 16;
 /// From so many packs on, asking each of them takes long enough to be told.
 const PACKS_TOLD_FROM: usize = 1000;
 
-/// Packs that the index names and that are not there as it says, with the number of their chunks.
-type Gone = BTreeMap<PackId, (IndexPack, u64)>;
-
 impl Rows {
     /// Reads notes of damage, lists packs, reads the index, and asks packs of which that says
     /// nothing.
@@ -47,12 +44,12 @@ impl Rows {
         // Packs of listed manifests were there before these; those that come later are of backups
         // that are not looked at.
         let listed = index::list_packs_by_kind(sealed, domain).await?;
-        let gone = rows.read_index(sealed, domain, &listed, report).await?;
-        let is_unnamed = |id: &PackId| !rows.numbers.contains_key(id) && !gone.contains_key(id);
+        rows.read_index(sealed, domain, &listed, report).await?;
+        let is_unnamed =
+            |id: &PackId| !rows.numbers.contains_key(id) && !rows.gone_packs.contains_key(id);
         let unnamed = listed.iter().filter(|(id, _)| is_unnamed(id));
         let unnamed: BTreeSet<_> = unnamed.map(|(id, (kind, _))| (*kind, *id)).collect();
         rows.ask(sealed, domain, (unnamed, cancel)).await?;
-        report_gone(sealed, domain, gone, report).await?;
         rows.listed = listed;
         Ok(rows)
     }
@@ -63,13 +60,12 @@ impl Rows {
         domain: &Name,
         listed: &Packs,
         report: &mut VerifyReport,
-    ) -> Result<Gone, EngineError> {
-        let mut gone = Gone::new();
+    ) -> Result<(), EngineError> {
         let mut listings = 1;
         let mut left = sealed.list(&names::indexes(domain)).await?;
         while let Some(Listed { key: name, .. }) = left.pop() {
             match index::read_object(sealed, &name).await {
-                Ok(object) => self.add_object(listed, &object, &mut gone),
+                Ok(object) => self.add_object(listed, &object),
                 Err(error) if is_unreadable(&error) => {
                     let why = Unreadable::of(error.kind(), &error);
                     self.index_of_other_version |= why.cause == Cause::OtherVersion;
@@ -98,18 +94,19 @@ impl Rows {
             }
             self.objects.push(name);
         }
-        Ok(gone)
+        Ok(())
     }
 
-    fn add_object(&mut self, listed: &Packs, object: &IndexObject, gone: &mut Gone) {
+    fn add_object(&mut self, listed: &Packs, object: &IndexObject) {
         for entry in &object.entries {
             let Some(pack) = object.pack(entry) else { continue };
             if listed.get(&pack.id).is_some_and(|(_, size)| *size == pack.size) {
                 let chunk = (entry.chunk, entry.plain_len);
                 self.add(pack, chunk, From::Index, || location(pack, entry));
             } else {
-                gone.entry(pack.id).or_insert_with(|| (IndexPack::clone(pack), 0)).1 += 1;
-                self.gone.insert(short(&entry.chunk));
+                let gone = self.gone_packs.entry(pack.id);
+                gone.or_insert_with(|| (IndexPack::clone(pack), 0)).1 += 1;
+                self.gone.insert(short(&entry.chunk), pack.id);
             }
         }
     }
@@ -193,35 +190,42 @@ impl Rows {
         self.sort();
         Ok(())
     }
-}
 
-/// Tells of packs that the index names and that are not there as it says, unless they are newer
-/// than the first listing.
-async fn report_gone(
-    sealed: &SealedStore,
-    domain: &Name,
-    gone: Gone,
-    report: &mut VerifyReport,
-) -> Result<(), EngineError> {
-    if gone.is_empty() {
-        return Ok(());
-    }
-    let listed = index::list_packs(sealed, domain).await?;
-    for (id, (pack, chunks)) in gone {
-        let found = listed.get(&id);
-        if found == Some(&pack.size) {
-            continue;
+    /// Tells of packs that are not there and of which something is wanted, and of those that are
+    /// there with another size. Of all others a collection has taken what was needed elsewhere.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn report_gone(
+        &self,
+        sealed: &SealedStore,
+        domain: &Name,
+        report: &mut VerifyReport,
+    ) -> Result<(), EngineError> {
+        if self.gone_packs.is_empty() {
+            return Ok(());
         }
-        let what = match found {
-            None => "the pack is not there".to_owned(),
-            Some(size) => format!("the pack has {size} bytes, the index says {}", pack.size),
-        };
-        let name = names::pack(domain, pack.kind, id);
-        let consequence = format!(
-            "its {chunks} chunks cannot be had from it; backups that need \
-                                   one of them are listed apart"
-        );
-        report.add(Severity::Note, name.as_str(), what, consequence);
+        // Some are newer than the first listing.
+        let listed = index::list_packs(sealed, domain).await?;
+        for (id, (pack, chunks)) in &self.gone_packs {
+            let (severity, what) = match listed.get(id) {
+                Some(size) if *size == pack.size => continue,
+                Some(size) => {
+                    let what = format!("the pack has {size} bytes, the index says {}", pack.size);
+                    (Severity::Note, what)
+                }
+                None if self.missed.contains(id) => {
+                    (Severity::Damage, "the pack is not there".to_owned())
+                }
+                None => continue,
+            };
+            let name = names::pack(domain, pack.kind, *id);
+            let consequence = format!(
+                "its {chunks} chunks cannot be had from it; backups that need one of them are \
+                 listed apart"
+            );
+            report.add(severity, name.as_str(), what, consequence);
+        }
+        Ok(())
     }
-    Ok(())
 }

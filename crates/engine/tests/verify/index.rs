@@ -2,10 +2,13 @@
 
 use pgrecall_engine::verify::Depth;
 use pgrecall_engine::verify::finding::Severity;
+use pgrecall_repo::codec::Level;
 use pgrecall_repo::expired::{self, ExpiredLog};
 use pgrecall_repo::format::document::Expired;
+use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::index;
 use pgrecall_repo::names;
+use pgrecall_repo::pack::PackBuilder;
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_store::ErrorKind;
 use pgrecall_testkit::collections::replace_all_packs;
@@ -183,4 +186,33 @@ async fn a_bad_sector_hurts_what_lies_on_it_and_is_not_noted_for_ever() {
         let prefix = names::all_damaged(made.cluster.domain());
         assert!(made.cluster.sealed.list(&prefix).await.unwrap().is_empty(), "{said}");
     }
+}
+
+/// After a collection the index speaks of packs that are gone, until it is merged.
+#[tokio::test]
+async fn packs_of_which_nothing_is_needed_may_be_gone() {
+    let made = made().await;
+    let (sealed, domain) = (&made.cluster.sealed, made.cluster.domain());
+    let mut unneeded = PackBuilder::new(sealed, domain, Kind::DataPack).unwrap();
+    let plain = b"of a backup that has expired";
+    unneeded.add(sealed.keys().chunk_id(plain), plain, Level::default()).unwrap();
+    let pack = unneeded.finish().unwrap().put(sealed).await.unwrap();
+    index::put_index(sealed, domain, std::slice::from_ref(&pack)).await.unwrap();
+    made.store.delete(&names::pack(domain, pack.pack.kind, pack.pack.id)).await.unwrap();
+    let report = check(&made, Depth::ReadData).await;
+    assert!(report.sound && report.findings.is_empty(), "{}", said(&report));
+}
+
+#[tokio::test]
+async fn a_log_of_expired_backups_that_does_not_read_is_damage() {
+    let made = made().await;
+    let log = names::expired(made.cluster.domain());
+    let entry = log.entry(0);
+    made.cluster.sealed.put(Kind::Expired, &entry, &Expired::default()).await.unwrap();
+    assert!(check(&made, Depth::Structure).await.sound);
+    made.flip_from_end(&entry, 40).await;
+    let report = check(&made, Depth::Structure).await;
+    assert_damaged(&report, "the log of expired backups does not read");
+    assert_damaged(&report, entry.as_str());
+    assert!(report.backups[0].restorable, "{}", said(&report));
 }

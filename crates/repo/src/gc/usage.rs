@@ -1,7 +1,7 @@
 //! How much of each pack is referred to: the guess by which packs are retired. It carries no proof;
 //! the sweep looks again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use pgrecall_store::Key;
@@ -70,6 +70,9 @@ pub struct Usage {
     pub packs: Vec<PackUse>,
     /// Every index object that reads.
     pub index: Vec<IndexUse>,
+    /// Packs that are not there, of which a backup needs chunks that the index names nowhere else,
+    /// with the number of those.
+    pub lost: BTreeMap<PackId, (Kind, u64)>,
 }
 
 /// Where a live chunk is to stay: the number of a pack, and the bytes of its frame there.
@@ -99,6 +102,7 @@ pub async fn usage(sealed: &SealedStore, domain: &Name, live: &Live) -> Result<U
         id_generation: sealed.keys().id_generation(),
         homes: vec![NOWHERE; live.len()],
         bad_homes: HashMap::new(),
+        elsewhere: HashMap::new(),
         index: HashMap::new(),
     };
     index::each_object(sealed, domain, |listed, object| {
@@ -117,7 +121,18 @@ struct Count<'a> {
     homes: Vec<Home>,
     /// Copies that were found bad, where no other is known: few.
     bad_homes: HashMap<usize, Home>,
+    /// Live chunks that an object names in packs that are about to go, or are not there.
+    elsewhere: HashMap<usize, Elsewhere>,
     index: HashMap<Key, IndexUse>,
+}
+
+/// Where else than in a pack that stays a chunk is said to be.
+#[derive(Debug, Clone, Copy)]
+enum Elsewhere {
+    /// In one that is there.
+    Listed,
+    /// In one that is not.
+    Gone(PackId, Kind),
 }
 
 impl Count<'_> {
@@ -142,8 +157,11 @@ impl Count<'_> {
             match usize::try_from(entry.pack).ok().and_then(|n| places.get(n).copied().flatten()) {
                 Some(at) => self.add_entry(at, pack.id, entry),
                 // Of another size than it says, or about to go: a merge keeps what is there.
-                None if self.is_listed(pack) => {}
-                None => stale += 1,
+                None if self.is_listed(pack) => self.note(entry, Elsewhere::Listed),
+                None => {
+                    stale += 1;
+                    self.note(entry, Elsewhere::Gone(pack.id, pack.kind));
+                }
             }
         }
         let entries = object.entries.len() as u64;
@@ -169,6 +187,16 @@ impl Count<'_> {
         }
     }
 
+    fn note(&mut self, entry: &IndexEntry, elsewhere: Elsewhere) {
+        let Some(position) = self.live.position(&short(&entry.chunk)) else { return };
+        if self.homes.get(position).is_some_and(|home| home.pack == NOWHERE.pack) {
+            let known = self.elsewhere.entry(position).or_insert(elsewhere);
+            if let Elsewhere::Listed = elsewhere {
+                *known = elsewhere;
+            }
+        }
+    }
+
     fn is_listed(&self, pack: &IndexPack) -> bool {
         self.marked.contains(&pack.id)
             || self.packs.binary_search_by_key(&pack.id, |used| used.id).is_ok()
@@ -189,16 +217,23 @@ impl Count<'_> {
                 *home = bad;
             }
         }
-        for home in self.homes {
+        for home in &self.homes {
             let at = usize::try_from(home.pack).unwrap_or(usize::MAX);
             if let Some(used) = self.packs.get_mut(at) {
                 used.live_chunks += 1;
                 used.live_bytes += u64::from(home.bytes);
             }
         }
+        let mut lost: BTreeMap<PackId, (Kind, u64)> = BTreeMap::new();
+        for (position, elsewhere) in self.elsewhere {
+            let nowhere = self.homes.get(position).is_some_and(|home| home.pack == NOWHERE.pack);
+            if let (Elsewhere::Gone(pack, kind), true) = (elsewhere, nowhere) {
+                lost.entry(pack).or_insert((kind, 0)).1 += 1;
+            }
+        }
         let mut index: Vec<IndexUse> = self.index.into_values().collect();
         index.sort_by(|a, b| a.name.cmp(&b.name));
-        Usage { packs: self.packs, index }
+        Usage { packs: self.packs, index, lost }
     }
 }
 
