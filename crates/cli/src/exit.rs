@@ -63,7 +63,7 @@ pub(crate) const TABLE: [Row; 14] = [
         Kind::Incomplete,
         18,
         "incomplete",
-        "WAL is missing, or a backup or restore was not brought to its end",
+        "WAL is missing, a backup or restore was not brought to its end, or `restore --salvage` has put zeros for what is lost",
     ),
     row(Kind::Internal, 19, "internal", "a defect of pgrecall; please report it"),
     row(Kind::Interrupted, 130, "interrupted", "ended by SIGINT"),

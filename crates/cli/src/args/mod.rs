@@ -119,7 +119,7 @@ pub(crate) enum Command {
     /// Backups that are kept whatever the rules say: add, list, remove
     #[command(subcommand)]
     Hold(hold::HoldCommand),
-    /// The keys that open the repository: add, list, remove, rotate
+    /// The keys that open the repository: add, list, remove, rotate, shred
     #[command(subcommand)]
     Key(key::KeyCommand),
     Config(ConfigArgs),
@@ -227,7 +227,7 @@ impl InitArgs {
 /// Leaves questions out.
 #[derive(Args, Debug, Clone, Copy)]
 pub(crate) struct ConfirmArgs {
-    /// Do not ask; needed where there is no terminal
+    /// Do not ask; without a terminal a question ends the command
     #[arg(long, short = 'y')]
     pub(crate) yes: bool,
 }

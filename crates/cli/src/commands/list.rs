@@ -94,7 +94,9 @@ fn render_cluster(cluster: &ClusterCatalog, colour: Colour) -> String {
     if let Some(fingerprint) = &cluster.restore_key {
         text.push_str(&format!("new data is sealed for the restore key {fingerprint}\n\n"));
     }
-    if cluster.backups.is_empty() {
+    if cluster.backups.is_empty() && !cluster.unreadable.is_empty() {
+        text.push_str("no backup that reads\n");
+    } else if cluster.backups.is_empty() {
         text.push_str("no backup yet: pgrecall backup takes one\n");
     } else {
         text.push_str(&backups(&cluster.backups).render(colour));

@@ -5,6 +5,7 @@
 
 use pgrecall_pgformat::SegmentSize;
 use pgrecall_repo::format::document::Manifest;
+use pgrecall_repo::index::{self, Purpose};
 
 use super::plan::{BackupRow, RestorePlan, plan, with_prefix};
 use super::refusal::{PlanError, Refusal};
@@ -39,7 +40,8 @@ pub async fn choose<'a>(
         let of_size = |row: &&BackupRow| row.details.wal_segment_size == size;
         let of_size: Vec<BackupRow> = rows.iter().filter(of_size).cloned().collect();
         match plan(&wal, &of_size, request).await {
-            Ok(plan) => {
+            Ok(mut plan) => {
+                plan.notes.extend(found_bad(cluster).await?);
                 let id = plan.backup.id;
                 let manifest = manifests.into_iter().find(|manifest| manifest.backup == id);
                 let manifest = manifest.ok_or_else(|| {
@@ -62,6 +64,19 @@ pub async fn choose<'a>(
         Some(refusal) => Err(refusal.into()),
         None => Err(Refusal::NoBackups.into()),
     }
+}
+
+/// What a verification has found, as far as it may concern the plan: of which backups those chunks
+/// are, only reading all of them tells.
+async fn found_bad(cluster: &ClusterStore) -> Result<Option<String>, EngineError> {
+    let noted = index::read_damage(&cluster.sealed, cluster.domain(), Purpose::Read).await?;
+    Ok((!noted.is_empty()).then(|| {
+        format!(
+            "{} chunks of the domain were found damaged: `pgrecall verify` says whether this \
+             backup is whole.",
+            noted.len()
+        )
+    }))
 }
 
 /// The segment sizes to plan with, that of the newest backup first.

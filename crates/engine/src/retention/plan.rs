@@ -112,7 +112,7 @@ pub async fn plan(
     if request.rules.is_empty() {
         let message = "no rule says what to keep, so everything is kept";
         return Err(EngineError::refused(ErrorKind::Invalid, message).hint(
-            "Set keep_last, keep_window, keep_daily, … in [retention], or give --keep-last.",
+            "Set keep_last, keep_window, keep_daily, … in [cluster.retention], or give --keep-last.",
         ));
     }
     // Manifests first, then the log (G5).
@@ -206,7 +206,11 @@ fn require_readable(unreadable: &[UnreadableRow]) -> Result<(), EngineError> {
         row.reason
     );
     Err(EngineError::refused(row.cause.kind(), message)
-        .hint("`pgrecall verify` says what is wrong. Until then nothing expires."))
+        .hint("`pgrecall verify` says what is wrong. Until then nothing expires.")
+        .hint(
+            "Bring the manifest back, by an earlier version of it or from a copy; where there is \
+             none, `pgrecall repair` gives the backup up.",
+        ))
 }
 
 /// The first of those that have the gravest cause.
