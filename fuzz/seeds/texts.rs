@@ -131,7 +131,7 @@ pub(crate) fn write(corpus: &Corpus) {
     }
     let backup = BackupId::from_bytes([1; 16]);
     let began = "2026-11-22T00:00:00Z";
-    let marker = Marker { system_identifier: 7, backup, began: began.into() };
+    let marker = Marker { system_identifier: 7, backup, began: began.into(), over_files: true };
     corpus.add("local_state", &marker.encode());
     let wal = "{\"version\":1,\"store\":\"file:///r\",\"file\":\"000000010000000000000003\",\"size\":16777216}";
     let seen = format!(

@@ -52,6 +52,27 @@ pub(crate) async fn or_changed(
     }
 }
 
+/// Refuses to take for lost what others have moved or removed since a backup was begun to be read.
+///
+/// # Errors
+/// That the backup has expired, or that there are newer keys; when either cannot be looked at.
+pub(crate) async fn require_unchanged(
+    cluster: &ClusterStore,
+    manifest: &Manifest,
+) -> Result<(), EngineError> {
+    let (sealed, domain) = (&cluster.sealed, cluster.domain());
+    if has_newer_keys(sealed, domain).await? {
+        return Err(newer_keys(domain));
+    }
+    match ExpiredLog::read(sealed, domain).await {
+        Ok(log) if log.entry().backups.contains(&manifest.backup) => Err(expired(manifest)),
+        Ok(_) => Ok(()),
+        // Then nobody can tell that it has.
+        Err(error) if error.is_damage() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn expired(manifest: &Manifest) -> EngineError {
     let message =
         format!("backup {} has expired since this began, and its files go", manifest.backup);

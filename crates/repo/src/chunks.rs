@@ -284,6 +284,12 @@ enum Found {
     Nowhere,
 }
 
+impl Found {
+    fn is_of_other_version(&self) -> bool {
+        matches!(self, Self::Bad(error) if error.kind() == ErrorKind::Unsupported)
+    }
+}
+
 async fn find_any(
     sealed: &SealedStore,
     domain: &Name,
@@ -302,7 +308,11 @@ async fn find_any(
             match read(sealed, domain, chunk, &location).await {
                 Ok(plain) => return Ok(Found::Plain(plain)),
                 Err(error) if error.is_damage() => {
-                    found = Found::Bad(bad_copy(chunk, &location, error));
+                    let error = bad_copy(chunk, &location, error);
+                    // One that another version reads may be good.
+                    if !found.is_of_other_version() {
+                        found = Found::Bad(error);
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -451,6 +461,7 @@ pub async fn salvage_others(
             Found::Bad(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
             Found::Bad(error) => drop(salvaged.lost.insert(chunk, error)),
             Found::Nowhere => {
+                index.require_known_version()?;
                 let (text, domain) = (chunk.to_string(), domain.to_string());
                 let error = RepoError::ChunkMissing { chunk: text, domain, pack: None };
                 salvaged.lost.insert(chunk, error);

@@ -270,6 +270,15 @@ impl Index {
         }
     }
 
+    /// Refuses to say that something is nowhere while an index object or the directory of a pack
+    /// was met that another version of the program wrote.
+    ///
+    /// # Errors
+    /// [`RepoError::Newer`] or [`RepoError::Older`], with the object.
+    pub(crate) fn require_known_version(&self) -> Result<(), RepoError> {
+        self.now().require_known_version()
+    }
+
     /// That a chunk is nowhere, with the pack that it was in, where an index object still tells.
     pub async fn missing(&self, sealed: &SealedStore, chunk: &ChunkId) -> RepoError {
         let mut pack = None;

@@ -31,11 +31,12 @@ pub(crate) fn run(settings: &Settings, args: &ExpireArgs) -> Outcome<()> {
         let repository = repository::open(settings).await?;
         let cluster = cluster::stored(settings, &repository).await?;
         seen::require_nothing_missing(settings, &repository, &cluster).await?;
-        let outcomes = expire(&cluster, &request, args, &cancel).await?;
-        if outcomes.done.is_some() {
-            seen::memory(settings, &repository, &cluster).keep_log(&cluster).await?;
+        let outcomes = expire(&cluster, &request, args, &cancel).await;
+        // What was written down counts, whatever became of the rest.
+        if !args.dry_run {
+            seen::keep_log(&seen::memory(settings, &repository, &cluster), &cluster).await;
         }
-        Ok(outcomes)
+        outcomes
     })?;
     if args.output.json {
         return stdout::print_json(&report(&outcomes));

@@ -93,7 +93,7 @@ async fn add(cluster: &ClusterStore, args: &AddArgs, memory: &Memory) -> Outcome
     let by = format!("{} at {}", host::name(), host::now());
     let new = Hold { backup, reason, until: until.map(|until| until.to_string()), by };
     hold::add(cluster, &new).await?;
-    memory.keep_log(cluster).await?;
+    seen::keep_log(memory, cluster).await;
     if args.output.json {
         return stdout::print_json(&Row::of(&new));
     }
@@ -170,7 +170,7 @@ async fn remove(cluster: &ClusterStore, args: &RemoveArgs, memory: &Memory) -> O
     let held: Vec<BackupId> = holds.iter().map(|hold| hold.backup).collect();
     let backup = meant(&held, &args.backup, "pgrecall hold list shows what is held.")?;
     hold::remove(cluster, backup).await?;
-    memory.keep_log(cluster).await?;
+    seen::keep_log(memory, cluster).await;
     if args.output.json {
         return stdout::print_json(&Removed { backup: backup.to_string() });
     }

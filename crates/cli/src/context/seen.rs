@@ -63,3 +63,11 @@ pub(crate) async fn require_nothing_missing(
     let missing = missing(settings, repository, cluster).await?;
     Ok(seen::require_nothing(&missing, cluster)?)
 }
+
+/// Takes up the newest entry of the log, once one may have been written. What was done is done: a
+/// failure here is told, and changes nothing.
+pub(crate) async fn keep_log(memory: &Memory, cluster: &ClusterStore) {
+    if let Err(error) = memory.keep_log(cluster).await {
+        tracing::warn!("which entries the log has was not taken up: {error}");
+    }
+}

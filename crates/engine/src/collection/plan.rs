@@ -163,8 +163,8 @@ fn warn_of_lost(domain: &Name, usage: &gc::Usage) -> bool {
         tracing::warn!(
             %pack,
             chunks,
-            "a pack is not there, and backups need chunks of it: bring it back; `pgrecall verify` \
-             says which backups"
+            "a pack is not there, and the index names chunks of it that backups need nowhere else: \
+             bring it back, or `pgrecall repair` finds them; `pgrecall verify` says which backups"
         );
     }
     let more = usage.lost.len().saturating_sub(LOST_TOLD);

@@ -27,7 +27,7 @@ use crate::cancel::Cancel;
 use crate::catalog::chain;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
-use crate::meanwhile::or_changed;
+use crate::meanwhile::{or_changed, require_unchanged};
 use crate::progress::Progress;
 
 /// `global/pg_control` is written under this name and gets its own at the very end.
@@ -177,8 +177,22 @@ impl Copier<'_> {
             futures::try_join!(self.look_at_all(manifest, seen, looked), self.write(to_write));
         self.threads.end().await;
         match done {
-            Ok((copied, ())) => Ok(copied),
-            Err(error) => Err(or_changed(self.cluster, manifest, error).await),
+            Ok((copied, ())) => {
+                if !self.losses.is_empty() {
+                    require_unchanged(self.cluster, manifest).await?;
+                }
+                Ok(copied)
+            }
+            Err(error) => {
+                // What seems lost may be what others have moved or removed.
+                if self.on_loss == OnLoss::Zeros
+                    && let Err(changed) = require_unchanged(self.cluster, manifest).await
+                    && changed.kind() == ErrorKind::Conflict
+                {
+                    return Err(changed);
+                }
+                Err(or_changed(self.cluster, manifest, error).await)
+            }
         }
     }
 
@@ -379,6 +393,7 @@ impl Copier<'_> {
         for piece in &job.pieces {
             let end = start + piece.len;
             if let Some(error) = map_chunk(piece).and_then(|chunk| read.lost.get(&chunk)) {
+                self.losses.require_disk(error)?;
                 self.losses.add(&job.name, start..end, &chain(error))?;
             }
             start = end;
@@ -397,6 +412,7 @@ impl Copier<'_> {
         let salvaged = chunks::salvage_others(sealed, domain, self.index, bad).await?;
         let mut plain = salvaged.plain;
         for (chunk, error) in &salvaged.lost {
+            self.losses.require_disk(error)?;
             let reason = chain(error);
             for place in unit.places_of(chunk) {
                 let number = usize::try_from(place.file).unwrap_or(usize::MAX);
@@ -406,8 +422,8 @@ impl Copier<'_> {
                     place.offset..place.offset + u64::from(place.len),
                     &reason,
                 )?;
-                let zeros = vec![0; usize::try_from(place.chunk_len).unwrap_or(0)];
-                plain.entry(*chunk).or_insert(zeros);
+                let len = usize::try_from(place.chunk_len).unwrap_or(0);
+                plain.entry(*chunk).or_insert_with(|| vec![0; len]);
             }
         }
         Ok(plain)

@@ -1,9 +1,11 @@
 //! What a restore wants and the repository has lost: it ends there, or, where somebody has asked
 //! for what is left, zeros stand in its place, and every byte of them is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
+
+use pgrecall_repo::RepoError;
 
 use super::copy::CONTROL;
 use crate::details::BackupDetails;
@@ -24,9 +26,17 @@ pub enum OnLoss {
 /// The file in the data directory that tells what was lost.
 pub const LIST: &str = "pgrecall-lost.txt";
 
+/// Objects that a disk may not be able to read before all of it is taken for gone: a device or a
+/// mount that goes away answers every read so, and has lost nothing.
+const BAD_OBJECTS_MAX: usize = 8;
+
 /// Lost bytes, by file.
 #[derive(Debug, Default)]
-pub(super) struct Losses(Mutex<BTreeMap<String, LostBytes>>);
+pub(super) struct Losses {
+    files: Mutex<BTreeMap<Vec<u8>, LostBytes>>,
+    /// Objects that a disk cannot read.
+    bad_objects: Mutex<BTreeSet<String>>,
+}
 
 #[derive(Debug)]
 struct LostBytes {
@@ -35,6 +45,34 @@ struct LostBytes {
 }
 
 impl Losses {
+    /// True when nothing is lost.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Refuses to take for lost what is on a disk that reads nothing any more.
+    ///
+    /// # Errors
+    /// When too many objects were met that a disk cannot read.
+    pub(super) fn require_disk(&self, error: &RepoError) -> Result<(), EngineError> {
+        let RepoError::Store(error) = error else { return Ok(()) };
+        if !error.is_media_error() {
+            return Ok(());
+        }
+        let mut bad = self.bad_objects.lock().unwrap_or_else(PoisonError::into_inner);
+        bad.insert(error.object().to_owned());
+        if bad.len() <= BAD_OBJECTS_MAX {
+            return Ok(());
+        }
+        let message = format!(
+            "the disk could not read {} objects, {} among them: it may have gone as a whole",
+            bad.len(),
+            error.object()
+        );
+        Err(EngineError::refused(ErrorKind::Unavailable, message)
+            .hint("What it can still read, copy to another disk first (ddrescue), and restore from there."))
+    }
+
     /// Notes bytes of a file, which is named as in the backup.
     ///
     /// # Errors
@@ -45,29 +83,33 @@ impl Losses {
         range: Range<u64>,
         reason: &str,
     ) -> Result<(), EngineError> {
-        let path = String::from_utf8_lossy(path).into_owned();
-        if path.as_bytes() == CONTROL {
+        if path == CONTROL {
+            let path = String::from_utf8_lossy(path);
             let message =
                 format!("{path} itself is lost, and no server starts without it: {reason}");
             return Err(EngineError::refused(ErrorKind::Incomplete, message)
                 .hint("Another backup has one: `pgrecall list`, and restore --backup ID."));
         }
-        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let first = || LostBytes { ranges: Vec::new(), reason: reason.to_owned() };
-        files.entry(path).or_insert_with(first).ranges.push(range);
+        let ranges = &mut files.entry(path.to_vec()).or_insert_with(first).ranges;
+        match ranges.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => ranges.push(range),
+        }
         Ok(())
     }
 
     /// The files, with what cannot be had of each.
     pub(super) fn told(self, details: &BackupDetails) -> Vec<TouchedFile> {
-        let files = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let files = self.files.into_inner().unwrap_or_else(PoisonError::into_inner);
         let told = files.into_iter().map(|(path, LostBytes { mut ranges, reason })| {
             ranges.sort_unstable_by_key(|range| range.start);
             let mut lost = Lost::default();
             for range in ranges {
-                lost.add(range);
+                lost.add_uncut(range);
             }
-            TouchedFile::new(path, &lost, reason, details)
+            TouchedFile::new(String::from_utf8_lossy(&path).into_owned(), &lost, reason, details)
         });
         told.collect()
     }
@@ -93,6 +135,8 @@ pub(super) fn list(details: &BackupDetails, backup: &str, lost: &[TouchedFile]) 
 
 #[cfg(test)]
 mod tests {
+    use pgrecall_store::{Act, ErrorKind as StoreKind, StoreError};
+
     use super::*;
 
     #[test]
@@ -103,14 +147,39 @@ mod tests {
         }
         let error = losses.add(CONTROL, 0..8192, "gone").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Incomplete);
-        let files = losses.0.into_inner().unwrap();
-        assert_eq!(files.len(), 1);
-        let losses = Losses(Mutex::new(files));
+        assert_eq!(losses.files.lock().unwrap().len(), 1);
         let details = crate::details::tests::details();
         let told = losses.told(&details);
         assert_eq!(told[0].text(), "base/5/16384.1: blocks 131072 to 131073, 131077");
         assert_eq!(told[0].lost_bytes, 24576);
         let text = list(&details, "b1", &told);
         assert!(text.contains("bytes 0 to 16383\n") && text.contains("gone"), "{text}");
+    }
+
+    #[test]
+    fn each_of_many_ranges_is_told() {
+        let losses = Losses::default();
+        for at in (0..3000).rev() {
+            losses.add(b"base/5/16384", at * 16384..at * 16384 + 8192, "gone").unwrap();
+        }
+        let told = losses.told(&crate::details::tests::details());
+        assert_eq!((told[0].ranges.len(), told[0].lost_bytes), (3000, 3000 * 8192));
+        assert_eq!(told[0].relation.as_ref().unwrap().blocks.len(), 3000);
+    }
+
+    #[test]
+    fn a_disk_that_reads_nothing_has_lost_nothing() {
+        let losses = Losses::default();
+        let unread = |object: &str| {
+            let error = StoreError::new(StoreKind::Unavailable, Act::Get, object, "EIO");
+            let errno = rustix::io::Errno::IO.raw_os_error();
+            RepoError::Store(error.caused_by(std::io::Error::from_raw_os_error(errno)))
+        };
+        for number in 0..BAD_OBJECTS_MAX {
+            losses.require_disk(&unread(&number.to_string())).unwrap();
+            losses.require_disk(&unread("0")).unwrap();
+        }
+        let error = losses.require_disk(&unread("one more")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
     }
 }

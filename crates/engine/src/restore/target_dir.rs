@@ -30,6 +30,9 @@ pub struct Marker {
     pub backup: BackupId,
     /// When it began, RFC 3339.
     pub began: String,
+    /// Whether files of a data directory were there: they may be the only copy of something.
+    #[serde(default)]
+    pub over_files: bool,
 }
 
 impl Marker {

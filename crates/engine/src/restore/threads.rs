@@ -38,7 +38,8 @@ impl Going {
     pub(super) fn marking(folder: &std::path::Path, cancel: Cancel) -> Self {
         use super::target_dir::{Marked, Marker};
         let backup = pgrecall_repo::id::BackupId::from_bytes([1; 16]);
-        let marker = Marker { system_identifier: 1, backup, began: String::new() };
+        let marker =
+            Marker { system_identifier: 1, backup, began: String::new(), over_files: false };
         let lock = Marked::put(folder, &marker).unwrap().lock();
         Self { cancel, over: Cancel::new(), writeback: Writeback::start(), _lock: lock }
     }
@@ -137,7 +138,10 @@ mod tests {
 
     fn marked(folder: &Path) -> Result<Marked, EngineError> {
         let backup = BackupId::from_bytes([1; 16]);
-        Marked::put(folder, &Marker { system_identifier: 1, backup, began: String::new() })
+        Marked::put(
+            folder,
+            &Marker { system_identifier: 1, backup, began: String::new(), over_files: false },
+        )
     }
 
     /// Work that tells when it began, and ends when it is let.

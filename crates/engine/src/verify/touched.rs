@@ -69,14 +69,20 @@ pub(crate) struct Lost {
 impl Lost {
     /// Takes up more, which begin where those before end, or later.
     pub(crate) fn add(&mut self, range: Range<u64>) {
+        match self.ranges.last() {
+            Some(last) if last.end != range.start && self.ranges.len() >= RANGES_MAX => {
+                self.bytes += range.end.saturating_sub(range.start);
+            }
+            _ => self.add_uncut(range),
+        }
+    }
+
+    /// The same, however many there are.
+    pub(crate) fn add_uncut(&mut self, range: Range<u64>) {
         self.bytes += range.end.saturating_sub(range.start);
         match self.ranges.last_mut() {
             Some(last) if last.end == range.start => last.end = range.end,
-            _ => {
-                if self.ranges.len() < RANGES_MAX {
-                    self.ranges.push(range);
-                }
-            }
+            _ => self.ranges.push(range),
         }
     }
 

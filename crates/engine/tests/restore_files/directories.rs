@@ -212,6 +212,7 @@ async fn two_restores_of_one_directory_do_not_mix() {
         system_identifier: SYSTEM,
         backup: pgrecall_repo::id::BackupId::from_bytes([1; 16]),
         began: "now".into(),
+        over_files: false,
     };
     let _first = Marked::put(scratch.path(), &marker).unwrap();
     let error = Marked::put(scratch.path(), &marker).unwrap_err();

@@ -16,7 +16,8 @@ use pgrecall_repo::id::ChunkId;
 use pgrecall_repo::index::{Index, Purpose};
 use pgrecall_repo::names;
 use pgrecall_repo::pack::PackBuilder;
-use pgrecall_store::{Key, Put};
+use pgrecall_store::{ErrorKind as StoreErrorKind, Key, Put};
+use pgrecall_testkit::stores::{Calls, FailNth, Lasting};
 use tempfile::TempDir;
 
 use crate::shop::{
@@ -193,6 +194,57 @@ async fn zeros_are_not_written_over_a_data_directory() {
     let delta = RestoreOptions { existing: Existing::Delta, ..options(&dir) };
     run(&made.cluster, &made.manifest, &delta).await.unwrap();
     assert_restored(&dir);
+}
+
+/// What an interrupted one has begun over may still be the only copy.
+#[tokio::test]
+async fn zeros_are_not_written_over_what_a_delta_restore_has_left_either() {
+    let made = made().await;
+    let scratch = TempDir::new().unwrap();
+    let dir = scratch.path().join("data");
+    run(&made.cluster, &made.manifest, &options(&dir)).await.unwrap();
+    made.rot(&made.chunk(&table_file(7)[..4 * PAGE])).await;
+    std::fs::write(dir.join("global/1262"), vec![7; 39 * PAGE + 100]).unwrap();
+    let delta = RestoreOptions { existing: Existing::Delta, ..options(&dir) };
+    let error = run(&made.cluster, &made.manifest, &delta).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    // Begun once more, it is still so.
+    run(&made.cluster, &made.manifest, &options(&dir)).await.unwrap_err();
+    let error = run(&made.cluster, &made.manifest, &salvaging(&dir)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    let left = std::fs::read(dir.join("global/1262")).unwrap();
+    assert!(left[..4 * PAGE].iter().all(|byte| *byte == 7), "the only copy");
+}
+
+#[tokio::test]
+async fn a_store_that_fails_has_lost_nothing() {
+    let made = made().await;
+    let mut refused = 0;
+    for nth in 1.. {
+        let store = FailNth::over(
+            made.shop.store.clone(),
+            Calls::all(),
+            nth,
+            Lasting::ForEver,
+            StoreErrorKind::Unavailable,
+        );
+        let cluster = match made.shop.cluster(store.clone()).await {
+            Ok(cluster) => cluster,
+            Err(_) => continue,
+        };
+        let scratch = TempDir::new().unwrap();
+        let dir = scratch.path().join("data");
+        match run(&cluster, &made.manifest, &salvaging(&dir)).await {
+            Ok(done) => {
+                assert!(done.lost.is_empty(), "at {nth}: {:?}", done.lost);
+                return assert!(refused > 5, "{refused}");
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "at {nth}: {error}");
+                refused += 1;
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 //! are rotated.
 
 use pgrecall_engine::error::ErrorKind;
+use pgrecall_engine::restore::execute::RestoreOptions;
+use pgrecall_engine::restore::lost::OnLoss;
 use pgrecall_repo::expired::{self, ExpiredLog};
 use pgrecall_repo::format::document::Expired;
 use pgrecall_repo::keys::Rotation;
@@ -15,6 +17,12 @@ use crate::shop::{Shop, assert_restored, options, run, simple_backup};
 
 #[tokio::test]
 async fn a_collection_at_any_moment_of_a_restore_does_not_end_it() {
+    for on_loss in [OnLoss::Refuse, OnLoss::Zeros] {
+        collection_meanwhile(on_loss).await;
+    }
+}
+
+async fn collection_meanwhile(on_loss: OnLoss) {
     for nth in 1.. {
         let shop = Shop::new().await;
         let mut cluster = shop.cluster(shop.store.clone()).await.unwrap();
@@ -26,8 +34,9 @@ async fn a_collection_at_any_moment_of_a_restore_does_not_end_it() {
         let (keys, random) = (cluster.sealed.keys().clone(), cluster.sealed.random().clone());
         cluster.sealed = SealedStore::new(store.clone(), keys, random);
         let scratch = TempDir::new().unwrap();
-        let options = options(&scratch.path().join("data"));
-        run(&cluster, &manifest, &options).await.unwrap_or_else(|e| panic!("at {nth}: {e:?}"));
+        let options = RestoreOptions { on_loss, ..options(&scratch.path().join("data")) };
+        let done = run(&cluster, &manifest, &options).await;
+        assert!(done.unwrap_or_else(|e| panic!("at {nth}: {e:?}")).lost.is_empty());
         assert_restored(&options.dir);
         if !store.hook().has_happened() {
             return assert!(nth > 10, "{nth}");
@@ -37,6 +46,12 @@ async fn a_collection_at_any_moment_of_a_restore_does_not_end_it() {
 
 #[tokio::test]
 async fn a_backup_that_expires_meanwhile_is_told_as_that_and_never_as_damage() {
+    for on_loss in [OnLoss::Refuse, OnLoss::Zeros] {
+        expiry_meanwhile(on_loss).await;
+    }
+}
+
+async fn expiry_meanwhile(on_loss: OnLoss) {
     let mut told = 0;
     for nth in 1.. {
         let shop = Shop::new().await;
@@ -54,9 +69,12 @@ async fn a_backup_that_expires_meanwhile_is_told_as_that_and_never_as_damage() {
         let (keys, random) = (cluster.sealed.keys().clone(), cluster.sealed.random().clone());
         cluster.sealed = SealedStore::new(store.clone(), keys, random);
         let scratch = TempDir::new().unwrap();
-        let options = options(&scratch.path().join("data"));
+        let options = RestoreOptions { on_loss, ..options(&scratch.path().join("data")) };
         match run(&cluster, &manifest, &options).await {
-            Ok(_) => assert_restored(&options.dir),
+            Ok(done) => {
+                assert!(done.lost.is_empty(), "at {nth}: {:?}", done.lost);
+                assert_restored(&options.dir);
+            }
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Conflict, "at {nth}: {error:?}");
                 let said = format!("backup {id} has expired since this began");
@@ -73,6 +91,12 @@ async fn a_backup_that_expires_meanwhile_is_told_as_that_and_never_as_damage() {
 
 #[tokio::test]
 async fn what_newer_keys_have_sealed_meanwhile_is_told_as_that_and_never_as_damage() {
+    for on_loss in [OnLoss::Refuse, OnLoss::Zeros] {
+        rotation_meanwhile(on_loss).await;
+    }
+}
+
+async fn rotation_meanwhile(on_loss: OnLoss) {
     let mut told = 0;
     for nth in 1.. {
         let shop = Shop::new().await;
@@ -89,9 +113,13 @@ async fn what_newer_keys_have_sealed_meanwhile_is_told_as_that_and_never_as_dama
         let (keys, random) = (cluster.sealed.keys().clone(), cluster.sealed.random().clone());
         cluster.sealed = SealedStore::new(store.clone(), keys, random);
         let scratch = TempDir::new().unwrap();
-        let restore = crate::shop::options(&scratch.path().join("data"));
+        let dir = scratch.path().join("data");
+        let restore = RestoreOptions { on_loss, ..crate::shop::options(&dir) };
         match run(&cluster, &manifest, &restore).await {
-            Ok(_) => assert_restored(&restore.dir),
+            Ok(done) => {
+                assert!(done.lost.is_empty(), "at {nth}: {:?}", done.lost);
+                assert_restored(&restore.dir);
+            }
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Conflict, "at {nth}: {error:?}");
                 assert!(error.to_string().contains("were rotated since this began"), "{error}");

@@ -1,7 +1,7 @@
 //! The index of a domain as it was at one moment.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::StreamExt as _;
 use pgrecall_store::Key;
@@ -14,7 +14,7 @@ use super::{
     Location, Purpose, READS_AT_ONCE, list_objects, list_packs_by_kind, read_damage, read_markers,
     warn_unreadable,
 };
-use crate::error::RepoError;
+use crate::error::{FormatError, RepoError};
 use crate::format::document::DamagedChunk;
 use crate::format::header::Kind;
 use crate::format::index::{IndexEntry, IndexPack};
@@ -40,6 +40,8 @@ pub(super) struct Reading {
     unindexed: OnceCell<Rows>,
     /// What they say of all others: of several objects that name a pack one may be lost.
     others: OnceCell<Rows>,
+    /// An object that another version of the program wrote, and what that is.
+    of_other_version: OnceLock<(Key, FormatError)>,
 }
 
 impl Reading {
@@ -69,6 +71,7 @@ impl Reading {
             rows: OnceCell::new(),
             unindexed: OnceCell::new(),
             others: OnceCell::new(),
+            of_other_version: OnceLock::new(),
         })
     }
 
@@ -108,6 +111,7 @@ impl Reading {
                     let what = "an index object cannot be read: chunks that only it names are \
                                 stored again by backups, and looked for in the packs by restores";
                     warn_unreadable(name, &error, what);
+                    self.note_version(name, error);
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -173,6 +177,20 @@ impl Reading {
         copies
     }
 
+    fn note_version(&self, name: &Key, error: RepoError) {
+        if let RepoError::Newer { source, .. } | RepoError::Older { source, .. } = error {
+            let _ = self.of_other_version.set((name.clone(), source));
+        }
+    }
+
+    /// As [`Index::require_known_version`](super::Index::require_known_version).
+    pub(super) fn require_known_version(&self) -> Result<(), RepoError> {
+        match self.of_other_version.get() {
+            Some((name, source)) => Err(RepoError::format(name, source.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the store listed a pack.
     pub(super) fn lists(&self, pack: &PackId) -> bool {
         self.packs.contains_key(pack)
@@ -224,6 +242,7 @@ impl Reading {
                 Ok(pack) => found.add_pack(&pack),
                 Err(error) if error.is_damage() => {
                     warn_unreadable(&name, &error, "the directory of a pack cannot be read");
+                    self.note_version(&name, error);
                 }
                 Err(error) => return Err(error),
             }
