@@ -99,7 +99,7 @@ pub async fn prepare(
     }
     let (system, backup) = (cluster.facts.system_identifier, manifest.backup);
     let found = inspect(&options.dir, system, backup, options.existing)?;
-    if options.on_loss == OnLoss::Zeros && is_over_files(&found) {
+    if options.on_loss == OnLoss::Zeros && found.is_over_files() {
         let message =
             "zeros in the place of what is lost are not written over files that are there";
         return Err(EngineError::refused(ErrorKind::Invalid, message)
@@ -122,15 +122,6 @@ pub async fn prepare(
     let mut notes = Vec::new();
     let owner = owner(&options.dir, &survey, &mut notes);
     Ok(Prepared { layout, found, needs, owner, notes, index, survey })
-}
-
-/// Whether a data directory was there before any restore.
-const fn is_over_files(found: &Found) -> bool {
-    match found {
-        Found::Empty => false,
-        Found::Interrupted(marker) => marker.over_files,
-        Found::SameCluster => true,
-    }
 }
 
 /// Settles where everything of a backup goes, for a restore into `dir`: reads what the backup says
@@ -247,7 +238,7 @@ pub async fn restore(
         system_identifier: cluster.facts.system_identifier,
         backup: manifest.backup,
         began: around.clock.now_text(),
-        over_files: is_over_files(&prepared.found),
+        over_files: prepared.found.is_over_files(),
     };
     let dir = &options.dir;
     let marked = Marked::put(dir, &marker)?;

@@ -69,6 +69,18 @@ pub enum Found {
     SameCluster,
 }
 
+impl Found {
+    /// Whether a data directory was there before any restore.
+    #[must_use]
+    pub const fn is_over_files(&self) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Interrupted(marker) => marker.over_files,
+            Self::SameCluster => true,
+        }
+    }
+}
+
 /// Looks at the directory, and refuses what must not be touched.
 ///
 /// # Errors

@@ -141,6 +141,8 @@ impl Look<'_> {
     }
 
     async fn walk_each(&self, rows: &mut Rows) -> Result<Vec<Walked>, EngineError> {
+        // What was missed before may have been found in packs that were asked since.
+        rows.missed.clear();
         let (sealed, domain) = self.at();
         let mut walker = Walker::new(sealed, domain, rows);
         let mut walked = Vec::with_capacity(self.backups.len());
