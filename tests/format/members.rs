@@ -12,8 +12,8 @@ use pgrecall_pgformat::control::DataChecksums;
 use pgrecall_pgformat::segment::ArchiveNameKind;
 use pgrecall_pgformat::{Lsn, Major, SegmentSize, TimelineId};
 use pgrecall_repo::format::document::{
-    Damage, DamagedChunk, Document, DomainKeysDocument, Expired, ExpiredWal, Hold, Identity,
-    Intent, KeyLog, LivingKey, Manifest, Promise, Resolution, RetireVerdict, Retired,
+    Damage, DamagedChunk, DamagedWal, Document, DomainKeysDocument, Expired, ExpiredWal, Hold,
+    Identity, Intent, KeyLog, LivingKey, Manifest, Promise, Resolution, RetireVerdict, Retired,
     RetiredIntents, Shredded, ShreddedLineage, Start, StoreRecord, TableChunk, Tombstone,
 };
 use pgrecall_repo::format::header::Kind;
@@ -126,7 +126,9 @@ fn documents() -> Vec<(Kind, Value)> {
     };
     let identity =
         Identity { cluster: text(), lineage: text(), domain: text(), details: Value::Null };
-    let damage = Damage { chunks: vec![DamagedChunk { pack, chunk }], found: text() };
+    let lost = DamagedWal { object: text(), after: Some(text()), from: text() };
+    let chunks = vec![DamagedChunk { pack, chunk }];
+    let damage = Damage { chunks, wal: vec![lost], found: text() };
     let lineage =
         ShreddedLineage { cluster: text(), lineage: text(), backups: 1, identity: text() };
     let shredded = Shredded { domain: text(), at: text(), host: text(), lineages: vec![lineage] };

@@ -1,6 +1,7 @@
 //! Expiry over a repository in memory: what the plan says is what goes, whatever fails when, and
 //! whatever happens beside it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -19,7 +20,8 @@ use pgrecall_engine::retention::{floor, hold};
 use pgrecall_pgformat::TimelineId;
 use pgrecall_pgformat::control::{ControlFile, DataChecksums};
 use pgrecall_repo::backup::BackupSession;
-use pgrecall_repo::format::document::{Hold, Manifest, TableChunk};
+use pgrecall_repo::damaged_wal::WalNotes;
+use pgrecall_repo::format::document::{DamagedWal, Hold, Manifest, TableChunk};
 use pgrecall_repo::id::{BackupId, ChunkId};
 use pgrecall_repo::names;
 use pgrecall_repo::repository::Repository;
@@ -242,6 +244,37 @@ async fn one_that_lacks_chunks_pushes_out_none_that_works() {
     let two = KeepRules { last: 2, ..KeepRules::default() };
     let plan = planned(&bench, request(two)).await;
     assert_eq!(plan.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), [old, broken, newest]);
+    let plan = planned(&bench, request(rules)).await;
+    assert_eq!(plan.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), [newest]);
+}
+
+#[tokio::test]
+async fn one_whose_wal_was_found_damaged_pushes_out_none_that_works() {
+    let bench = Bench::new().await;
+    let old = backup(&bench.cluster, 3, "2026-11-10T02:00:00Z").await;
+    let newest = backup(&bench.cluster, 8, "2026-11-29T02:00:00Z").await;
+    let rules = KeepRules { last: 1, ..KeepRules::default() };
+    let (sealed, at) = (&bench.cluster.sealed, &bench.cluster.at);
+    let note = async |number, from: &str| {
+        let object = names::cluster_object(at, &segment(number)).unwrap().to_string();
+        let wal = DamagedWal { object, after: None, from: from.into() };
+        let notes = WalNotes::read(sealed, at).await.unwrap();
+        notes.replace(sealed, at, &BTreeSet::from([wal]), "verify on db1".into()).await.unwrap();
+    };
+    // Behind the point where it is consistent, and what is not there: it can be restored.
+    for (number, from) in [(8, "0/800131"), (9, "0/900000"), (40, "0/2800000")] {
+        note(number, from).await;
+        let plan = planned(&bench, request(rules.clone())).await;
+        assert_eq!(plan.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), [newest], "{number}");
+    }
+    note(8, "0/800100").await;
+    let plan = planned(&bench, request(rules.clone())).await;
+    assert_eq!(plan.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), [old, newest]);
+    assert_eq!(plan.keeps[1].reasons, [Reason::NewerThanGood]);
+    assert!(plan.notes[0].starts_with(&newest.to_string()), "{:?}", plan.notes);
+    assert!(plan.notes[0].contains("000000010000000000000008"), "{:?}", plan.notes);
+    let notes = WalNotes::read(sealed, at).await.unwrap();
+    notes.replace(sealed, at, &BTreeSet::new(), "verify on db1".into()).await.unwrap();
     let plan = planned(&bench, request(rules)).await;
     assert_eq!(plan.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), [newest]);
 }

@@ -119,6 +119,8 @@ pub async fn read_damage(
     while let Some((name, note)) = notes.next().await {
         match note {
             Ok(note) => damaged.extend(note.chunks),
+            // Notes of chunks stay; one of WAL was replaced since it was listed.
+            Err(error) if error.is_not_found() => {}
             Err(error) if purpose.takes_what_is_there() && error.is_damage() => {
                 warn_unreadable(&name, &error, "a note of damage cannot be read");
             }

@@ -154,6 +154,11 @@ impl Holders {
         Ok(holders)
     }
 
+    /// The objects that settlements name.
+    pub fn settled(&self) -> impl Iterator<Item = &Key> {
+        self.objects.values()
+    }
+
     /// The object that holds a file.
     #[must_use]
     pub fn object<'a>(&'a self, file: &'a Key) -> &'a Key {

@@ -4,6 +4,7 @@
 pub mod order;
 pub mod reach;
 pub mod wal;
+pub mod wal_damage;
 
 use jiff::Timestamp;
 use pgrecall_repo::backup as sessions;
@@ -286,6 +287,10 @@ fn wal_problems(wal: &StoredWal) -> Vec<String> {
     for (file, error) in &wal.holders.unreadable {
         let why = chain(error);
         problems.push(format!("the settlement of {file}'s contents does not read: {why}"));
+    }
+    for (size, name) in wal.damage.segments() {
+        let (file, found) = (name.file_name(size), &wal.damage.found);
+        problems.push(format!("{file} was found damaged, by {found}"));
     }
     for file in &wal.holders.unsettled {
         problems

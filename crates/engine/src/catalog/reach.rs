@@ -107,13 +107,22 @@ pub async fn of(
     let mut found = Vec::new();
     for way in wal.ways_from(details.start, details.wal_segment_size) {
         let last = way.last_stored(wal);
-        let until_lsn = way.end_of(last).max(details.start.lsn);
+        let damaged = last.and_then(|last| way.damaged(wal, last));
+        let until_lsn = damaged.map_or_else(|| way.end_of(last), |(_, from)| from);
+        let until_lsn = until_lsn.max(details.start.lsn);
         // A timeline of whose own WAL nothing is stored offers nothing that its parent does not.
         let own = last.is_some_and(|last| way.name_of(last).timeline == way.timeline);
         if !own && way.timeline != details.start.timeline {
             continue;
         }
-        let next = last.map_or(way.first, SegmentNumber::next);
+        let next = match damaged {
+            Some((damaged, _)) => damaged,
+            None => last.map_or(way.first, SegmentNumber::next),
+        };
+        let last = match damaged {
+            Some((damaged, _)) => damaged.previous(),
+            None => last,
+        };
         found.push(Reach {
             timeline: way.timeline.0,
             until_lsn,

@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use pgrecall_pgformat::timeline::History;
 use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineId};
 use pgrecall_repo::archive;
+use pgrecall_repo::damaged_wal::WalNotes;
 use pgrecall_repo::expired::ExpiredLog;
 use pgrecall_repo::names;
 use pgrecall_repo::object::Proof;
 use pgrecall_store::Key;
 
+use super::wal_damage::KnownDamage;
 use crate::archive::holder::{self, Holders};
 use crate::cluster::ClusterStore;
 use crate::details::Position;
@@ -98,6 +100,8 @@ pub struct StoredWal {
     pub holders: Holders,
     /// Up to where segments may have expired.
     pub floors: Floors,
+    /// What a verification found damaged of those that are there.
+    pub damage: KnownDamage,
 }
 
 impl StoredWal {
@@ -132,6 +136,9 @@ impl StoredWal {
             segments.numbers.sort_unstable();
             segments.numbers.dedup();
         }
+        let notes = WalNotes::read(&cluster.sealed, &cluster.at).await?;
+        let there = listed.iter().map(|object| object.key.as_str());
+        wal.damage = KnownDamage::of(notes, there, &wal.holders);
         for (timeline, object) in histories {
             match read_history(cluster, timeline, &object).await {
                 Ok(history) => {
@@ -356,6 +363,31 @@ impl Way {
         last
     }
 
+    /// The first segment up to `last` that was found damaged, as far as this way leads over it, and
+    /// where recovery ends there.
+    #[must_use]
+    pub fn damaged(&self, wal: &StoredWal, last: SegmentNumber) -> Option<(SegmentNumber, Lsn)> {
+        if wal.damage.is_empty() {
+            return None;
+        }
+        let mut number = self.first;
+        while number <= last {
+            let (name, before) = self.step(number);
+            if let Some(from) = wal.damage.of_step(name, before, self.size) {
+                return Some((number, from));
+            }
+            number = number.next();
+        }
+        None
+    }
+
+    /// A segment, with the one before it on this way.
+    #[must_use]
+    pub fn step(&self, number: SegmentNumber) -> (SegmentName, Option<SegmentName>) {
+        let before = number.previous().filter(|before| *before >= self.first);
+        (self.name_of(number), before.map(|before| self.name_of(before)))
+    }
+
     /// Missing segments that others of this way come after.
     #[must_use]
     pub fn gaps(&self, wal: &StoredWal) -> Vec<Gap> {
@@ -408,7 +440,7 @@ async fn floors(cluster: &ClusterStore) -> Result<Floors, EngineError> {
 }
 
 /// The segment size of a folder such as `16MiB`.
-fn size_of_folder(folder: &str) -> Option<SegmentSize> {
+pub(super) fn size_of_folder(folder: &str) -> Option<SegmentSize> {
     let mebibytes: u64 = folder.strip_suffix("MiB")?.parse().ok()?;
     SegmentSize::from_bytes(mebibytes.checked_mul(1 << 20)?).ok()
 }

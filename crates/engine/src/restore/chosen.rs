@@ -3,7 +3,7 @@
 //! `pg_resetwal --wal-segsize` begins WAL anew with segments of another size: no replay goes over
 //! that, so backups are planned with by the size of their own WAL, the newest's first.
 
-use pgrecall_pgformat::SegmentSize;
+use pgrecall_pgformat::{SegmentName, SegmentSize};
 use pgrecall_repo::format::document::Manifest;
 use pgrecall_repo::index::{self, Purpose};
 
@@ -11,6 +11,7 @@ use super::plan::{BackupRow, RestorePlan, plan, with_prefix};
 use super::refusal::{PlanError, Refusal};
 use super::repo_wal::{RepoWal, backups};
 use super::target::{BackupChoice, Request, Target};
+use crate::catalog::wal_damage::KnownDamage;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
 
@@ -42,6 +43,7 @@ pub async fn choose<'a>(
         match plan(&wal, &of_size, request).await {
             Ok(mut plan) => {
                 plan.notes.extend(found_bad(cluster).await?);
+                plan.notes.extend(wal_found_bad(&plan, wal.damage()));
                 let id = plan.backup.id;
                 let manifest = manifests.into_iter().find(|manifest| manifest.backup == id);
                 let manifest = manifest.ok_or_else(|| {
@@ -77,6 +79,22 @@ async fn found_bad(cluster: &ClusterStore) -> Result<Option<String>, EngineError
             noted.len()
         )
     }))
+}
+
+/// What a verification has found of the WAL that the plan goes through. It may have been mended
+/// since, and there is no other: it is no reason to refuse.
+fn wal_found_bad(plan: &RestorePlan, damage: &KnownDamage) -> Option<String> {
+    let needed = |name: &SegmentName| {
+        let ranges = plan.segments.iter();
+        let mut of_timeline = ranges.filter(|range| range.timeline == name.timeline);
+        of_timeline.any(|range| range.first <= name.number && name.number <= range.last)
+    };
+    let (size, first) = damage.segments().find(|(_, name)| needed(name))?;
+    Some(format!(
+        "{} was found damaged, by {}: unless that was mended since, recovery ends before it.",
+        first.file_name(size),
+        damage.found
+    ))
 }
 
 /// The segment sizes to plan with, that of the newest backup first.

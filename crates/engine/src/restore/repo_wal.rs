@@ -8,6 +8,7 @@ use pgrecall_pgformat::segment_digest::{SegmentWalk, visit_segment};
 use pgrecall_pgformat::segment_summary::SegmentSummary;
 use pgrecall_pgformat::{ArchiveName, SegmentName, SegmentSize};
 use pgrecall_repo::RepoError;
+use pgrecall_repo::damaged_wal::WalNotes;
 use pgrecall_repo::format::document::Manifest;
 use pgrecall_repo::keys::RestoreKeyPublic;
 use pgrecall_repo::object::Proof;
@@ -21,6 +22,7 @@ use crate::archive::holder::{Holders, settled_file};
 use crate::archive::trailer;
 use crate::catalog::chain;
 use crate::catalog::wal::read_history;
+use crate::catalog::wal_damage::KnownDamage;
 use crate::cluster::ClusterStore;
 use crate::details::BackupDetails;
 use crate::error::EngineError;
@@ -39,6 +41,7 @@ pub struct RepoWal<'a> {
     cluster: &'a ClusterStore,
     stored: StoredWal,
     holders: Holders,
+    damage: KnownDamage,
     kept: Mutex<HashMap<ArchiveName, Arc<SegmentSummary>>>,
 }
 
@@ -59,6 +62,9 @@ impl<'a> RepoWal<'a> {
         }
         let listed = sealed.list(&of_size).await?;
         let holders = Holders::of(sealed, &listed).await?;
+        let notes = WalNotes::read(sealed, &cluster.at).await?;
+        let there = listed.iter().map(|object| object.key.as_str());
+        let damage = KnownDamage::of(notes, there, &holders);
         for object in &listed {
             // Of a settled collision only the settlement may be left.
             let file = settled_file(&object.key);
@@ -90,7 +96,13 @@ impl<'a> RepoWal<'a> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Self { cluster, stored, holders, kept: Mutex::default() })
+        Ok(Self { cluster, stored, holders, damage, kept: Mutex::default() })
+    }
+
+    /// What a verification has found damaged of it.
+    #[must_use]
+    pub const fn damage(&self) -> &KnownDamage {
+        &self.damage
     }
 
     /// The object that holds a file, or why nobody can tell.

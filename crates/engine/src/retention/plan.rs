@@ -15,11 +15,12 @@ use super::rules::{self, Candidate, KeepRules, Reason, Reasons};
 use super::wal::{self, KeptBackup, OldWal, UnderWay, WalAfter, WalCut};
 use crate::cancel::Cancel;
 use crate::catalog::order::{self, Ending};
-use crate::catalog::reach::{self, Times};
+use crate::catalog::reach::{self, Reach, Times};
 use crate::catalog::wal::StoredWal;
 use crate::catalog::{self, Known, UnreadableRow};
 use crate::clock::Clock;
 use crate::cluster::ClusterStore;
+use crate::details::BackupDetails;
 use crate::error::{EngineError, ErrorKind};
 use crate::unreadable::Cause;
 use crate::verify;
@@ -245,27 +246,41 @@ async fn candidates(
     let history = |timeline| stored.history(timeline);
     let places = order::places(&endings, history, request.clock.now());
     let broken = verify::broken(cluster, known, &request.cancel).await?;
-    let notes = broken
+    let mut notes: Vec<String> = broken
         .iter()
-        .map(|(id, why)| format!("{id} cannot be restored whole, so it does not count: {why}"));
+        .map(|(id, why)| format!("{id} cannot be restored whole, so it does not count: {why}"))
+        .collect();
     let mut times = Times::new(cluster);
     let mut candidates = Vec::with_capacity(known.len());
     for (backup, place) in known.iter().zip(places) {
         let details = &backup.details;
         let id = backup.manifest.backup;
         let reach = reach::of(details, stored, &mut times).await?;
+        let consistent = reach::is_consistent(&reach, details, stored);
+        if !consistent {
+            notes.push(never_consistent(id, details, &reach));
+        }
         candidates.push(Candidate {
             id,
             place,
             ended: details.ended,
-            good: reach::is_consistent(&reach, details, stored) && !broken.contains_key(&id),
+            good: consistent && !broken.contains_key(&id),
             damaged: !details.damage.is_empty(),
             leads_to_newest: newest.is_none_or(|newest| leads_to(backup, stored, newest)),
             // The log says, once it is clear what time it is.
             held: None,
         });
     }
-    Ok((candidates, notes.collect()))
+    Ok((candidates, notes))
+}
+
+fn never_consistent(id: BackupId, details: &BackupDetails, reach: &[Reach]) -> String {
+    let furthest = reach.iter().max_by_key(|reach| reach.until_lsn);
+    let next = furthest.map(|reach| reach.next_segment.as_str()).unwrap_or_default();
+    format!(
+        "{id} needs WAL up to {} and does not count: {next} is missing or was found damaged",
+        details.stop.lsn
+    )
 }
 
 fn leads_to(backup: &Known, stored: &StoredWal, newest: TimelineId) -> bool {

@@ -121,6 +121,7 @@ pub async fn verify(
     if report.findings.iter().any(may_be_of_newer_keys) {
         require_newest_keys(cluster).await?;
     }
+    note_wal(&check, options, &mut report).await;
     Ok(report.finish())
 }
 
@@ -179,6 +180,20 @@ async fn require_newest_keys(cluster: &ClusterStore) -> Result<(), EngineError> 
     match has_newer_keys(&cluster.sealed, cluster.domain()).await? {
         true => Err(newer_keys(cluster.domain())),
         false => Ok(()),
+    }
+}
+
+/// Writes down which WAL is damaged, for those that expire backups.
+async fn note_wal(check: &WalCheck<'_>, options: &VerifyOptions, report: &mut VerifyReport) {
+    let found = format!("verify on {} at {}", options.host, options.clock.now_text());
+    if let Err(error) = check.write_down(found).await {
+        report.add(
+            Severity::Warning,
+            "WAL",
+            format!("which WAL is damaged could not be written down: {}", chain(&error)),
+            "`expire` does not know what is written here: run verify again with credentials that \
+             may put and delete",
+        );
     }
 }
 

@@ -9,6 +9,8 @@ use pgrecall_pgformat::segment_chain::{Link, SegmentChain};
 use pgrecall_pgformat::segment_digest::SegmentWalk;
 use pgrecall_pgformat::segment_summary::SegmentEnd;
 use pgrecall_pgformat::{Lsn, SegmentName, SegmentNumber, TimelineId};
+use pgrecall_repo::damaged_wal::WalNotes;
+use pgrecall_repo::format::document::DamagedWal;
 use pgrecall_repo::object::Proof;
 use pgrecall_repo::{RepoError, archive};
 
@@ -46,6 +48,29 @@ struct Checked {
 struct Broken {
     at: Lsn,
     why: Unreadable,
+    of: Whose,
+}
+
+/// What is at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// The segment itself.
+    Segment,
+    /// That it follows the one before it on a way.
+    Link,
+    /// The disk below the store, which may read it again; or nobody can say.
+    Unsure,
+}
+
+impl Whose {
+    /// By the error of a read. With keys that are not here it may be sound.
+    fn of(error: &EngineError) -> Self {
+        match error {
+            EngineError::Repo(RepoError::KeysMissing { .. }) => Self::Unsure,
+            _ if error.kind() == ErrorKind::Corrupt => Self::Segment,
+            _ => Self::Unsure,
+        }
+    }
 }
 
 /// Checks the WAL of one lineage.
@@ -62,6 +87,10 @@ pub(super) struct WalCheck<'a> {
     other_version: BTreeSet<Lsn>,
     /// Segments that were told of, and where they end.
     told: Vec<(String, TimelineId, Lsn)>,
+    /// What is to be noted as damaged.
+    damaged: BTreeSet<DamagedWal>,
+    /// What was read as a whole and is sound, in the words of notes.
+    sound: BTreeSet<(String, Option<String>)>,
 }
 
 impl<'a> WalCheck<'a> {
@@ -79,6 +108,8 @@ impl<'a> WalCheck<'a> {
             checked: HashMap::new(),
             other_version: BTreeSet::new(),
             told: Vec::new(),
+            damaged: BTreeSet::new(),
+            sound: BTreeSet::new(),
         }
     }
 
@@ -111,6 +142,23 @@ impl<'a> WalCheck<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Writes down what was found damaged, in the place of what was noted before and is sound now,
+    /// or gone.
+    ///
+    /// # Errors
+    /// When the store fails, or does not confirm it.
+    pub(super) async fn write_down(&self, found: String) -> Result<(), EngineError> {
+        let (sealed, at) = (&self.cluster.sealed, &self.cluster.at);
+        let notes = WalNotes::read(sealed, at).await?;
+        let is_over = |noted: &&DamagedWal| {
+            let noted_of = (noted.object.clone(), noted.after.clone());
+            self.sound.contains(&noted_of) || self.wal.damage.over.contains(*noted)
+        };
+        let before = notes.damaged.iter().filter(|noted| !is_over(noted)).cloned();
+        let damaged = before.chain(self.damaged.iter().cloned()).collect();
+        Ok(notes.replace(sealed, at, &damaged, found).await?)
     }
 
     /// How far recovery from a backup can go, along each timeline.
@@ -149,7 +197,7 @@ impl<'a> WalCheck<'a> {
         let mut time = None;
         let mut number = way.first;
         while number <= last {
-            let (name, before) = step(way, number);
+            let (name, before) = way.step(number);
             let Some(checked) = self.checked.get(&(name, before)) else { break };
             time = checked.newest.max(time);
             reach.until_time = time.map(|time| time.to_string());
@@ -178,10 +226,10 @@ impl<'a> WalCheck<'a> {
             self.cancel.check()?;
             let mut window = Vec::new();
             while number <= last && window.len() < WINDOW {
-                let (name, previous) = step(way, number);
+                let (name, previous) = way.step(number);
                 // The one before a new one is read again for the record that goes on.
                 let next_is_new =
-                    number < last && !self.checked.contains_key(&step(way, number.next()));
+                    number < last && !self.checked.contains_key(&way.step(number.next()));
                 if !self.checked.contains_key(&(name, previous)) || next_is_new {
                     window.push((name, previous));
                 }
@@ -214,7 +262,8 @@ impl<'a> WalCheck<'a> {
                         Some(broken) => Some(broken),
                         None => self.judge_link(way, link).await?,
                     };
-                    self.note(way, name, &broken, report)?;
+                    let broken = self.settle(way, (name, previous), broken, read_bytes > 0)?;
+                    self.tell(way, name, &broken, report)?;
                     let other = broken.as_ref().filter(|b| b.why.cause == Cause::OtherVersion);
                     self.other_version.extend(other.map(|broken| broken.at));
                     let newest = summary.as_ref().and_then(newest);
@@ -237,6 +286,7 @@ impl<'a> WalCheck<'a> {
         let broken = |end: EndOfWal| Broken {
             at: end.lsn,
             why: Unreadable::damaged(end.reason.to_string()),
+            of: Whose::Link,
         };
         let cut = match link {
             Some(Err(end)) => return Ok(Some(broken(end))),
@@ -268,7 +318,43 @@ impl<'a> WalCheck<'a> {
         Ok(None)
     }
 
-    fn note(
+    /// Keeps what is to be noted of a segment. What was not read as a whole is as it was noted
+    /// before.
+    fn settle(
+        &mut self,
+        way: &Way,
+        (name, before): (SegmentName, Option<SegmentName>),
+        broken: Option<Broken>,
+        whole: bool,
+    ) -> Result<Option<Broken>, EngineError> {
+        let object = self.wal.object(self.cluster, name, way.size)?.to_string();
+        let before_file = before.map(|before| before.file_name(way.size));
+        if whole && broken.as_ref().is_none_or(|broken| broken.of != Whose::Segment) {
+            self.sound.insert((object.clone(), None));
+        }
+        let Some(broken) = broken else {
+            if whole {
+                self.sound.insert((object, before_file));
+                return Ok(None);
+            }
+            let known = self.wal.damage.of_step(name, before, way.size);
+            let found = &self.wal.damage.found;
+            let why = || Unreadable::damaged(format!("it was found damaged before, by {found}"));
+            return Ok(known.map(|at| Broken { at, why: why(), of: Whose::Unsure }));
+        };
+        let after = match broken.of {
+            Whose::Segment => None,
+            Whose::Link => before_file,
+            Whose::Unsure => return Ok(Some(broken)),
+        };
+        if broken.why.cause == Cause::Damage {
+            let from = broken.at.to_string();
+            self.damaged.insert(DamagedWal { object, after, from });
+        }
+        Ok(Some(broken))
+    }
+
+    fn tell(
         &mut self,
         way: &Way,
         name: SegmentName,
@@ -296,13 +382,14 @@ impl<'a> WalCheck<'a> {
         payload: bool,
     ) -> Result<(Option<StoredFile>, u64, Option<Broken>), EngineError> {
         let start = name.number.start(way.size);
-        let broken = |why: Unreadable| Some(Broken { at: start, why });
+        let broken = |why: Unreadable, of| Some(Broken { at: start, why, of });
         let object = self.wal.object(self.cluster, name, way.size)?;
         let stored = match trailer::read(&self.cluster.sealed, &object).await {
             Ok(stored) => stored,
             // A settlement may name what is not there.
             Err(error) if error.is_unreadable() || error.kind() == ErrorKind::NotFound => {
-                return Ok((None, 0, broken(Unreadable::from(&error))));
+                let of = Whose::of(&error);
+                return Ok((None, 0, broken(Unreadable::from(&error), of)));
             }
             Err(error) => return Err(error),
         };
@@ -311,7 +398,7 @@ impl<'a> WalCheck<'a> {
         if payload && self.depth == Depth::ReadData {
             match self.read_payload(way, name, &stored).await? {
                 Ok(bytes) => read_bytes = bytes,
-                Err(why) => found = broken(why),
+                Err((why, of)) => found = broken(why, of),
             }
         }
         Ok((Some(stored), read_bytes, found))
@@ -320,7 +407,10 @@ impl<'a> WalCheck<'a> {
     /// Whether a segment is what its name says, and its records reach its end.
     fn judge(&self, way: &Way, name: SegmentName, stored: &StoredFile) -> Option<Broken> {
         let start = name.number.start(way.size);
-        let broken = |reason: String| Some(Broken { at: start, why: Unreadable::damaged(reason) });
+        let broken_at = |at: Lsn, reason: String| {
+            Some(Broken { at, why: Unreadable::damaged(reason), of: Whose::Segment })
+        };
+        let broken = |reason: String| broken_at(start, reason);
         let trailer = &stored.trailer;
         if trailer.plain_bytes != u64::from(way.size.bytes()) {
             return broken(format!("it holds {} bytes, not a segment", trailer.plain_bytes));
@@ -342,13 +432,9 @@ impl<'a> WalCheck<'a> {
         match &summary.end {
             SegmentEnd::Full | SegmentEnd::Switch { .. } => None,
             SegmentEnd::Early(end) => {
-                let reason = format!("its records end at {}: {}", end.lsn, end.reason);
-                Some(Broken { at: end.lsn, why: Unreadable::damaged(reason) })
+                broken_at(end.lsn, format!("its records end at {}: {}", end.lsn, end.reason))
             }
-            SegmentEnd::Cut { lsn } => {
-                let why = Unreadable::damaged(format!("its bytes end at {lsn}"));
-                Some(Broken { at: *lsn, why })
-            }
+            SegmentEnd::Cut { lsn } => broken_at(*lsn, format!("its bytes end at {lsn}")),
         }
     }
 
@@ -358,7 +444,7 @@ impl<'a> WalCheck<'a> {
         way: &Way,
         name: SegmentName,
         stored: &StoredFile,
-    ) -> Result<Result<u64, Unreadable>, EngineError> {
+    ) -> Result<Result<u64, (Unreadable, Whose)>, EngineError> {
         let object = self.wal.object(self.cluster, name, way.size)?;
         let limit = u64::from(way.size.bytes());
         let mut walk = SegmentWalk::new(name, way.size);
@@ -370,7 +456,8 @@ impl<'a> WalCheck<'a> {
         match fetched.await {
             Ok(_) => {}
             Err(error) if error.is_damage() => {
-                return Ok(Err(Unreadable::of(error.kind(), &error)));
+                let error = EngineError::from(error);
+                return Ok(Err((Unreadable::from(&error), Whose::of(&error))));
             }
             // Told once, for all of it.
             Err(RepoError::NoRestoreKey { .. }) => return Ok(Ok(0)),
@@ -379,12 +466,7 @@ impl<'a> WalCheck<'a> {
         if stored.trailer.summary.as_ref().is_some_and(|summary| *summary == walk.finish()) {
             return Ok(Ok(bytes));
         }
-        Ok(Err(Unreadable::damaged("its trailer tells of other records than it holds")))
+        let why = Unreadable::damaged("its trailer tells of other records than it holds");
+        Ok(Err((why, Whose::Segment)))
     }
-}
-
-/// A segment of a way, with the one before it.
-fn step(way: &Way, number: SegmentNumber) -> (SegmentName, Option<SegmentName>) {
-    let before = number.previous().filter(|before| *before >= way.first);
-    (way.name_of(number), before.map(|before| way.name_of(before)))
 }

@@ -1,5 +1,6 @@
 //! What a verification finds in WAL and histories.
 
+use pgrecall_repo::damaged_wal::WalNotes;
 use pgrecall_repo::format::document::Resolution;
 use pgrecall_testkit::stores::BadSector;
 
@@ -41,6 +42,50 @@ async fn wal_that_is_missing_rotten_or_of_another_cluster_ends_recovery() {
     identity.system_identifier += 1;
     push(&lies.cluster, &object, &bytes, &trailer.encode()).await;
     assert_damaged(&check(&lies, Depth::Structure).await, "its WAL is of the system");
+}
+
+#[tokio::test]
+async fn damaged_wal_is_noted_until_it_is_sound_or_gone() {
+    let made = made().await;
+    let object = segment_object(&made.cluster);
+    let noted = async || {
+        let notes = WalNotes::read(&made.cluster.sealed, &made.cluster.at).await.unwrap();
+        notes.damaged.into_iter().map(|wal| wal.object).collect::<Vec<_>>()
+    };
+    let notes = async || {
+        let below = names::all_damaged(made.cluster.domain());
+        made.cluster.sealed.list(&below).await.unwrap().len()
+    };
+    check(&made, Depth::ReadData).await;
+    assert_eq!(notes().await, 0);
+
+    made.flip(&object, 5000).await;
+    for _ in 0..2 {
+        check(&made, Depth::ReadData).await;
+        assert_eq!((noted().await, notes().await), (vec![object.to_string()], 1));
+    }
+    // Who does not read it goes by the note.
+    let report = check(&made, Depth::Structure).await;
+    assert_damaged(&report, "it was found damaged before, by verify on db1");
+    assert!(!report.backups[0].restorable);
+    let catalog = catalog::read(&made.cluster, &Clock::system(), "db1").await.unwrap();
+    assert!(!catalog.backups[0].wal_complete);
+    let problem = format!("{SEGMENT} was found damaged, by verify on db1");
+    assert!(catalog.wal_problems[0].starts_with(&problem), "{:?}", catalog.wal_problems);
+    assert_eq!(notes().await, 1);
+
+    made.flip(&object, 5000).await;
+    let report = check(&made, Depth::ReadData).await;
+    assert!(report.sound, "{}", said(&report));
+    assert_eq!(notes().await, 0);
+    assert!(check(&made, Depth::Structure).await.sound);
+
+    made.flip_from_end(&object, 40).await;
+    check(&made, Depth::Structure).await;
+    assert_eq!(noted().await, [object.to_string()]);
+    made.store.delete(&object).await.unwrap();
+    check(&made, Depth::Structure).await;
+    assert_eq!(notes().await, 0);
 }
 
 /// A segment of which only the trailer is ever read.
@@ -167,7 +212,11 @@ async fn a_bad_sector_under_what_is_read_of_wal_hurts_what_lies_on_it() {
         push_history(&made, 2, "1\t0/880000\tpromoted\n").await;
         settle(&made, "000000010000000000000007").await;
         made.read_through(BadSector::over(made.store.clone(), part, 1));
-        check(&made, Depth::Structure).await
+        let report = check(&made, Depth::Structure).await;
+        // The disk may read it again.
+        let notes = WalNotes::read(&made.cluster.sealed, &made.cluster.at).await.unwrap();
+        assert_eq!(notes.damaged.len(), 0);
+        report
     };
     let history = with("/timelines/").await;
     assert_damaged(&history, "the history of timeline 2 does not read");

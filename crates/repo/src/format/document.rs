@@ -228,11 +228,15 @@ impl Document for DomainKeysDocument {
     const VERSION: u32 = 1;
 }
 
-/// Chunks that failed to open, so that the next backup stores them again.
+/// What was found bad: chunks, so that the next backup stores them again, and WAL, so that no
+/// backup is taken for good that cannot do without it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Damage {
-    /// Where each was found bad.
+    /// Where each chunk was found bad.
     pub chunks: Vec<DamagedChunk>,
+    /// WAL of one lineage.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wal: Vec<DamagedWal>,
     /// Who found it and when, for people.
     pub found: String,
 }
@@ -244,6 +248,18 @@ pub struct DamagedChunk {
     pub pack: PackId,
     /// The chunk.
     pub chunk: ChunkId,
+}
+
+/// A WAL segment that recovery cannot read to its end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DamagedWal {
+    /// The object that was read.
+    pub object: String,
+    /// The name of the segment whose end it does not go on from, where it is that which is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// The LSN beyond which recovery cannot go, as `16/B374D848`.
+    pub from: String,
 }
 
 impl Document for Damage {
