@@ -48,10 +48,11 @@ failed=()
 for target in "${targets[@]}"; do
   mkdir -p fuzz/artifacts/"$target"
   log=fuzz/target/$target.log
-  # Real inputs are small: longer ones only make a run slow. -timeout is for one input, in seconds.
+  # Real inputs are small: longer ones only make a run slow. -timeout is for one input, in seconds
+  # by the clock: a machine that has other work to do must not make a find of a slow one.
   TIMEFORMAT='%U %S'
   spent=$({ time fuzz/target/"$host"/release/"$target" -artifact_prefix=fuzz/artifacts/"$target"/ -fork=0 \
-    -max_total_time="$seconds" -max_len=32768 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
+    -max_total_time="$seconds" -max_len=32768 -timeout=60 -rss_limit_mb=1024 -print_final_stats=1 \
     fuzz/corpus/"$target" >"$log" 2>&1; } 2>&1) || {
     failed+=("$target")
     tail -n 40 "$log" >&2
