@@ -170,7 +170,8 @@ impl<'a> Lines<'a> {
             found: excerpt(&String::from_utf8_lossy(bytes)),
         })?;
         let mut lines = Vec::new();
-        for (number, line) in (1_u32..).zip(text.lines()) {
+        // Not by lines(), which takes a carriage return before the end of a line for a part of that.
+        for (number, line) in (1_u32..).zip(text.split_terminator('\n')) {
             let (field, value) = line.split_once(": ").ok_or_else(|| FormatError::Line {
                 file,
                 line: number,
@@ -293,6 +294,15 @@ mod tests {
         let incremental = BackupLabel::parse(text.as_bytes()).unwrap();
         assert_eq!(incremental.incremental_from.unwrap().lsn, Lsn(0x400_0028));
         assert_eq!(incremental.compose(Major::V18), text);
+    }
+
+    /// Found by the fuzzer.
+    #[test]
+    fn a_carriage_return_at_the_end_of_a_value_belongs_to_it() {
+        let text = LABEL.replace("LABEL: a: b", "LABEL: a\r\r");
+        let label = BackupLabel::parse(text.as_bytes()).unwrap();
+        assert_eq!(label.label, "a\r\r");
+        assert_eq!(label.compose(Major::V18), text);
     }
 
     #[test]
