@@ -3,6 +3,7 @@
 
 use pgrecall_pgformat::control::ControlFile;
 use pgrecall_pgformat::{Major, SegmentSize};
+use pgrecall_repo::RepoError;
 use pgrecall_repo::format::document::Identity;
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::manifests;
@@ -12,6 +13,7 @@ use pgrecall_repo::sealed_store::{SealedStore, Stored};
 use pgrecall_store::Key;
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::chain;
 use crate::details::BackupDetails;
 use crate::error::{EngineError, ErrorKind};
 
@@ -48,6 +50,7 @@ impl ClusterFacts {
     pub(crate) async fn by_backups(
         sealed: &SealedStore,
         at: &ClusterRef,
+        lost: LostIdentity,
     ) -> Result<Option<Self>, EngineError> {
         let Ok(system_identifier) = at.lineage.parse() else { return Ok(None) };
         let mut first: Option<BackupDetails> = None;
@@ -65,17 +68,49 @@ impl ClusterFacts {
                 .or(first);
         }
         let Some(first) = first else { return Ok(None) };
-        tracing::warn!(
-            object = %identity_name(at)?,
-            "the identity of the cluster is not there: its backups say what it was; the next \
-             `pgrecall backup` on its server writes it again"
-        );
+        lost.warn(&identity_name(at)?);
         Ok(Some(Self {
             system_identifier,
             major: first.major,
             page_size_bytes: first.page_size_bytes,
             wal_segment_size: first.wal_segment_size,
         }))
+    }
+}
+
+/// How an identity is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LostIdentity {
+    /// It is not there.
+    Missing,
+    /// It does not read.
+    Unreadable,
+}
+
+impl LostIdentity {
+    fn warn(self, object: &Key) {
+        match self {
+            Self::Missing => tracing::warn!(
+                %object,
+                "the identity of the cluster is not there: its backups say what it was; the next \
+                 `pgrecall backup` on its server writes it again"
+            ),
+            Self::Unreadable => tracing::warn!(
+                %object,
+                "the identity of the cluster does not read: its backups say what it was; `pgrecall \
+                 repair` moves it out of the way, so that the next `pgrecall backup` on its server \
+                 writes it again"
+            ),
+        }
+    }
+
+    /// Where this is what an error says. By another version of the program it may read.
+    pub(crate) fn of(error: &RepoError) -> Option<Self> {
+        match error.kind() {
+            ErrorKind::NotFound => Some(Self::Missing),
+            ErrorKind::Unsupported => None,
+            _ => error.is_damage().then_some(Self::Unreadable),
+        }
     }
 }
 
@@ -139,6 +174,10 @@ impl ClusterStore {
             // Facts may differ (pg_resetwal can change the segment size); the domain must not.
             Ok(_) => return Ok(Self { facts, ..Self::known(repository, at).await? }),
             Err(error) if error.is_not_found() => {}
+            // It is where its backups are.
+            Err(error) if LostIdentity::of(&error).is_some() => {
+                return Ok(Self { facts, ..Self::known(repository, at).await? });
+            }
             Err(error) => return Err(error.into()),
         }
         let sealed = repository.domain(domain).await?;
@@ -186,7 +225,53 @@ impl ClusterStore {
             Err(error) if may_be_another_domains(&error) => error,
             Err(error) => return Err(error),
         };
-        Self::elsewhere(repository, &at).await?.ok_or(error)
+        match Self::elsewhere(repository, &at).await? {
+            Some(found) => Ok(found),
+            None => Self::despite(error, repository, &at).await,
+        }
+    }
+
+    /// A lineage whose identity opens nowhere, by its backups; where there are none that is the
+    /// failure.
+    async fn despite(
+        error: EngineError,
+        repository: &Repository,
+        at: &ClusterRef,
+    ) -> Result<Self, EngineError> {
+        let others = Self::domains(repository).await?.into_iter();
+        let others = others.filter(|domain| *domain != at.domain);
+        for domain in std::iter::once(at.domain.clone()).chain(others) {
+            let there = ClusterRef { domain, ..at.clone() };
+            let sealed = match repository.existing_domain(&there.domain).await {
+                Ok(sealed) => sealed,
+                Err(failed) => {
+                    let failed = EngineError::from(failed);
+                    match may_be_another_domains(&failed) {
+                        true => continue,
+                        false => return Err(failed),
+                    }
+                }
+            };
+            let lost = LostIdentity::Unreadable;
+            if let Some(facts) = ClusterFacts::by_backups(&sealed, &there, lost).await? {
+                return Ok(Self { sealed, at: there, facts });
+            }
+        }
+        // Where that is not what is wrong.
+        let lost = match &error {
+            EngineError::Repo(error) => LostIdentity::of(error),
+            _ => None,
+        };
+        let Some(LostIdentity::Unreadable) = lost else { return Err(error) };
+        let message = format!(
+            "the identity of cluster {} does not read, and no backup says what it was: {}",
+            at.cluster,
+            chain(&error)
+        );
+        Err(EngineError::refused(ErrorKind::Corrupt, message).hint(
+            "`pgrecall repair` moves it out of the way; the next backup or wal push on its server \
+             writes it again.",
+        ))
     }
 
     async fn known(repository: &Repository, at: ClusterRef) -> Result<Self, EngineError> {
@@ -194,9 +279,13 @@ impl ClusterStore {
             Ok(Some(found)) => Ok(found),
             Ok(None) => Err(unknown(&at)),
             Err(error) if may_be_another_domains(&error) => {
-                match Self::elsewhere(repository, &at).await? {
-                    Some(found) => Err(in_another_domain(&at, found.domain())),
-                    None => Err(error),
+                let found = match Self::elsewhere(repository, &at).await? {
+                    Some(found) => found,
+                    None => Self::despite(error, repository, &at).await?,
+                };
+                match *found.domain() == at.domain {
+                    true => Ok(found),
+                    false => Err(in_another_domain(&at, found.domain())),
                 }
             }
             Err(error) => Err(error),
@@ -213,7 +302,7 @@ impl ClusterStore {
         let identity: Identity = match sealed.get(Kind::Identity, &identity_name(&at)?).await {
             Ok(identity) => identity,
             Err(error) if error.is_not_found() => {
-                let facts = ClusterFacts::by_backups(&sealed, &at).await?;
+                let facts = ClusterFacts::by_backups(&sealed, &at, LostIdentity::Missing).await?;
                 return Ok(facts.map(|facts| Self { sealed, at, facts }));
             }
             Err(error) => return Err(error.into()),

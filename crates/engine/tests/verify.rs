@@ -1,6 +1,8 @@
 //! A repository with one backup and one real WAL segment, damaged in every way that storage can
 //! damage it: verification says what is wrong, and what that means for recovery.
 
+#[path = "verify/identity.rs"]
+mod identity;
 #[path = "verify/index.rs"]
 mod index_lost;
 #[path = "verify/wal.rs"]
@@ -34,6 +36,7 @@ use pgrecall_repo::id::{BackupId, ChunkId};
 use pgrecall_repo::index::{self, Purpose};
 use pgrecall_repo::object::{self, Payload};
 use pgrecall_repo::pack::PackBuilder;
+use pgrecall_repo::repository::Repository;
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_repo::{archive, names};
 use pgrecall_store::{ErrorKind, Key, Put, Store};
@@ -45,6 +48,7 @@ const PAGE: usize = 8192;
 
 struct Made {
     store: Arc<dyn Store>,
+    repository: Repository,
     cluster: ClusterStore,
     backup: BackupId,
 }
@@ -63,7 +67,7 @@ async fn made() -> Made {
     let cluster = ClusterStore::register(&repository, &domain, &name, facts).await.unwrap();
     push_segment(&cluster).await;
     let backup = push_backup(&cluster).await;
-    Made { store, cluster, backup }
+    Made { store, repository, cluster, backup }
 }
 
 fn segment_name() -> SegmentName {

@@ -170,7 +170,7 @@ impl<'a> Lines<'a> {
             found: excerpt(&String::from_utf8_lossy(bytes)),
         })?;
         let mut lines = Vec::new();
-        // Not by lines(), which takes a carriage return before the end of a line for a part of that.
+        // Not by lines(), to which a carriage return before the end of a line is a part of that.
         for (number, line) in (1_u32..).zip(text.split_terminator('\n')) {
             let (field, value) = line.split_once(": ").ok_or_else(|| FormatError::Line {
                 file,

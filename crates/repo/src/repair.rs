@@ -4,6 +4,7 @@
 //! First a look, which changes nothing; then what it found is mended. Nothing is thrown away.
 
 mod carry_out;
+mod identities;
 mod look;
 
 use pgrecall_store::Key;
@@ -86,6 +87,12 @@ pub enum What {
     Index,
     /// A note of damage: what it noted is found again by who reads it.
     DamageNote,
+    /// The identity of a cluster of this domain: its backups say what it was, and who archives or
+    /// backs up on its server puts it again.
+    Identity {
+        /// Its cluster.
+        at: ClusterRef,
+    },
     /// A pack whose directory does not read and of which no index object speaks: nobody knows what
     /// was in it, nor where.
     Pack {

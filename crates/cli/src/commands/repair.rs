@@ -12,6 +12,7 @@ use pgrecall_repo::ErrorKind;
 use pgrecall_repo::names::Name;
 use pgrecall_repo::repair::{self, Left, Quarantined, RepairPlan, Repaired, What};
 use pgrecall_repo::repository::Repository;
+use pgrecall_repo::sealed_store::SealedStore;
 use serde::Serialize;
 
 use super::verify as verify_command;
@@ -26,9 +27,7 @@ use crate::output::stdout::{self, Colour};
 pub(crate) fn run(settings: &Settings, args: &RepairArgs) -> Outcome<u8> {
     let (report, mut done, touched) = runtime::run(async {
         let repository = repository::open(settings).await?;
-        let cluster = cluster::stored(settings, &repository).await?;
-        seen::warn_of_missing(settings, &repository, &cluster).await?;
-        let (sealed, domain) = (&cluster.sealed, cluster.domain());
+        let (sealed, domain) = &domain(settings, &repository).await?;
         let plan = repair::look(sealed, domain).await?;
         let report = Report::of(domain.to_string(), &plan, args.dry_run);
         if !args.output.json {
@@ -73,6 +72,27 @@ pub(crate) fn run(settings: &Settings, args: &RepairArgs) -> Outcome<u8> {
     }
     stdout::print(&told_touched(&report.touched))?;
     Ok(code)
+}
+
+/// The domain to work on: that of the cluster that is meant. Where that does not open, its identity
+/// may be what is to be mended, and the configuration names the domain.
+async fn domain(settings: &Settings, repository: &Repository) -> Outcome<(SealedStore, Name)> {
+    let failure = match cluster::stored(settings, repository).await {
+        Ok(cluster) => {
+            seen::warn_of_missing(settings, repository, &cluster).await?;
+            return Ok((cluster.sealed.clone(), cluster.domain().clone()));
+        }
+        Err(failure) if failure.kind == Kind::Corrupt => failure,
+        Err(failure) => return Err(failure),
+    };
+    let names = cluster::cluster_names(settings)?;
+    match repository.existing_domain(&names.domain).await {
+        Ok(sealed) => {
+            tracing::warn!("{}", failure.chain.join(": "));
+            Ok((sealed, names.domain))
+        }
+        Err(_) => Err(failure),
+    }
 }
 
 /// What cannot be had of each cluster of the domain, as far as is known without reading the data.
@@ -240,12 +260,14 @@ impl Moved {
             What::Manifest { .. } => "manifest",
             What::Index => "index",
             What::DamageNote => "damage_note",
+            What::Identity { .. } => "identity",
             What::Pack { .. } => "pack",
         };
         let (backup, cluster) = match &object.what {
             What::Manifest { at, backup } => {
                 (Some(backup.to_string()), Some(at.cluster.to_string()))
             }
+            What::Identity { at } => (None, Some(at.cluster.to_string())),
             _ => (None, None),
         };
         let (object, reason) = (object.name.to_string(), object.reason.clone());
@@ -258,6 +280,11 @@ impl Moved {
                 format!("backup {backup} of cluster {cluster} is given up")
             }
             ("index", ..) => "what the packs hold is put into the index before".to_owned(),
+            ("identity", ..) => {
+                "its backups say what the cluster was; the next `pgrecall backup`, or \
+                                 wal push, on its server writes it again"
+                    .to_owned()
+            }
             ("damage_note", ..) => "verify --read-data finds again what it noted".to_owned(),
             _ => {
                 "nobody knows what was in it: verify tells which backups lack something".to_owned()

@@ -25,7 +25,7 @@ use super::data_directory::DataDirectory;
 use super::patience::Moves;
 use super::{check, holder};
 use crate::clock::Clock;
-use crate::cluster::{ClusterFacts, ClusterStore};
+use crate::cluster::{ClusterFacts, ClusterStore, LostIdentity};
 use crate::error::{EngineError, ErrorKind};
 use crate::pieces;
 use crate::wal_place;
@@ -211,10 +211,10 @@ async fn prove_absence(
         root?;
         match known {
             Ok(_) => Ok((true, kept?)),
-            Err(error) if error.is_not_found() => {
-                Ok((is_known_by_backups(sealed, &target.at).await?, kept?))
-            }
-            Err(error) => Err(error.into()),
+            Err(error) => match LostIdentity::of(&error) {
+                Some(lost) => Ok((is_known_by_backups(sealed, &target.at, lost).await?, kept?)),
+                None => Err(error.into()),
+            },
         }
     };
     let step = (access.watch(), "proving that the file does not exist", Moves::Little);
@@ -241,12 +241,16 @@ async fn prove_absence(
 
 /// Whether there are backups of the cluster, in the domain of these keys: they prove as much as its
 /// identity does.
-async fn is_known_by_backups(sealed: &SealedStore, at: &ClusterRef) -> Result<bool, EngineError> {
+async fn is_known_by_backups(
+    sealed: &SealedStore,
+    at: &ClusterRef,
+    lost: LostIdentity,
+) -> Result<bool, EngineError> {
     for folder in sealed.list_folders(&names::domains()).await? {
         let Ok(domain) = folder.name().parse() else { continue };
         let at = ClusterRef { domain, ..at.clone() };
         // Those of other domains do not open.
-        if ClusterFacts::by_backups(sealed, &at).await?.is_some() {
+        if ClusterFacts::by_backups(sealed, &at, lost).await?.is_some() {
             return Ok(true);
         }
     }

@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 use futures::StreamExt as _;
 use pgrecall_store::Key;
 
-use super::{Left, LostPack, Quarantined, RepairPlan, What};
+use super::{Left, LostPack, Quarantined, RepairPlan, What, identities};
 use crate::error::{ErrorKind, RepoError};
 use crate::expired::ExpiredLog;
-use crate::format::document::{Damage, Document, RetireVerdict, Retired, RetiredIntents};
+use crate::format::document::{Damage, Document, Identity, RetireVerdict, Retired, RetiredIntents};
 use crate::format::header::{Kind, Suite};
 use crate::id::PackId;
 use crate::names::{self, Name, RoundPart};
@@ -31,6 +31,7 @@ pub async fn look(sealed: &SealedStore, domain: &Name) -> Result<RepairPlan, Rep
     let known = look_at_index(sealed, domain, &mut plan).await?;
     let proven = look_at_packs(sealed, domain, &known, &mut plan).await?;
     let mut readable = look_at_manifests(sealed, domain, &mut plan).await?;
+    identities::look(sealed, domain, &readable, &mut plan).await?;
     readable.extend(known.objects);
     for object in sealed.list(&names::all_damaged(domain)).await? {
         let read = sealed.get::<Damage>(Kind::Damage, &object.key).await;
@@ -43,7 +44,7 @@ pub async fn look(sealed: &SealedStore, domain: &Name) -> Result<RepairPlan, Rep
 
 impl RepairPlan {
     /// Takes an object up that does not read. True when it is to be moved.
-    async fn judge(
+    pub(super) async fn judge(
         &mut self,
         sealed: &SealedStore,
         name: Key,
@@ -147,6 +148,7 @@ pub(super) async fn is_still_damaged(
     let read = match &object.what {
         What::Manifest { at, backup } => manifests::read(sealed, at, *backup).await.map(drop),
         What::Index => index::read_object(sealed, name).await.map(drop),
+        What::Identity { .. } => read::<Identity>(sealed, Kind::Identity, name).await,
         What::DamageNote => read::<Damage>(sealed, Kind::Damage, name).await,
         What::Pack { kind, id } => {
             index::read_directory(sealed, domain, *kind, *id).await.map(drop)
@@ -352,7 +354,11 @@ async fn look_at_rounds(
     Ok(())
 }
 
-async fn read<T: Document>(sealed: &SealedStore, kind: Kind, name: &Key) -> Result<(), RepoError> {
+pub(super) async fn read<T: Document>(
+    sealed: &SealedStore,
+    kind: Kind,
+    name: &Key,
+) -> Result<(), RepoError> {
     sealed.get::<T>(kind, name).await.map(drop)
 }
 
