@@ -6,6 +6,8 @@ mod absence;
 mod bench;
 #[path = "archive/domains.rs"]
 mod domains;
+#[path = "archive/healing.rs"]
+mod healing;
 #[path = "archive/requests.rs"]
 mod requests;
 #[path = "archive/settling.rs"]

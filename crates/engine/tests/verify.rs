@@ -18,7 +18,7 @@ use pgrecall_engine::cluster::{ClusterFacts, ClusterStore};
 use pgrecall_engine::progress::Progress;
 use pgrecall_engine::verify::finding::{Nature, Severity, VerifyReport};
 use pgrecall_engine::verify::touched::BlockRange;
-use pgrecall_engine::verify::{Depth, VerifyOptions, Which, verify};
+use pgrecall_engine::verify::{Depth, Notes, VerifyOptions, Which, verify};
 use pgrecall_engine::{catalog, wal_place};
 use pgrecall_pgformat::control::ControlFile;
 use pgrecall_pgformat::relation::Fork;
@@ -197,6 +197,7 @@ async fn push_backup(cluster: &ClusterStore) -> BackupId {
 
 async fn check(made: &Made, depth: Depth) -> VerifyReport {
     let options = VerifyOptions {
+        notes: Notes::Written,
         depth,
         which: Which::All,
         missing: Vec::new(),

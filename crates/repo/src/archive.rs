@@ -13,7 +13,7 @@ use crate::object::{self, Proof, TrailerRead};
 use crate::sealed_store::SealedStore;
 
 /// What became of a push.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Pushed {
     /// The file is stored, durably, by this push.
     Created,
@@ -24,6 +24,8 @@ pub enum Pushed {
         /// By the id key of which generation: another one's digest of the same contents is another
         /// (see [`digest_by`]).
         generation: u32,
+        /// Why its end does not read, where it does not.
+        damage: Option<RepoError>,
     },
 }
 
@@ -37,9 +39,13 @@ pub async fn push(sealed: &SealedStore, name: &Key, object: Bytes) -> Result<Pus
         Put::Created => Ok(Pushed::Created),
         Put::Exists => {
             // The end too: a copy that was cut short has the same header.
-            let header = read_trailer(sealed, name).await?.header;
+            let (header, damage) = match read_trailer(sealed, name).await {
+                Ok(trailer) => (trailer.header, None),
+                Err(error @ RepoError::Corrupt { .. }) => (sealed.header(name).await?, Some(error)),
+                Err(error) => return Err(error),
+            };
             let (stored, generation) = (header.digest, header.sealing.id_generation);
-            Ok(Pushed::Taken { stored, generation })
+            Ok(Pushed::Taken { stored, generation, damage })
         }
         Put::Unknown(source) => Err(RepoError::Unknown { object: name.to_string(), source }),
     }

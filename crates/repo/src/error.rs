@@ -393,6 +393,18 @@ impl RepoError {
         }
     }
 
+    /// The error with its causes on one line.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
+    }
+
     /// True when the store proved that the object is not there.
     #[must_use]
     pub fn is_not_found(&self) -> bool {

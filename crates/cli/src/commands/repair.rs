@@ -7,7 +7,7 @@ use pgrecall_engine::progress::Progress;
 use pgrecall_engine::verify::finding::VerifyReport;
 use pgrecall_engine::verify::lost_moments::LostMoments;
 use pgrecall_engine::verify::touched::TouchedFile;
-use pgrecall_engine::verify::{self, Depth, VerifyOptions, Which};
+use pgrecall_engine::verify::{self, Depth, Notes, VerifyOptions, Which};
 use pgrecall_repo::ErrorKind;
 use pgrecall_repo::names::Name;
 use pgrecall_repo::repair::{self, Left, Quarantined, RepairPlan, Repaired, What};
@@ -110,6 +110,7 @@ async fn touched(repository: &Repository, domain: &Name) -> Outcome<Vec<Touched>
                 }
             };
             let options = VerifyOptions {
+                notes: Notes::None,
                 depth: Depth::Structure,
                 which: Which::All,
                 missing: Vec::new(),

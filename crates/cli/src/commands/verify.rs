@@ -7,7 +7,7 @@ use pgrecall_engine::seen as memory;
 use pgrecall_engine::verify::finding::{Finding, Nature, Severity, Verdict, VerifyReport};
 use pgrecall_engine::verify::lost_moments::LostMoments;
 use pgrecall_engine::verify::touched::TouchedFile;
-use pgrecall_engine::verify::{self, Depth, EXPIRED, VerifyOptions, Which};
+use pgrecall_engine::verify::{self, Depth, EXPIRED, Notes, VerifyOptions, Which};
 use pgrecall_repo::id::BackupId;
 use pgrecall_repo::repository::Repository;
 use serde::Serialize;
@@ -51,6 +51,7 @@ pub(crate) fn run(settings: &Settings, args: &VerifyArgs) -> Outcome<u8> {
                 Chosen::One { .. } => continue,
             };
             let options = VerifyOptions {
+                notes: Notes::Written,
                 depth: if args.read_data { Depth::ReadData } else { Depth::Structure },
                 which,
                 missing: missing(settings, &repository, store, expected.as_deref()).await?,

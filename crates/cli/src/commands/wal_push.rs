@@ -53,6 +53,9 @@ fn tell(outcome: &PushOutcome) -> Outcome<()> {
             wal_access::took(outcome.elapsed_ms)
         ),
         PushResult::AlreadyThere => format!("{name} was archived before, with the same content"),
+        PushResult::Healed => {
+            format!("{name} was archived before and had rotted: it is stored again, beside")
+        }
         PushResult::Lost => format!(
             "{name} lost a collision that a person settled: this content is kept, and recovery is \
              served the other one. Is this server meant to archive still?"
@@ -64,7 +67,7 @@ fn tell(outcome: &PushOutcome) -> Outcome<()> {
     match outcome.result {
         PushResult::Created => tracing::debug!("{line}"),
         PushResult::AlreadyThere => tracing::info!("{line}"),
-        PushResult::Lost => tracing::warn!("{line}"),
+        PushResult::Healed | PushResult::Lost => tracing::warn!("{line}"),
     }
     Ok(())
 }

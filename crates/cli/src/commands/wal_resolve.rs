@@ -74,11 +74,14 @@ fn tell(contents: &Contents, args: &ResolveArgs) -> Outcome<()> {
     let mut text = format!("Contents of {}:\n\n", contents.name);
     text.push_str(&table.render(Colour::of_stdout()));
     text.push('\n');
+    for (object, why) in &contents.unreadable {
+        text.push_str(&format!("{object} does not read, and stays where it is: {why}\n"));
+    }
     match &contents.settled {
         Some(settled) => {
             text.push_str(&format!("Settled by {}: {}\n", settled.by, settled.reason));
         }
-        None if contents.all.len() < 2 => {
+        None if contents.all.len() < 2 && contents.unreadable.is_empty() => {
             text.push_str(
                 "There is one content only. Show the other with --file PATH, on the host that has \
                  it.\n",
@@ -130,6 +133,7 @@ fn last_commit(content: &Content) -> Option<String> {
 struct Report {
     name: String,
     contents: Vec<ContentReport>,
+    unreadable: Vec<UnreadableReport>,
     settled: Option<SettledReport>,
 }
 
@@ -145,6 +149,12 @@ struct ContentReport {
     timelines: Vec<u32>,
     records_end_lsn: Option<String>,
     last_commit_time: Option<String>,
+}
+
+#[derive(Serialize)]
+struct UnreadableReport {
+    object: String,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -173,6 +183,14 @@ fn report(contents: &Contents) -> Report {
     Report {
         name: contents.name.clone(),
         contents: contents.all.iter().map(one).collect(),
+        unreadable: contents
+            .unreadable
+            .iter()
+            .map(|(object, reason)| UnreadableReport {
+                object: object.to_string(),
+                reason: reason.clone(),
+            })
+            .collect(),
         settled: contents.settled.as_ref().map(|settled| SettledReport {
             object: settled.object.clone(),
             reason: settled.reason.clone(),

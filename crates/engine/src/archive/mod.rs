@@ -11,6 +11,7 @@ pub mod cache;
 mod check;
 pub mod data_directory;
 pub mod fetch;
+mod heal;
 pub mod holder;
 pub mod pack;
 mod parts;

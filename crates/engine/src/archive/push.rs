@@ -18,7 +18,8 @@ use super::pack::{self, Compression, Packed, ToPack};
 use super::patience::Moves;
 use super::resolve::Standing;
 use super::trailer::{self, Trailer};
-use super::{check, resolve};
+use super::{check, heal, resolve};
+use crate::catalog::chain;
 use crate::clock::Clock;
 use crate::cluster::{ClusterFacts, ClusterStore};
 use crate::error::{EngineError, ErrorKind};
@@ -46,6 +47,9 @@ pub enum PushResult {
     Created,
     /// The same content was stored before, and is what recovery is served.
     AlreadyThere,
+    /// The same content was stored before and had rotted: this push stored it beside, and that is
+    /// what recovery is served from now on.
+    Healed,
     /// This content lost a collision that a person settled: it is kept, and another one served.
     Lost,
 }
@@ -88,7 +92,27 @@ pub async fn push(access: &Access, request: PushRequest) -> Result<PushOutcome, 
             ended => ended,
         }
     };
-    access.patience.for_all(&what, pushing).await
+    let pushed = access.patience.for_all(&what, pushing).await;
+    pushed.map_err(|error| unknown_copy(error, &request))
+}
+
+/// What to do where a stored copy does not say what it is: only a person knows whether this server
+/// is the one to believe.
+fn unknown_copy(error: EngineError, request: &PushRequest) -> EngineError {
+    let file = request.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    match &error {
+        EngineError::Repo(RepoError::Corrupt { object, .. })
+            if object.rsplit('/').next() == Some(file) =>
+        {
+            let message = format!("what is stored as {file} does not read: {}", chain(&error));
+            EngineError::refused(ErrorKind::Corrupt, message).hint(format!(
+                "If this server is the true primary, have its copy hold: pgrecall wal resolve \
+                 {file} --file {} shows its digest, and what to add.",
+                request.path.display()
+            ))
+        }
+        _ => error,
+    }
 }
 
 async fn push_reading(
@@ -289,7 +313,15 @@ pub(super) enum Stored {
     /// It is stored, durably.
     Created,
     /// The same contents were stored before.
-    Before,
+    Before {
+        /// Why they do not read to their end, where they do not.
+        damage: Option<RepoError>,
+    },
+    /// What has the name does not say what it is.
+    Unknown {
+        /// Why not.
+        damage: RepoError,
+    },
     /// Other contents have the name.
     Collision {
         /// Their digest.
@@ -306,9 +338,11 @@ pub(super) async fn store(
     object: bytes::Bytes,
     plain: impl AsyncFnOnce() -> Result<bytes::Bytes, EngineError>,
 ) -> Result<Stored, EngineError> {
-    let (stored, generation) = match archive::push(&cluster.sealed, key, object).await? {
-        Pushed::Created => return Ok(Stored::Created),
-        Pushed::Taken { stored, generation } => (stored, generation),
+    let (stored, generation, damage) = match archive::push(&cluster.sealed, key, object).await {
+        Ok(Pushed::Created) => return Ok(Stored::Created),
+        Ok(Pushed::Taken { stored, generation, damage }) => (stored, generation, damage),
+        Err(damage @ RepoError::Corrupt { .. }) => return Ok(Stored::Unknown { damage }),
+        Err(error) => return Err(error.into()),
     };
     let keys = cluster.sealed.keys();
     // What an earlier id key digested is digested by that one once more.
@@ -317,7 +351,12 @@ pub(super) async fn store(
     } else {
         archive::digest_by(keys, generation, key, &plain().await?)?
     };
-    Ok(if stored == ours { Stored::Before } else { Stored::Collision { stored } })
+    match damage {
+        damage if stored == ours => Ok(Stored::Before { damage }),
+        None => Ok(Stored::Collision { stored }),
+        // To other keys than those of its domain it looks like that.
+        Some(damage) => Ok(Stored::Unknown { damage }),
+    }
 }
 
 async fn told(
@@ -330,9 +369,18 @@ async fn told(
     let standing = async || resolve::standing(cluster, key, &file.packed).await;
     match stored {
         Stored::Created => Ok(PushResult::Created),
-        Stored::Before => match standing().await? {
+        Stored::Before { damage } => match standing().await? {
             Some(Standing::Lost) => Ok(PushResult::Lost),
-            Some(Standing::Holds) | None => Ok(PushResult::AlreadyThere),
+            Some(Standing::Holds) => Ok(PushResult::AlreadyThere),
+            None => match heal::what_rotted(cluster, key, file, damage).await? {
+                None => Ok(PushResult::AlreadyThere),
+                Some(why) => heal::heal(cluster, key, file, request, why).await,
+            },
+        },
+        Stored::Unknown { damage } => match standing().await? {
+            Some(Standing::Holds) => Ok(PushResult::AlreadyThere),
+            Some(Standing::Lost) => Ok(PushResult::Lost),
+            None => Err(damage.into()),
         },
         Stored::Collision { stored } => match standing().await? {
             Some(Standing::Holds) => Ok(PushResult::AlreadyThere),

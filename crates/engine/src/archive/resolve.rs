@@ -20,6 +20,7 @@ use super::pack::{Compression, Packed};
 use super::push::{self, Prepared, PushRequest, Stored};
 use super::trailer::{self, StoredFile, Trailer};
 use super::{check, holder};
+use crate::catalog::chain;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
 use crate::wal_place;
@@ -64,12 +65,14 @@ pub struct Contents {
     pub name: String,
     /// The contents, the stored one first.
     pub all: Vec<Content>,
+    /// Stored copies that do not read, and why: nobody can tell what they were.
+    pub unreadable: Vec<(Key, String)>,
     /// How it was settled before.
     pub settled: Option<Resolution>,
 }
 
 /// Where a content goes that has to share its name: `<file>.<16 digits of the digest>`.
-fn by_digest(key: &Key, digest: &Digest) -> Result<Key, EngineError> {
+pub(super) fn by_digest(key: &Key, digest: &Digest) -> Result<Key, EngineError> {
     holder::beside(key, &short(digest))
 }
 
@@ -165,7 +168,7 @@ fn choose<'a>(contents: &'a Contents, choice: &Choice) -> Result<&'a Content, En
         all.join(", ")
     };
     let refuse = |message: String| Err(EngineError::refused(ErrorKind::Invalid, message));
-    if contents.all.len() < 2 {
+    if contents.all.len() < 2 && contents.unreadable.is_empty() {
         return refuse(format!(
             "there is one content of {} only ({}), and nothing to settle",
             contents.name,
@@ -183,9 +186,10 @@ fn choose<'a>(contents: &'a Contents, choice: &Choice) -> Result<&'a Content, En
 }
 
 /// A content is kept unless its name, which is of its digest, is another's.
-fn kept(key: &Key, stored: Stored) -> Result<(), EngineError> {
+pub(super) fn kept(key: &Key, stored: Stored) -> Result<(), EngineError> {
     match stored {
-        Stored::Created | Stored::Before => Ok(()),
+        Stored::Created | Stored::Before { damage: None } => Ok(()),
+        Stored::Before { damage: Some(damage) } | Stored::Unknown { damage } => Err(damage.into()),
         Stored::Collision { stored } => {
             let message = format!("{key} holds other content, {}", short(&stored));
             Err(EngineError::refused(ErrorKind::Corrupt, message))
@@ -218,10 +222,21 @@ impl Open {
     ) -> Result<(Contents, Option<Prepared>), EngineError> {
         let settled = holder::settled(&self.cluster.sealed, &self.key).await?;
         let held = settled.as_ref().map_or(&self.key, |settled| &settled.object);
-        let mut all: Vec<Content> = Vec::new();
+        let (mut all, mut unreadable): (Vec<Content>, Vec<_>) = (Vec::new(), Vec::new());
         let kept = holder::kept(&self.cluster.sealed, &self.key).await?;
         for object in [held, &self.key].into_iter().chain(&kept) {
-            let Some(stored) = self.stored(object).await? else { continue };
+            let stored = match self.stored(object).await {
+                Ok(Some(stored)) => stored,
+                Ok(None) => continue,
+                Err(error) if error.is_unreadable() => {
+                    let told = (object.clone(), chain(&error));
+                    if !unreadable.contains(&told) {
+                        unreadable.push(told);
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let digest = self.digest_of(object, &stored).await?;
             let is_kept = *object != self.key;
             match all.iter_mut().find(|content| content.digest == digest) {
@@ -230,7 +245,7 @@ impl Open {
                 }
                 Some(_) => {}
                 None => {
-                    let (holds, trailer) = (all.is_empty(), stored.trailer);
+                    let (holds, trailer) = (object == held, stored.trailer);
                     let kept =
                         if is_kept { object.clone() } else { by_digest(&self.key, &digest)? };
                     let object = Some(object.clone());
@@ -238,7 +253,7 @@ impl Open {
                 }
             }
         }
-        if all.is_empty() {
+        if all.is_empty() && unreadable.is_empty() {
             let message = format!("nothing is stored under the name {}", self.file);
             return Err(EngineError::refused(ErrorKind::NotFound, message));
         }
@@ -255,7 +270,7 @@ impl Open {
             all.push(Content { digest, object: None, kept, trailer, holds });
         }
         let settled = settled.map(|settled| settled.resolution);
-        Ok((Contents { name: self.file.clone(), all, settled }, file))
+        Ok((Contents { name: self.file.clone(), all, unreadable, settled }, file))
     }
 
     /// The digest of a stored content by the id key of today.
@@ -289,7 +304,13 @@ impl Open {
     ) -> Result<(), EngineError> {
         for content in &contents.all {
             match &content.object {
-                Some(object) => self.keep_stored(object, content).await?,
+                Some(object) => match self.keep_stored(object, content).await {
+                    // It lies under the file's own name still.
+                    Err(error) if error.is_unreadable() && content.kept != chosen.kept => {
+                        tracing::warn!(%object, "{}: it stays where it is", chain(&error));
+                    }
+                    kept => kept?,
+                },
                 None => {
                     let Some(file) = file else { continue };
                     let key = &content.kept;
@@ -298,7 +319,12 @@ impl Open {
                 }
             }
         }
-        self.write_down(chosen, choice, request).await
+        let resolution = Resolution {
+            object: chosen.kept.to_string(),
+            reason: choice.reason.clone(),
+            by: format!("{} on {} at {}", choice.by, request.host, request.clock.now_text()),
+        };
+        write_down(&self.cluster, &self.key, &resolution).await
     }
 
     /// Keeps a stored content under its digest: read, authenticated, and sealed for its new name.
@@ -322,33 +348,28 @@ impl Open {
         let plain = async || Ok(Bytes::from(plain));
         kept(key, push::store(&self.cluster, key, digest, object, plain).await?)
     }
+}
 
-    async fn write_down(
-        &self,
-        chosen: &Content,
-        choice: &Choice,
-        request: &PushRequest,
-    ) -> Result<(), EngineError> {
-        let sealed = &self.cluster.sealed;
-        let resolution = Resolution {
-            object: chosen.kept.to_string(),
-            reason: choice.reason.clone(),
-            by: format!("{} on {} at {}", choice.by, request.host, request.clock.now_text()),
-        };
-        let key = holder::settlement_of(&self.key)?;
-        if sealed.put(Kind::Resolution, &key, &resolution).await? == Written::Mine {
-            return Ok(());
-        }
-        // Saying the same again, for another reason or at another time, is fine.
-        let before = holder::settled(sealed, &self.key).await?.map(|settled| settled.resolution);
-        if before.as_ref().is_some_and(|before| before.object == resolution.object) {
-            return Ok(());
-        }
-        let (what, by, reason) = match before {
-            Some(before) => (before.object, before.by, before.reason),
-            None => ("nothing".into(), "nobody".into(), "none".into()),
-        };
-        let message = format!("{} was settled before, to be {what}, by {by}: {reason}", self.file);
-        Err(EngineError::refused(ErrorKind::Conflict, message))
+/// Puts the settlement over a file.
+pub(super) async fn write_down(
+    cluster: &ClusterStore,
+    file: &Key,
+    resolution: &Resolution,
+) -> Result<(), EngineError> {
+    let (sealed, key) = (&cluster.sealed, holder::settlement_of(file)?);
+    if sealed.put(Kind::Resolution, &key, resolution).await? == Written::Mine {
+        return Ok(());
     }
+    // Saying the same again, for another reason or at another time, is fine.
+    let before = holder::settled(sealed, file).await?.map(|settled| settled.resolution);
+    if before.as_ref().is_some_and(|before| before.object == resolution.object) {
+        return Ok(());
+    }
+    let (what, by, reason) = match before {
+        Some(before) => (before.object, before.by, before.reason),
+        None => ("nothing".into(), "nobody".into(), "none".into()),
+    };
+    let file = file.file_name();
+    let message = format!("{file} was settled before, to be {what}, by {by}: {reason}");
+    Err(EngineError::refused(ErrorKind::Conflict, message))
 }

@@ -10,7 +10,7 @@ use super::content::{Bad, Reading};
 use super::files::{Walked, Walker};
 use super::finding::VerifyReport;
 use super::rows::{Rows, Taken};
-use super::{VerifyOptions, directories, not_noted};
+use super::{Notes, VerifyOptions, directories, not_noted};
 use crate::cancel::Cancel;
 use crate::catalog::Known;
 use crate::cluster::ClusterStore;
@@ -122,7 +122,11 @@ impl Look<'_> {
     /// Tells what is bad, and notes what is damaged.
     async fn tell(&self, bad: &Bad, report: &mut VerifyReport) {
         let damaged = bad.tell(report);
-        let Some(options) = self.read.filter(|_| !damaged.is_empty()) else { return };
+        let Some(options) =
+            self.read.filter(|options| options.notes == Notes::Written && !damaged.is_empty())
+        else {
+            return;
+        };
         let note = format!("verify on {} at {}", options.host, options.clock.now_text());
         let (sealed, at) = (&self.cluster.sealed, &self.cluster.at);
         let noted = report_damage(sealed, at, damaged, note).await;

@@ -61,6 +61,15 @@ pub enum Which {
     Newest,
 }
 
+/// Whether what is found damaged is written down in the repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notes {
+    /// It is, for backups and expiries to go by.
+    Written,
+    /// Nothing is written.
+    None,
+}
+
 /// What to verify, and how.
 #[derive(Debug, Clone)]
 pub struct VerifyOptions {
@@ -71,6 +80,8 @@ pub struct VerifyOptions {
     /// What is not there and should be, as somebody knows who has [seen](crate::seen) it:
     /// sentences.
     pub missing: Vec<String>,
+    /// Whether to write down what is found.
+    pub notes: Notes,
     /// The time, for notes.
     pub clock: Clock,
     /// This host, for notes.
@@ -185,6 +196,9 @@ async fn require_newest_keys(cluster: &ClusterStore) -> Result<(), EngineError> 
 
 /// Writes down which WAL is damaged, for those that expire backups.
 async fn note_wal(check: &WalCheck<'_>, options: &VerifyOptions, report: &mut VerifyReport) {
+    if options.notes == Notes::None {
+        return;
+    }
     let found = format!("verify on {} at {}", options.host, options.clock.now_text());
     if let Err(error) = check.write_down(found).await {
         report.add(

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use pgrecall_store::{Key, Put};
 use sha2::{Digest as _, Sha256};
 
-use super::look::{chain, is_still_damaged, look};
+use super::look::{is_still_damaged, look};
 use super::{Left, LostPack, Quarantined, RepairPlan};
 use crate::error::{ErrorKind, RepoError};
 use crate::expired::ExpiredLog;
@@ -70,7 +70,7 @@ pub async fn carry_out(
             }
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::Invalid || error.is_damage() => {
-                done.stayed.push(object.stays(&chain(&error)));
+                done.stayed.push(object.stays(&error.chain()));
             }
             Err(error) => return Err(error),
         }

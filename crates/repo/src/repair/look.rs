@@ -55,7 +55,7 @@ impl RepairPlan {
         if error.is_not_found() {
             return Ok(false);
         }
-        let mut reason = chain(&error);
+        let mut reason = error.chain();
         match error.kind() {
             // With its key it may be whole.
             ErrorKind::Corrupt if let Some(keys) = unknown_keys(sealed, &name).await? => {
@@ -272,7 +272,7 @@ async fn look_at_packs(
             }
             Err(error) if error.is_not_found() => {}
             Err(error) if (named > 0 || !known.whole) && error.is_damage() => {
-                let reason = chain(&error);
+                let reason = error.chain();
                 let reason = format!("{reason}; an index object knows its chunks, or may");
                 plan.leave(name, error.kind(), reason);
             }
@@ -294,7 +294,7 @@ async fn look_at_manifests(
     if let Some(error) = &listed.log_error {
         // Without it nobody knows which backups have expired, and no entry can follow it.
         let name = names::expired(domain).prefix().as_str().trim_end_matches('/').to_owned();
-        let reason = format!("its highest entry does not read: {}", chain(error));
+        let reason = format!("its highest entry does not read: {}", error.chain());
         if let Ok(name) = Key::parse(&name) {
             plan.leave(name, error.kind(), reason);
         }
@@ -317,7 +317,7 @@ async fn look_at_manifests(
             None
         };
         if let Some(why_not) = why_not {
-            let reason = format!("{}; {why_not}", chain(&found.error));
+            let reason = format!("{}; {why_not}", found.error.chain());
             plan.leave(name, found.error.kind(), reason);
             continue;
         }
@@ -345,7 +345,7 @@ async fn look_at_rounds(
         match read {
             Err(error) if error.is_not_found() => {}
             Err(error) if error.is_damage() => {
-                let reason = format!("{}; of a round nothing is moved", chain(&error));
+                let reason = format!("{}; of a round nothing is moved", error.chain());
                 plan.leave(object.key, error.kind(), reason);
             }
             read => read?,
@@ -360,15 +360,4 @@ pub(super) async fn read<T: Document>(
     name: &Key,
 ) -> Result<(), RepoError> {
     sealed.get::<T>(kind, name).await.map(drop)
-}
-
-/// An error with its causes on one line.
-pub(super) fn chain(error: &RepoError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

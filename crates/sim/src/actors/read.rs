@@ -6,7 +6,7 @@ use pgrecall_engine::cancel::Cancel;
 use pgrecall_engine::meanwhile::has_newer_keys;
 use pgrecall_engine::progress::Progress;
 use pgrecall_engine::verify::finding::Severity;
-use pgrecall_engine::verify::{Depth, VerifyOptions, Which};
+use pgrecall_engine::verify::{Depth, Notes, VerifyOptions, Which};
 use pgrecall_repo::chunks;
 use pgrecall_repo::format::document::Manifest;
 use pgrecall_repo::format::map::{FileMap, Source};
@@ -26,6 +26,7 @@ use super::{Context, Ended, chain};
 /// When the store fails.
 pub async fn verify(context: &mut Context) -> Ended {
     let options = VerifyOptions {
+        notes: Notes::Written,
         depth: if context.chance.happens(300) { Depth::ReadData } else { Depth::Structure },
         which: Which::All,
         missing: Vec::new(),
