@@ -80,6 +80,12 @@ fn settle(printed: &mut Printed, site: &Site, cluster: &Cluster) {
     let mut keep = shown.to_vec();
     keep.extend(["--keep", text(&served["digest"]), "--reason", "it is the first", "--yes"]);
     printed.run(heading, on(site, cluster, &keep), &[0]);
+    // The one under the plain name is served no more, and rots.
+    let of_the_name = |path: &&PathBuf| path.file_name().is_some_and(|file| *file == *name);
+    let stored = files(site.repository());
+    let plain = stored.iter().find(of_the_name).expect("the first content");
+    std::fs::remove_file(plain).and_then(|()| std::fs::write(plain, b"")).expect("it rots");
+    printed.run(heading, on(site, cluster, &["wal", "resolve", &name]), &[0]);
 }
 
 /// The primary is lost, and its standby takes over, in the middle of a segment.

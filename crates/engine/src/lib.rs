@@ -28,6 +28,7 @@ pub mod cluster;
 pub mod collection;
 pub mod details;
 pub mod error;
+pub mod giving_up;
 mod host_file;
 pub mod meanwhile;
 mod page_buffer;

@@ -1,6 +1,8 @@
 //! A repository with one backup and one real WAL segment, damaged in every way that storage can
 //! damage it: verification says what is wrong, and what that means for recovery.
 
+#[path = "verify/given_up.rs"]
+mod given_up;
 #[path = "verify/identity.rs"]
 mod identity;
 #[path = "verify/index.rs"]

@@ -302,6 +302,18 @@ pub enum RepoError {
         /// Why it could not be looked at.
         source: Box<RepoError>,
     },
+    /// A part of what says which chunks a backup needs does not read.
+    #[error(
+        "what backup {backup} of cluster {cluster} needs cannot be told, so nothing is removed"
+    )]
+    NeedUnknown {
+        /// The backup's id.
+        backup: String,
+        /// Its cluster.
+        cluster: String,
+        /// What does not read.
+        source: Box<RepoError>,
+    },
     /// A pack that a backup refers to is missing or has another size.
     #[error("{count} packs that the backup refers to are gone, {example} among them")]
     PacksMissing {
@@ -365,6 +377,7 @@ impl RepoError {
                 ErrorKind::Corrupt | ErrorKind::NotFound => ErrorKind::Conflict,
                 kind => kind,
             },
+            Self::NeedUnknown { source, .. } => source.kind(),
             Self::PacksMissing { .. } | Self::ChunkMissing { .. } => ErrorKind::Incomplete,
         }
     }
@@ -386,6 +399,7 @@ impl RepoError {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Store(source) if source.is_media_error() => true,
+            Self::NeedUnknown { source, .. } => source.is_damage(),
             _ => matches!(
                 self.kind(),
                 ErrorKind::Corrupt | ErrorKind::Unsupported | ErrorKind::NotFound

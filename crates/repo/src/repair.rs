@@ -14,7 +14,7 @@ use crate::format::header::Kind;
 use crate::id::{BackupId, PackId};
 use crate::names::ClusterRef;
 
-pub use carry_out::{Repaired, carry_out};
+pub use carry_out::{Repaired, carry_out, give_up};
 pub use look::look;
 
 /// What is to be done to a domain.

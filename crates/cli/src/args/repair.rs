@@ -17,6 +17,7 @@ use super::{ConfirmArgs, LineageArgs, OutputArgs};
 Examples:
   pgrecall repair --dry-run
   pgrecall repair
+  pgrecall repair --give-up qkw3t7w5
 
 Objects of another version of pgrecall, those whose key is not here, and the parts of a collection's round stay where they
 are.")]
@@ -24,6 +25,12 @@ pub(crate) struct RepairArgs {
     /// Print what would be done, and change nothing
     #[arg(long, short = 'n')]
     pub(crate) dry_run: bool,
+    /// Give up this backup, of which something is lost for good: its id, or the beginning of it
+    ///
+    /// As long as it stands and a part of its list of files is lost, `gc` removes nothing. Refused
+    /// for one that is whole as far as is known, or held.
+    #[arg(long, value_name = "BACKUP")]
+    pub(crate) give_up: Option<String>,
     #[command(flatten)]
     pub(crate) confirm: ConfirmArgs,
     #[command(flatten)]

@@ -112,7 +112,8 @@ fn until(text: &str) -> Outcome<Timestamp> {
     Ok(until)
 }
 
-fn meant(known: &[BackupId], beginning: &str, hint: &str) -> Outcome<BackupId> {
+/// The one of these whose id begins like this.
+pub(super) fn meant(known: &[BackupId], beginning: &str, hint: &str) -> Outcome<BackupId> {
     let fits = |id: &&BackupId| id.to_string().starts_with(beginning);
     let fitting: Vec<&BackupId> = known.iter().filter(fits).collect();
     match fitting.as_slice() {

@@ -1,21 +1,24 @@
 //! `pgrecall repair`: a plan of what can be mended, printed, and carried out.
 
 use pgrecall_engine::cancel::Cancel;
+use pgrecall_engine::catalog;
 use pgrecall_engine::clock::Clock;
 use pgrecall_engine::cluster::ClusterStore;
+use pgrecall_engine::giving_up;
 use pgrecall_engine::progress::Progress;
 use pgrecall_engine::verify::finding::VerifyReport;
 use pgrecall_engine::verify::lost_moments::LostMoments;
 use pgrecall_engine::verify::touched::TouchedFile;
 use pgrecall_engine::verify::{self, Depth, Notes, VerifyOptions, Which};
 use pgrecall_repo::ErrorKind;
+use pgrecall_repo::id::BackupId;
 use pgrecall_repo::names::Name;
 use pgrecall_repo::repair::{self, Left, Quarantined, RepairPlan, Repaired, What};
 use pgrecall_repo::repository::Repository;
 use pgrecall_repo::sealed_store::SealedStore;
 use serde::Serialize;
 
-use super::verify as verify_command;
+use super::{hold, verify as verify_command};
 use crate::args::repair::RepairArgs;
 use crate::config::settings::Settings;
 use crate::context::{cluster, host, repository, runtime, seen};
@@ -27,11 +30,13 @@ use crate::output::stdout::{self, Colour};
 pub(crate) fn run(settings: &Settings, args: &RepairArgs) -> Outcome<u8> {
     let (report, mut done, touched) = runtime::run(async {
         let repository = repository::open(settings).await?;
-        let (sealed, domain) = &domain(settings, &repository).await?;
-        let plan = repair::look(sealed, domain).await?;
-        let report = Report::of(domain.to_string(), &plan, args.dry_run);
+        let work = Work::of(settings, &repository, args).await?;
+        let plan = work.plan().await?;
+        let report = Report::of(work.domain().to_string(), &plan, args.dry_run);
+        let lost = work.lost().await?;
         if !args.output.json {
             stdout::print(&render(&report))?;
+            stdout::print(&told_touched(&lost))?;
         }
         let done = if args.dry_run || plan.is_empty() {
             None
@@ -39,10 +44,13 @@ pub(crate) fn run(settings: &Settings, args: &RepairArgs) -> Outcome<u8> {
             if let Some(question) = question(&plan) {
                 prompt::confirm(&question, args.confirm.yes)?;
             }
-            Some(repair::carry_out(sealed, domain, &plan).await?)
+            Some(work.carry_out(&plan).await?)
         };
         // What was done is told in any case.
-        let touched = touched(&repository, domain).await;
+        let touched = match lost {
+            Some(lost) => Ok(vec![Touched { told: String::new(), ..lost }]),
+            None => touched(&repository, work.domain()).await,
+        };
         Ok::<_, crate::failure::Failure>((report, done, touched))
     })?;
     let mut report = report;
@@ -72,6 +80,72 @@ pub(crate) fn run(settings: &Settings, args: &RepairArgs) -> Outcome<u8> {
     }
     stdout::print(&told_touched(&report.touched))?;
     Ok(code)
+}
+
+/// What is to be done.
+enum Work {
+    /// What stands in the way of a domain is mended.
+    Mend(SealedStore, Name),
+    /// A backup that is lost in part is given up.
+    GiveUp(ClusterStore, BackupId),
+}
+
+impl Work {
+    async fn of(settings: &Settings, repository: &Repository, args: &RepairArgs) -> Outcome<Self> {
+        let Some(beginning) = &args.give_up else {
+            let (sealed, domain) = domain(settings, repository).await?;
+            return Ok(Self::Mend(sealed, domain));
+        };
+        let cluster = cluster::stored(settings, repository).await?;
+        seen::require_nothing_missing(settings, repository, &cluster).await?;
+        let (known, unreadable) = catalog::backups(&cluster).await?;
+        let mut ids: Vec<BackupId> = known.iter().map(|backup| backup.manifest.backup).collect();
+        ids.extend(unreadable.iter().map(|row| row.id));
+        let id = hold::meant(&ids, beginning, "pgrecall list shows the backups.")?;
+        Ok(Self::GiveUp(cluster, id))
+    }
+
+    fn domain(&self) -> &Name {
+        match self {
+            Self::Mend(_, domain) => domain,
+            Self::GiveUp(cluster, _) => cluster.domain(),
+        }
+    }
+
+    async fn plan(&self) -> Outcome<RepairPlan> {
+        Ok(match self {
+            Self::Mend(sealed, domain) => repair::look(sealed, domain).await?,
+            Self::GiveUp(cluster, id) => giving_up::plan(cluster, *id, &Cancel::new()).await?,
+        })
+    }
+
+    /// What is lost of the backup that is given up.
+    async fn lost(&self) -> Outcome<Option<Touched>> {
+        let Self::GiveUp(cluster, id) = self else { return Ok(None) };
+        let report = verify::verify(cluster, &options(Which::One(*id))).await?;
+        Ok(Some(Touched::of(cluster, report)))
+    }
+
+    async fn carry_out(&self, plan: &RepairPlan) -> Outcome<Repaired> {
+        Ok(match self {
+            Self::Mend(sealed, domain) => repair::carry_out(sealed, domain, plan).await?,
+            Self::GiveUp(cluster, id) => giving_up::carry_out(cluster, *id, &Cancel::new()).await?,
+        })
+    }
+}
+
+/// A look, without reading the data and without writing anything.
+fn options(which: Which) -> VerifyOptions {
+    VerifyOptions {
+        notes: Notes::None,
+        depth: Depth::Structure,
+        which,
+        missing: Vec::new(),
+        clock: Clock::system(),
+        host: host::name(),
+        progress: Progress::silent(),
+        cancel: Cancel::new(),
+    }
 }
 
 /// The domain to work on: that of the cluster that is meant. Where that does not open, its identity
@@ -109,25 +183,15 @@ async fn touched(repository: &Repository, domain: &Name) -> Outcome<Vec<Touched>
                     continue;
                 }
             };
-            let options = VerifyOptions {
-                notes: Notes::None,
-                depth: Depth::Structure,
-                which: Which::All,
-                missing: Vec::new(),
-                clock: Clock::system(),
-                host: host::name(),
-                progress: Progress::silent(),
-                cancel: Cancel::new(),
-            };
-            let report = verify::verify(&store, &options).await?;
+            let report = verify::verify(&store, &options(Which::All)).await?;
             touched.push(Touched::of(&store, report));
         }
     }
     Ok(touched)
 }
 
-fn told_touched(clusters: &[Touched]) -> String {
-    let hurt = clusters.iter().filter(|cluster| !cluster.told.is_empty());
+fn told_touched<'a>(clusters: impl IntoIterator<Item = &'a Touched>) -> String {
+    let hurt = clusters.into_iter().filter(|cluster| !cluster.told.is_empty());
     hurt.map(|of| format!("\ncluster {} ({})\n{}", of.cluster, of.system_identifier, of.told))
         .collect()
 }
@@ -138,7 +202,8 @@ fn question(plan: &RepairPlan) -> Option<String> {
     (count > 0).then(|| {
         format!(
             "{count} backups are given up for ever: the next gc removes what only they need. If \
-             an older version of a manifest can be had, put it back first. Go on?"
+             what is lost can be had, by older versions of its objects or from a copy, put it back \
+             first. Go on?"
         )
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::chunks;
-use crate::error::{FormatError, RepoError};
+use crate::error::{ErrorKind, FormatError, RepoError};
 use crate::format::document::Manifest;
 use crate::format::map::FileMap;
 use crate::format::table::{Entry, PieceMap};
@@ -113,7 +113,8 @@ impl Live {
         }
         let index = Index::open(sealed, domain, Purpose::ReadMeta).await?;
         for manifest in new {
-            self.add_backup((sealed, domain, &index), manifest).await?;
+            let added = self.add_backup((sealed, domain, &index), manifest).await;
+            added.map_err(|error| need_unknown(manifest, error))?;
             self.read.insert(manifest.backup);
         }
         self.settle();
@@ -188,6 +189,15 @@ impl Live {
 /// When a manifest, the log of expired backups, a file table or a map cannot be read.
 pub async fn live_chunks(sealed: &SealedStore, domain: &Name) -> Result<Live, RepoError> {
     Live::default().and_newer(sealed, domain).await
+}
+
+/// Names the backup whose list of files, or a map of it, is lost.
+fn need_unknown(manifest: &Manifest, error: RepoError) -> RepoError {
+    if !error.is_damage() && error.kind() != ErrorKind::Incomplete {
+        return error;
+    }
+    let (backup, cluster) = (manifest.backup.to_string(), manifest.cluster.clone());
+    RepoError::NeedUnknown { backup, cluster, source: Box::new(error) }
 }
 
 fn bad_map(id: &ChunkId, error: FormatError) -> RepoError {

@@ -75,8 +75,40 @@ pub async fn carry_out(
             Err(error) => return Err(error),
         }
     }
+    move_away(sealed, domain, copied, &mut done).await?;
+    Ok(done)
+}
+
+/// Gives backups up whose manifests read, and that are lost otherwise: the caller has made sure of
+/// that, and has asked. What the plan says of anything else is not done.
+///
+/// # Errors
+/// As [`carry_out`].
+pub async fn give_up(
+    sealed: &SealedStore,
+    domain: &Name,
+    plan: &RepairPlan,
+) -> Result<Repaired, RepoError> {
+    let mut done = Repaired::default();
+    let mut copied: Vec<(&Quarantined, ContentHash)> = Vec::new();
+    for object in plan.quarantined.iter().filter(|object| object.gives_up().is_some()) {
+        if let Some(bytes) = copy(sealed, &object.name).await? {
+            copied.push((object, content_hash(&bytes)));
+        }
+    }
+    move_away(sealed, domain, copied, &mut done).await?;
+    Ok(done)
+}
+
+/// Has the log say which backups are given up, and deletes what was copied, if it is that still.
+async fn move_away(
+    sealed: &SealedStore,
+    domain: &Name,
+    copied: Vec<(&Quarantined, ContentHash)>,
+    done: &mut Repaired,
+) -> Result<(), RepoError> {
     let giving_up = copied.iter().filter_map(|(object, _)| object.gives_up()).collect();
-    let held = give_up(sealed, domain, giving_up).await?;
+    let held = write_down(sealed, domain, giving_up).await?;
     for (object, hash) in copied {
         if object.gives_up().is_some_and(|backup| held.contains(&backup)) {
             done.stayed.push(object.stays("the backup is held"));
@@ -89,7 +121,7 @@ pub async fn carry_out(
             done.moved += 1;
         }
     }
-    Ok(done)
+    Ok(())
 }
 
 impl Quarantined {
@@ -159,7 +191,7 @@ async fn reindex(
 /// The log says that the backups are none any more: a manifest that comes late changes nothing, and
 /// who deletes by the log deletes what is left. Gives those that somebody holds: they are not given
 /// up. A hold and this stand in the same log, so that one of the two sees the other.
-async fn give_up(
+async fn write_down(
     sealed: &SealedStore,
     domain: &Name,
     mut backups: Vec<BackupId>,

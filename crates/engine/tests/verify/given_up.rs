@@ -1,0 +1,52 @@
+//! A backup that is lost in part stops collections until it is given up.
+
+use super::*;
+use pgrecall_engine::giving_up::{carry_out, plan};
+use pgrecall_engine::retention::hold;
+use pgrecall_engine::{EngineError, ErrorKind};
+use pgrecall_repo::RepoError;
+use pgrecall_repo::expired::ExpiredLog;
+use pgrecall_repo::format::document::Hold;
+use pgrecall_repo::gc::live_chunks;
+
+#[tokio::test]
+async fn a_lost_part_of_the_list_of_files_stops_collections_until_the_backup_is_given_up() {
+    let made = made().await;
+    let (cluster, id, cancel) = (&made.cluster, made.backup, Cancel::new());
+    let (sealed, domain) = (&cluster.sealed, cluster.domain());
+    // One that is whole goes by expiry alone.
+    let refused = plan(cluster, id, &cancel).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+    let refused = carry_out(cluster, id, &cancel).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+
+    for pack in made.names("domains/main/packs/meta/").await {
+        made.store.delete(&pack).await.unwrap();
+    }
+    let error = live_chunks(sealed, domain).await.unwrap_err();
+    let RepoError::NeedUnknown { backup, .. } = &error else { panic!("{error}") };
+    assert_eq!(*backup, id.to_string());
+    let planned = plan(cluster, id, &cancel).await.unwrap();
+    let manifest = names::manifest(&cluster.at, id);
+    assert_eq!(planned.quarantined[0].name, manifest);
+    assert!(made.store.get(&manifest, 1 << 20).await.is_ok(), "a plan writes nothing");
+
+    let held = Hold { backup: id, reason: "audit".into(), until: None, by: "me".into() };
+    hold::add(cluster, &held).await.unwrap();
+    for refused in [
+        plan(cluster, id, &cancel).await.map(drop),
+        carry_out(cluster, id, &cancel).await.map(drop),
+    ] {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Conflict);
+    }
+    hold::remove(cluster, id).await.unwrap();
+
+    assert_eq!(carry_out(cluster, id, &cancel).await.unwrap().moved, 1);
+    let kept = names::quarantine(&manifest, 1).unwrap();
+    assert!(made.store.get(&kept, 1 << 20).await.is_ok(), "nothing is thrown away");
+    let log = ExpiredLog::read(sealed, domain).await.unwrap();
+    assert!(log.entry().backups.contains(&id), "a manifest that comes back counts no more");
+    assert_eq!(live_chunks(sealed, domain).await.unwrap().backups, 0);
+    let gone: EngineError = plan(cluster, id, &cancel).await.unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NotFound);
+}
