@@ -266,6 +266,7 @@ async fn archive_all(cluster: &ClusterStore, segment: &[u8]) -> SegmentSummary {
             object: format!("{plain}.{digest}"),
             reason: "the other one came from a test copy".into(),
             by: "a person".into(),
+            heals: false,
         };
         let name = pgrecall_store::Key::parse(&format!("{plain}.resolved")).expect("a name");
         cluster.sealed.put(Kind::Resolution, &name, &resolution).await.expect("a resolution");

@@ -424,6 +424,7 @@ async fn settled(sealed: &SealedStore) -> (String, Vec<u8>) {
         object: holds,
         reason: "the other one came from a test copy".into(),
         by: "a person".into(),
+        heals: false,
     };
     let name = names::cluster_object(&at(), &format!("{folder}/{file}.resolved")).unwrap();
     sealed.put(Kind::Resolution, &name, &resolution).await.unwrap();

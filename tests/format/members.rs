@@ -143,7 +143,10 @@ fn documents() -> Vec<(Kind, Value)> {
         (Kind::Identity, body(&identity)),
         (Kind::Damage, body(&damage)),
         (Kind::StoreRecord, body(&StoreRecord { put_if_absent: Promise::Kept, note: text() })),
-        (Kind::Resolution, body(&Resolution { object: text(), reason: text(), by: text() })),
+        (
+            Kind::Resolution,
+            body(&Resolution { object: text(), reason: text(), by: text(), heals: true }),
+        ),
         (Kind::Expired, body(&expired)),
         (Kind::Retired, body(&Retired { packs: vec![pack] })),
         (Kind::RetiredIntents, body(&RetiredIntents { intents: vec![text()] })),

@@ -52,11 +52,11 @@ pub(crate) fn for_repo(error: &RepoError) -> Option<String> {
                  none that it has: what is sealed by them it cannot read."
             }
         },
-        RepoError::NeedUnknown { backup, .. } => {
+        RepoError::NeedUnknown { backup, cluster, .. } => {
             return Some(format!(
                 "`pgrecall repair` mends what it can, and `pgrecall verify` says what is lost. If \
                  that cannot be brought back, `pgrecall restore --salvage` brings what is left of \
-                 the backup, and `pgrecall repair --give-up {backup}` lets go of it."
+                 the backup, and `pgrecall repair --cluster {cluster} --give-up {backup}` lets go of it."
             ));
         }
         RepoError::PacksMissing { .. } => {

@@ -180,6 +180,13 @@ impl ClusterStore {
             }
             Err(error) => return Err(error.into()),
         }
+        for other in Self::domains(repository).await? {
+            let there = ClusterRef { domain: other, ..at.clone() };
+            let manifests = repository.sealed().list(&names::manifests_of(&there)).await?;
+            if there.domain != at.domain && !manifests.is_empty() {
+                return Err(in_another_domain(&at, &there.domain));
+            }
+        }
         let sealed = repository.domain(domain).await?;
         let identity = Identity {
             cluster: cluster.to_string(),
@@ -269,7 +276,8 @@ impl ClusterStore {
             chain(&error)
         );
         Err(EngineError::refused(ErrorKind::Corrupt, message).hint(
-            "`pgrecall repair` moves it out of the way; the next backup or wal push on its server \
+            "`pgrecall repair` moves it out of the way, if a file that was archived says whose it \
+             is; where nothing was, move it away by hand. The next backup or wal push on its server \
              writes it again.",
         ))
     }

@@ -76,6 +76,14 @@ impl EngineError {
         }
     }
 
+    /// Whether it proves that stored bytes are not what was written: not those of another version,
+    /// not those that keys would open which are not here, nor what a disk may read again.
+    #[must_use]
+    pub fn is_proven_damage(&self) -> bool {
+        !matches!(self, Self::Repo(RepoError::KeysMissing { .. }))
+            && self.kind() == ErrorKind::Corrupt
+    }
+
     /// What to do about it, for people.
     #[must_use]
     pub fn hints(&self) -> Vec<String> {

@@ -2,26 +2,24 @@
 //! a collection removes nothing.
 
 use pgrecall_repo::expired::ExpiredLog;
+use pgrecall_repo::format::document::Manifest;
+use pgrecall_repo::format::header::KeyClass;
+use pgrecall_repo::gc::Live;
 use pgrecall_repo::id::BackupId;
-use pgrecall_repo::names;
 use pgrecall_repo::repair::{self, Quarantined, RepairPlan, Repaired, What};
+use pgrecall_repo::sealed_store::SealedStore;
+use pgrecall_repo::{RepoError, names};
 
-use crate::cancel::Cancel;
-use crate::catalog;
+use crate::catalog::{self, chain};
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
-use crate::verify;
 
-/// Plans to give up a backup that cannot be had whole. Nothing is written.
+/// Plans to give up a backup of whose list of files, or maps, a part is lost. Nothing is written.
 ///
 /// # Errors
-/// `Invalid` for one of which nothing is known to be lost; `Conflict` for one that is held;
-/// `NotFound`; the store's failures.
-pub async fn plan(
-    cluster: &ClusterStore,
-    id: BackupId,
-    cancel: &Cancel,
-) -> Result<RepairPlan, EngineError> {
+/// `Invalid` for one of which all of that reads; what keeps it from being read otherwise; `Conflict`
+/// for one that is held; `NotFound`; the store's failures.
+pub async fn plan(cluster: &ClusterStore, id: BackupId) -> Result<RepairPlan, EngineError> {
     let (known, _) = catalog::backups(cluster).await?;
     let Some(backup) = known.into_iter().find(|backup| backup.manifest.backup == id) else {
         let message = format!("there is no backup {id} whose manifest reads");
@@ -34,29 +32,53 @@ pub async fn plan(
         return Err(EngineError::refused(ErrorKind::Conflict, message)
             .hint(format!("`pgrecall hold remove {id}` takes the hold off.")));
     }
-    let broken = verify::broken(cluster, std::slice::from_ref(&backup), cancel).await?;
-    let Some(why) = broken.get(&id) else {
-        let message = format!("as far as is known backup {id} is whole: it is not given up");
-        return Err(EngineError::refused(ErrorKind::Invalid, message).hint(
-            "`pgrecall verify --read-data` looks at all of it, and `expire` removes backups.",
-        ));
-    };
+    let why = lost_part(cluster, &backup.manifest).await?;
     let what = What::Manifest { at: cluster.at.clone(), backup: id };
     let name = names::manifest(&cluster.at, id);
-    let reason = format!("the backup cannot be had whole: {why}");
+    let reason = format!("what the backup needs cannot be told: {why}");
     let quarantined = vec![Quarantined { name, what, reason }];
     Ok(RepairPlan { quarantined, ..RepairPlan::default() })
+}
+
+/// What is lost of what says which chunks a backup needs; that alone stops collections. What other
+/// keys or another version may read is not lost.
+async fn lost_part(cluster: &ClusterStore, manifest: &Manifest) -> Result<String, EngineError> {
+    let (sealed, domain) = (&cluster.sealed, cluster.domain());
+    let id = manifest.backup;
+    if let Some(epoch) = missing_epoch(sealed) {
+        let message = format!(
+            "the keys of epoch {epoch} of domain {domain} are not here: what they open may be whole"
+        );
+        return Err(EngineError::refused(ErrorKind::Corrupt, message).hint(format!(
+            "Bring domains/{domain}/keys/{epoch:016x} back, by an earlier version of it or from a \
+             copy."
+        )));
+    }
+    match Live::default().and_backup(sealed, domain, manifest).await {
+        Ok(_) => {
+            let message = format!(
+                "the list of files of backup {id} reads: it keeps nothing from being collected, \
+                 and is not given up"
+            );
+            Err(EngineError::refused(ErrorKind::Invalid, message)
+                .hint("`pgrecall expire` removes backups, by the rules of retention."))
+        }
+        Err(RepoError::NeedUnknown { source, .. }) => Ok(chain(&*source)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The first epoch up to the newest whose keys are missing.
+fn missing_epoch(sealed: &SealedStore) -> Option<u32> {
+    let keys = sealed.keys();
+    (0..keys.epoch()).find(|epoch| !keys.has_epoch(KeyClass::Meta, *epoch))
 }
 
 /// Gives the backup up, unless it has become whole or held since.
 ///
 /// # Errors
 /// As [`plan`].
-pub async fn carry_out(
-    cluster: &ClusterStore,
-    id: BackupId,
-    cancel: &Cancel,
-) -> Result<Repaired, EngineError> {
-    let plan = plan(cluster, id, cancel).await?;
+pub async fn carry_out(cluster: &ClusterStore, id: BackupId) -> Result<Repaired, EngineError> {
+    let plan = plan(cluster, id).await?;
     Ok(repair::give_up(&cluster.sealed, cluster.domain(), &plan).await?)
 }

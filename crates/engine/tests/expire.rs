@@ -24,6 +24,7 @@ use pgrecall_repo::damaged_wal::WalNotes;
 use pgrecall_repo::format::document::{DamagedWal, Hold, Manifest, TableChunk};
 use pgrecall_repo::id::{BackupId, ChunkId};
 use pgrecall_repo::names;
+use pgrecall_repo::repair::{carry_out as repair, look};
 use pgrecall_repo::repository::Repository;
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_store::{Key, Put, Store};
@@ -259,24 +260,35 @@ async fn one_whose_wal_was_found_damaged_pushes_out_none_that_works() {
         let object = names::cluster_object(at, &segment(number)).unwrap().to_string();
         let wal = DamagedWal { object, after: None, from: from.into() };
         let notes = WalNotes::read(sealed, at).await.unwrap();
-        notes.replace(sealed, at, &BTreeSet::from([wal]), "verify on db1".into()).await.unwrap();
+        notes.put_next(sealed, at, BTreeSet::from([wal]), "verify on db1".into()).await.unwrap();
     };
     // Behind the point where it is consistent, and what is not there: it can be restored.
     for (number, from) in [(8, "0/800131"), (9, "0/900000"), (40, "0/2800000")] {
         note(number, from).await;
-        let plan = planned(&bench, request(rules.clone())).await;
-        assert_eq!(plan.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), [newest], "{number}");
+        let made = planned(&bench, request(rules.clone())).await;
+        assert_eq!(made.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), [newest], "{number}");
     }
     note(8, "0/800100").await;
-    let plan = planned(&bench, request(rules.clone())).await;
-    assert_eq!(plan.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), [old, newest]);
-    assert_eq!(plan.keeps[1].reasons, [Reason::NewerThanGood]);
-    assert!(plan.notes[0].starts_with(&newest.to_string()), "{:?}", plan.notes);
-    assert!(plan.notes[0].contains("000000010000000000000008"), "{:?}", plan.notes);
+    let made = planned(&bench, request(rules.clone())).await;
+    assert_eq!(made.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), [old, newest]);
+    assert_eq!(made.keeps[1].reasons, [Reason::NewerThanGood]);
+    assert!(made.notes[0].starts_with(&newest.to_string()), "{:?}", made.notes);
+    assert!(made.notes[0].contains("000000010000000000000008"), "{:?}", made.notes);
     let notes = WalNotes::read(sealed, at).await.unwrap();
-    notes.replace(sealed, at, &BTreeSet::new(), "verify on db1".into()).await.unwrap();
-    let plan = planned(&bench, request(rules)).await;
-    assert_eq!(plan.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), [newest]);
+    notes.put_next(sealed, at, BTreeSet::new(), "verify on db1".into()).await.unwrap();
+    let made = planned(&bench, request(rules.clone())).await;
+    assert_eq!(made.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), [newest]);
+    // What does not read may say that the newest is no good.
+    let log = names::damaged_wal(at).unwrap();
+    let entry = sealed.list(log.prefix()).await.unwrap().pop().unwrap().key;
+    bench.store.delete(&entry).await.unwrap();
+    let _ = bench.store.put_if_absent(&entry, vec![1; 100].into()).await;
+    let refused = plan(&bench.cluster, &request(rules.clone())).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+    let mending = look(sealed, &at.domain).await.unwrap();
+    assert_eq!(mending.quarantined[0].name, entry);
+    repair(sealed, &at.domain, &mending).await.unwrap();
+    plan(&bench.cluster, &request(rules)).await.unwrap();
 }
 
 #[tokio::test]

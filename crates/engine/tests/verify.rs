@@ -50,7 +50,7 @@ const PAGE: usize = 8192;
 
 struct Made {
     store: Arc<dyn Store>,
-    repository: Repository,
+    repository: Arc<Repository>,
     cluster: ClusterStore,
     backup: BackupId,
 }
@@ -69,7 +69,7 @@ async fn made() -> Made {
     let cluster = ClusterStore::register(&repository, &domain, &name, facts).await.unwrap();
     push_segment(&cluster).await;
     let backup = push_backup(&cluster).await;
-    Made { store, repository, cluster, backup }
+    Made { store, repository: Arc::new(repository), cluster, backup }
 }
 
 fn segment_name() -> SegmentName {

@@ -1,5 +1,7 @@
 //! Reading chunks: where to read, how much at once, and opening what came.
 
+mod search;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -18,6 +20,8 @@ use crate::names::{self, Name};
 use crate::object::Proof;
 use crate::pack::frame_len;
 use crate::sealed_store::SealedStore;
+
+use search::{Found, find};
 
 /// Bytes between two wanted frames that are read along rather than asked for apart.
 const GAP_BYTES_MAX: u64 = 64 << 10;
@@ -269,64 +273,12 @@ pub async fn read_any(
     index: &Index,
     chunk: &ChunkId,
 ) -> Result<Vec<u8>, RepoError> {
-    match find_any(sealed, domain, index, chunk).await? {
+    let found = find(sealed, domain, index, vec![*chunk]).await?.pop();
+    match found.map_or(Found::Nowhere, |(_, found)| found) {
         Found::Plain(plain) => Ok(plain),
         Found::Bad(error) => Err(error),
         Found::Nowhere => Err(index.missing(sealed, chunk).await),
     }
-}
-
-/// What became of looking for a chunk.
-enum Found {
-    Plain(Vec<u8>),
-    /// What is wrong with the last of its copies.
-    Bad(RepoError),
-    Nowhere,
-}
-
-impl Found {
-    fn is_of_other_version(&self) -> bool {
-        matches!(self, Self::Bad(error) if error.kind() == ErrorKind::Unsupported)
-    }
-}
-
-async fn find_any(
-    sealed: &SealedStore,
-    domain: &Name,
-    index: &Index,
-    chunk: &ChunkId,
-) -> Result<Found, RepoError> {
-    let mut found = Found::Nowhere;
-    let mut tried = HashSet::new();
-    loop {
-        let copies = index.more_copies(sealed, chunk, &tried).await?;
-        if copies.is_empty() {
-            return Ok(found);
-        }
-        for location in copies {
-            tried.insert(location.pack.id);
-            match read(sealed, domain, chunk, &location).await {
-                Ok(plain) => return Ok(Found::Plain(plain)),
-                Err(error) if error.is_damage() => {
-                    let error = bad_copy(chunk, &location, error);
-                    // One that another version reads may be good.
-                    if !found.is_of_other_version() {
-                        found = Found::Bad(error);
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-fn bad_copy(chunk: &ChunkId, location: &Location, error: RepoError) -> RepoError {
-    let pack = location.pack.id;
-    match error.is_not_found() {
-        true => tracing::info!(%chunk, %pack, "a pack is gone: other copies are looked for"),
-        false => tracing::error!(%chunk, %pack, %error, "a copy of a chunk is bad"),
-    }
-    error
 }
 
 /// Finds a set of chunks, all of which must be there.
@@ -418,16 +370,12 @@ pub async fn read_others(
     chunks: Vec<ChunkId>,
 ) -> Result<HashMap<ChunkId, Vec<u8>>, RepoError> {
     let mut read = HashMap::with_capacity(chunks.len());
-    let mut chunks = chunks.into_iter();
-    // Where a collection has moved them, the index is read again for the first.
-    if let Some(first) = chunks.next() {
-        read.insert(first, read_any(sealed, domain, index, &first).await?);
-    }
-    let mut others = futures::stream::iter(chunks)
-        .map(|chunk| async move { (chunk, read_any(sealed, domain, index, &chunk).await) })
-        .buffer_unordered(READS_AT_ONCE);
-    while let Some((chunk, plain)) = others.next().await {
-        read.insert(chunk, plain?);
+    for (chunk, found) in find(sealed, domain, index, chunks).await? {
+        match found {
+            Found::Plain(plain) => drop(read.insert(chunk, plain)),
+            Found::Bad(error) => return Err(error),
+            Found::Nowhere => return Err(index.missing(sealed, &chunk).await),
+        }
     }
     Ok(read)
 }
@@ -451,12 +399,9 @@ pub async fn salvage_others(
     index: &Index,
     chunks: Vec<ChunkId>,
 ) -> Result<Salvaged, RepoError> {
-    let mut others = futures::stream::iter(chunks)
-        .map(|chunk| async move { (chunk, find_any(sealed, domain, index, &chunk).await) })
-        .buffer_unordered(READS_AT_ONCE);
     let mut salvaged = Salvaged::default();
-    while let Some((chunk, found)) = others.next().await {
-        match found? {
+    for (chunk, found) in find(sealed, domain, index, chunks).await? {
+        match found {
             Found::Plain(plain) => drop(salvaged.plain.insert(chunk, plain)),
             Found::Bad(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
             Found::Bad(error) => drop(salvaged.lost.insert(chunk, error)),

@@ -1,100 +1,84 @@
-//! Notes of WAL that a verification found damaged: backups that cannot do without it are no good
+//! Notes of WAL that verifications found damaged: backups that cannot do without it are no good
 //! ones to those that expire others.
 //!
-//! A note stays until a later verification has read the segment and found it sound, or it is gone;
-//! then another note is put with what is left, and the old one is deleted, in that order.
+//! Each lineage has a log, of which the highest entry says all that is damaged. So a reader never
+//! meets an old entry that is gone and a new one that he has not listed, and who may not delete can
+//! still write one.
 
 use std::collections::BTreeSet;
-
-use futures::{StreamExt as _, TryStreamExt as _};
-use pgrecall_store::Key;
 
 use crate::error::RepoError;
 use crate::format::document::{Damage, DamagedWal};
 use crate::format::header::Kind;
-use crate::id::DamageId;
-use crate::index;
 use crate::names::{self, ClusterRef};
-use crate::sealed_store::SealedStore;
+use crate::sealed_store::{SealedStore, Stored};
 
-/// Notes read at once.
-const READS_AT_ONCE: usize = 16;
-
-/// What the notes say of one lineage.
-#[derive(Debug, Clone, Default)]
+/// The highest entry of a lineage's log, as it was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WalNotes {
     /// All that was found damaged.
     pub damaged: BTreeSet<DamagedWal>,
-    /// Who found it and when, for people; of several the last one read.
+    /// Who found it and when, for people.
     pub found: String,
-    /// The notes.
-    objects: Vec<Key>,
+    /// The entry's number; nothing before the first.
+    number: Option<u64>,
 }
 
 impl WalNotes {
-    /// Reads what is noted of a lineage's WAL. A note that does not read is passed over, with a
-    /// warning.
+    /// Reads what is noted of a lineage's WAL.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When it cannot be listed or read.
     pub async fn read(sealed: &SealedStore, at: &ClusterRef) -> Result<Self, RepoError> {
-        let below = names::cluster_prefix(at, "")?;
-        let is_ours = |wal: &DamagedWal| wal.object.starts_with(below.as_str());
-        let listed = sealed.list(&names::all_damaged(&at.domain)).await?;
-        let mut read = futures::stream::iter(listed)
-            .map(|object| async move {
-                match sealed.get::<Damage>(Kind::Damage, &object.key).await {
-                    Ok(note) => Ok(Some((object.key, note))),
-                    // Another verification has put a newer one, or a repair moved it.
-                    Err(error) if error.is_not_found() => Ok(None),
-                    Err(error) if error.is_damage() => {
-                        let what = "a note of damage cannot be read";
-                        index::warn_unreadable(&object.key, &error, what);
-                        Ok(None)
-                    }
-                    Err(error) => Err(error),
-                }
-            })
-            .buffered(READS_AT_ONCE);
-        let mut notes = Self::default();
-        while let Some(note) = read.try_next().await? {
-            let Some((object, note)) = note.filter(|(_, note)| note.wal.iter().any(is_ours)) else {
-                continue;
-            };
-            // What speaks of anything else too is not ours to replace.
-            if note.chunks.is_empty() && note.wal.iter().all(is_ours) {
-                notes.objects.push(object);
-            }
-            notes.damaged.extend(note.wal.into_iter().filter(is_ours));
-            notes.found = note.found;
-        }
-        Ok(notes)
+        let log = names::damaged_wal(at)?;
+        let newest = sealed.newest::<Damage>(Kind::Damage, &log).await?;
+        Ok(newest.map_or_else(Self::default, |(number, note)| Self {
+            damaged: note.wal.into_iter().collect(),
+            found: note.found,
+            number: Some(number),
+        }))
     }
 
-    /// Puts what is damaged now in the place of these notes; where they say just that, nothing is
-    /// done.
+    /// Whether both are the same entry.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+
+    /// Puts the entry after this one. [`Stored::Other`] is no error: somebody was faster, and what
+    /// is to be said has to be thought over.
     ///
     /// # Errors
-    /// When the store does not confirm the new note, or deletes no old one.
-    pub async fn replace(
+    /// When the store does not say what became of it.
+    pub async fn put_next(
         &self,
         sealed: &SealedStore,
         at: &ClusterRef,
-        damaged: &BTreeSet<DamagedWal>,
+        damaged: BTreeSet<DamagedWal>,
         found: String,
-    ) -> Result<(), RepoError> {
-        if self.damaged == *damaged {
-            return Ok(());
+    ) -> Result<Stored, RepoError> {
+        let log = names::damaged_wal(at)?;
+        let number = self.number.map_or(0, |number| number.saturating_add(1));
+        let note = Damage { chunks: Vec::new(), wal: damaged.into_iter().collect(), found };
+        let stored = sealed.put(Kind::Damage, &log.entry(number), &note).await?;
+        if stored == Stored::Mine {
+            remove_lower(sealed, &log, number).await;
         }
-        if !damaged.is_empty() {
-            let wal = damaged.iter().cloned().collect();
-            let name = names::damaged(&at.domain, DamageId::random(sealed.random()));
-            let note = Damage { chunks: Vec::new(), wal, found };
-            sealed.put(Kind::Damage, &name, &note).await?;
+        Ok(stored)
+    }
+}
+
+/// Those below the highest say nothing any more; who may not delete them leaves them.
+async fn remove_lower(sealed: &SealedStore, log: &names::LogName, number: u64) {
+    let lower = async {
+        for object in sealed.list(log.prefix()).await? {
+            if log.number(&object.key).is_some_and(|other| other < number) {
+                sealed.store().delete(&object.key).await?;
+            }
         }
-        for object in &self.objects {
-            sealed.store().delete(object).await?;
-        }
-        Ok(())
+        Ok::<_, RepoError>(())
+    };
+    if let Err(error) = lower.await {
+        tracing::debug!("earlier notes of damaged WAL stay: {error}");
     }
 }

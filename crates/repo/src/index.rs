@@ -28,7 +28,7 @@ pub use chunk_table::ChunkTable;
 pub use directory::read_directory;
 pub(crate) use object::put_entries;
 pub use object::{IndexObject, put_index, read_object};
-use reading::Reading;
+pub(crate) use reading::Reading;
 pub(crate) use rows::{Short, short};
 
 /// Objects read at once.
@@ -119,8 +119,6 @@ pub async fn read_damage(
     while let Some((name, note)) = notes.next().await {
         match note {
             Ok(note) => damaged.extend(note.chunks),
-            // Notes of chunks stay; one of WAL was replaced since it was listed.
-            Err(error) if error.is_not_found() => {}
             Err(error) if purpose.takes_what_is_there() && error.is_damage() => {
                 warn_unreadable(&name, &error, "a note of damage cannot be read");
             }
@@ -208,13 +206,9 @@ impl Index {
         sealed: &SealedStore,
         wanted: &HashSet<ChunkId>,
     ) -> Result<HashMap<ChunkId, Location>, RepoError> {
-        let mut found = HashMap::with_capacity(wanted.len());
-        for chunk in wanted {
-            if let Some(location) = self.copies(sealed, chunk).await?.into_iter().next() {
-                found.insert(*chunk, location);
-            }
-        }
-        Ok(found)
+        let wanted = wanted.iter().copied().collect();
+        let copies = self.copies_of(sealed, wanted).await?.into_iter();
+        Ok(copies.filter_map(|(chunk, all)| Some((chunk, all.into_iter().next()?))).collect())
     }
 
     /// Copies of a chunk, those that are most likely to be good first. Where the index objects
@@ -227,49 +221,44 @@ impl Index {
         sealed: &SealedStore,
         chunk: &ChunkId,
     ) -> Result<Vec<Location>, RepoError> {
-        self.more_copies(sealed, chunk, &HashSet::new()).await
+        let copies = self.copies_of(sealed, vec![*chunk]).await?.into_values().next();
+        Ok(copies.unwrap_or_default())
     }
 
-    /// Copies of a chunk in other packs than these, which were tried and are bad or gone: those
-    /// that the index objects name, else those in packs that no object speaks of, else what the
-    /// index says now (R1: a collection may have moved the chunk). Every pack is asked when nothing
-    /// was there to be tried.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn more_copies(
+    /// The same of many; those of which there are none are left out. What is not found is looked
+    /// for again where the index says another thing meanwhile (R1: a collection may have moved it),
+    /// and only then is every pack asked.
+    async fn copies_of(
         &self,
         sealed: &SealedStore,
-        chunk: &ChunkId,
-        tried: &HashSet<PackId>,
-    ) -> Result<Vec<Location>, RepoError> {
-        let mut reading = self.now();
-        for again in 0..=READINGS_MAX {
-            match reading.copies(sealed, chunk, tried).await {
-                Ok(copies) if copies.is_empty() && self.purpose.takes_what_is_there() => {}
-                // Merged into another.
-                Err(error)
-                    if error.is_not_found()
-                        && self.purpose.takes_what_is_there()
-                        && again < READINGS_MAX => {}
-                found => return found,
+        chunks: Vec<ChunkId>,
+    ) -> Result<HashMap<ChunkId, Vec<Location>>, RepoError> {
+        let mut all = HashMap::with_capacity(chunks.len());
+        let (mut left, none) = (chunks, HashSet::new());
+        let mut readings = Readings::of(self);
+        loop {
+            let mut missed = Vec::new();
+            for chunk in left {
+                match readings.now.more_copies(sealed, &chunk, &none).await {
+                    Ok(copies) if !copies.is_empty() => drop(all.insert(chunk, copies)),
+                    looked => {
+                        readings.missed(looked.err())?;
+                        missed.push(chunk);
+                    }
+                }
             }
-            let elsewhere = reading.known_elsewhere(chunk);
-            if tried.is_empty() && !elsewhere.is_empty() {
-                return Ok(elsewhere);
-            }
-            if again == READINGS_MAX {
+            left = missed;
+            if left.is_empty() || !readings.next(sealed).await? {
                 break;
             }
-            match self.read_again(sealed, &reading).await? {
-                Some(newer) => reading = newer,
-                None => break,
+        }
+        for chunk in left {
+            let copies = readings.now.copies_anywhere(sealed, &chunk).await?;
+            if !copies.is_empty() {
+                all.insert(chunk, copies);
             }
         }
-        match tried.is_empty() {
-            true => reading.copies_anywhere(sealed, chunk).await,
-            false => Ok(Vec::new()),
-        }
+        Ok(all)
     }
 
     /// Refuses to say that something is nowhere while an index object or the directory of a pack
@@ -314,6 +303,56 @@ impl Index {
         let newer = Arc::new(newer);
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = newer.clone();
         Ok(Some(newer))
+    }
+}
+
+/// The index as it is read again and again for what was not found by it.
+#[derive(Debug)]
+pub(crate) struct Readings<'a> {
+    index: &'a Index,
+    /// As it was read last.
+    pub(crate) now: Arc<Reading>,
+    times: u32,
+    /// An object was merged into another while it was read: not all that there is was looked at.
+    merged: Option<RepoError>,
+}
+
+impl<'a> Readings<'a> {
+    pub(crate) fn of(index: &'a Index) -> Self {
+        Self { index, now: index.now(), times: 0, merged: None }
+    }
+
+    /// Something was not found: by an error, perhaps, that a later reading mends.
+    ///
+    /// # Errors
+    /// Another error than that.
+    pub(crate) fn missed(&mut self, error: Option<RepoError>) -> Result<(), RepoError> {
+        match error {
+            Some(error) if !error.is_not_found() => return Err(error),
+            Some(error) => self.merged = Some(error),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Goes on to what the index says now; false where it says the same, or this is read by
+    /// somebody who may not refer to what was moved.
+    ///
+    /// # Errors
+    /// When the store fails; when index objects are merged again and again.
+    pub(crate) async fn next(&mut self, sealed: &SealedStore) -> Result<bool, RepoError> {
+        let again = self.index.purpose.takes_what_is_there() && self.times < READINGS_MAX;
+        let newer = match again {
+            true => self.index.read_again(sealed, &self.now).await?,
+            false => None,
+        };
+        match (newer, self.merged.take()) {
+            (Some(newer), _) => self.now = newer,
+            (None, Some(merged)) => return Err(merged),
+            (None, None) => return Ok(false),
+        }
+        self.times += 1;
+        Ok(true)
     }
 }
 

@@ -158,6 +158,14 @@ pub fn expired(domain: &Name) -> LogName {
     LogName(prefix(format!("domains/{domain}/expired/")))
 }
 
+/// `clusters/<name>/<system-id>/damaged/`: what was found damaged of its WAL.
+///
+/// # Errors
+/// When the lineage is no valid name.
+pub fn damaged_wal(at: &ClusterRef) -> Result<LogName, RepoError> {
+    Ok(LogName(cluster_prefix(at, "damaged")?))
+}
+
 /// `quarantine/<name>`: what does not read, moved out of the way; `quarantine/<name>.2` and so on
 /// for what is moved from the same name later. Nothing reads it.
 ///

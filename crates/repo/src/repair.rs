@@ -4,7 +4,7 @@
 //! First a look, which changes nothing; then what it found is mended. Nothing is thrown away.
 
 mod carry_out;
-mod identities;
+mod lineages;
 mod look;
 
 use pgrecall_store::Key;

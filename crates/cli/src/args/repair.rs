@@ -25,10 +25,10 @@ pub(crate) struct RepairArgs {
     /// Print what would be done, and change nothing
     #[arg(long, short = 'n')]
     pub(crate) dry_run: bool,
-    /// Give up this backup, of which something is lost for good: its id, or the beginning of it
+    /// Give up this backup, whose list of files is lost in part: its id, or the beginning of it
     ///
-    /// As long as it stands and a part of its list of files is lost, `gc` removes nothing. Refused
-    /// for one that is whole as far as is known, or held.
+    /// As long as it stands `gc` removes nothing, since nobody can tell what it needs. Refused for
+    /// one whose list reads, or which is held.
     #[arg(long, value_name = "BACKUP")]
     pub(crate) give_up: Option<String>,
     #[command(flatten)]

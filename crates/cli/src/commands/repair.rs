@@ -115,7 +115,7 @@ impl Work {
     async fn plan(&self) -> Outcome<RepairPlan> {
         Ok(match self {
             Self::Mend(sealed, domain) => repair::look(sealed, domain).await?,
-            Self::GiveUp(cluster, id) => giving_up::plan(cluster, *id, &Cancel::new()).await?,
+            Self::GiveUp(cluster, id) => giving_up::plan(cluster, *id).await?,
         })
     }
 
@@ -129,7 +129,7 @@ impl Work {
     async fn carry_out(&self, plan: &RepairPlan) -> Outcome<Repaired> {
         Ok(match self {
             Self::Mend(sealed, domain) => repair::carry_out(sealed, domain, plan).await?,
-            Self::GiveUp(cluster, id) => giving_up::carry_out(cluster, *id, &Cancel::new()).await?,
+            Self::GiveUp(cluster, id) => giving_up::carry_out(cluster, *id).await?,
         })
     }
 }

@@ -4,17 +4,18 @@
 //! content, and a settlement says that it holds ([`holder`](super::holder)). Nobody has to decide
 //! anything, for both have the same digest.
 
+use pgrecall_pgformat::segment_summary::SegmentEnd;
 use pgrecall_repo::damaged_wal::WalNotes;
-use pgrecall_repo::format::document::Resolution;
+use pgrecall_repo::format::document::{DamagedWal, Resolution};
 use pgrecall_repo::object::Proof;
 use pgrecall_repo::{RepoError, archive};
 use pgrecall_store::Key;
 
-use super::push::{Prepared, PushRequest, PushResult};
+use super::push::{Prepared, PushRequest, PushResult, Stored};
 use super::{check, resolve, trailer};
 use crate::catalog::chain;
 use crate::cluster::ClusterStore;
-use crate::error::{EngineError, ErrorKind};
+use crate::error::EngineError;
 
 /// What is wrong with the stored copy of a file that has the same digest; nothing if it is sound.
 /// Its end was read, and said `damage` where it is damaged; all of it is read only where a
@@ -33,21 +34,24 @@ pub(super) async fn what_rotted(
     }
     let notes = match WalNotes::read(&cluster.sealed, &cluster.at).await {
         Ok(notes) => notes,
-        // Who may only put need not know of it.
-        Err(error) if error.kind() == ErrorKind::Denied => return Ok(None),
-        Err(error) => return Err(error.into()),
+        // The file is stored, and its end reads: what may be noted is no reason to fail.
+        Err(error) => {
+            tracing::debug!("whether {key} was found damaged is not known: {}", chain(&error));
+            return Ok(None);
+        }
     };
-    let noted = |noted: &&pgrecall_repo::format::document::DamagedWal| {
-        noted.object == key.as_str() && noted.after.is_none()
-    };
-    if notes.damaged.iter().find(noted).is_none() {
+    let noted = |noted: &DamagedWal| noted.object == key.as_str() && noted.after.is_none();
+    if !notes.damaged.iter().any(noted) {
         return Ok(None);
     }
     let limit = check::limit_bytes(file.name, &cluster.facts);
     match archive::fetch(&cluster.sealed, key, limit, Proof::Hash, |_| {}).await {
         Ok(()) => {}
+        // What its records say may be what was found wrong, and then this one says the same.
         Err(RepoError::NoRestoreKey { .. }) => {
-            return Ok(Some(format!("it was found damaged, by {}", notes.found)));
+            let ends = file.packed.summary.as_ref().map(|summary| &summary.end);
+            let whole = matches!(ends, Some(SegmentEnd::Full | SegmentEnd::Switch { .. }));
+            return Ok(whole.then(|| format!("it was found damaged, by {}", notes.found)));
         }
         Err(error @ RepoError::Corrupt { .. }) => return Ok(Some(chain(&error))),
         Err(error) => return Err(error.into()),
@@ -69,13 +73,85 @@ pub(super) async fn heal(
     why: String,
 ) -> Result<PushResult, EngineError> {
     let beside = resolve::by_digest(key, &file.packed.digest)?;
-    let object = file.seal(cluster, &beside, request)?;
-    resolve::kept(&beside, file.store(cluster, &beside, object).await?)?;
+    keep(cluster, &beside, file, request).await?;
     let resolution = Resolution {
         object: beside.to_string(),
         reason: format!("the copy that was stored first has rotted: {why}"),
         by: format!("wal push on {} at {}", request.host, request.clock.now_text()),
+        heals: true,
     };
     resolve::write_down(cluster, key, &resolution).await?;
     Ok(PushResult::Healed)
+}
+
+/// Stores the file under the name of its digest, where no sound copy of it is.
+///
+/// # Errors
+/// As [`keep_sound`].
+pub(super) async fn keep(
+    cluster: &ClusterStore,
+    kept: &Key,
+    file: &Prepared,
+    request: &PushRequest,
+) -> Result<(), EngineError> {
+    let object = file.seal(cluster, kept, request)?;
+    match file.store(cluster, kept, object).await? {
+        Stored::Created => Ok(()),
+        Stored::Before { .. } | Stored::Unknown { .. } => {
+            keep_sound(cluster, kept, file, request).await.map(drop)
+        }
+        other @ Stored::Collision { .. } => resolve::kept(kept, other),
+    }
+}
+
+/// Makes sure that the copy under the name of its digest, which is served, reads: one that does not
+/// is deleted, and stored again. Until that has arrived whoever asks for the file is refused, since
+/// the settlement names what is not there.
+///
+/// # Errors
+/// `Denied` where these credentials may not delete; the store's failures.
+pub(super) async fn keep_sound(
+    cluster: &ClusterStore,
+    kept: &Key,
+    file: &Prepared,
+    request: &PushRequest,
+) -> Result<PushResult, EngineError> {
+    if rotten(cluster, kept, file).await?.is_none() {
+        return Ok(PushResult::AlreadyThere);
+    }
+    // Another host may store it again at this moment: what is deleted is what was looked at.
+    let before = bytes_of(cluster, kept, file).await?;
+    let Some(why) = rotten(cluster, kept, file).await? else {
+        return Ok(PushResult::AlreadyThere);
+    };
+    if bytes_of(cluster, kept, file).await? == before {
+        tracing::warn!(object = %kept, "a copy has rotted, and is stored again: {why}");
+        cluster.sealed.store().delete(kept).await.map_err(RepoError::from)?;
+    }
+    let object = file.seal(cluster, kept, request)?;
+    resolve::kept(kept, file.store(cluster, kept, object).await?)?;
+    Ok(PushResult::Healed)
+}
+
+/// As [`what_rotted`], with a look at the end.
+async fn rotten(
+    cluster: &ClusterStore,
+    kept: &Key,
+    file: &Prepared,
+) -> Result<Option<String>, EngineError> {
+    let damage = match archive::read_trailer(&cluster.sealed, kept).await {
+        Ok(_) => None,
+        Err(error @ RepoError::Corrupt { .. }) => Some(error),
+        Err(error) => return Err(error.into()),
+    };
+    what_rotted(cluster, kept, file, damage).await
+}
+
+async fn bytes_of(
+    cluster: &ClusterStore,
+    object: &Key,
+    file: &Prepared,
+) -> Result<bytes::Bytes, EngineError> {
+    let limit = check::limit_bytes(file.name, &cluster.facts).saturating_mul(2);
+    Ok(cluster.sealed.store().get(object, limit).await.map_err(RepoError::from)?)
 }

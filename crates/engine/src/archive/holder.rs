@@ -77,7 +77,7 @@ pub(super) async fn kept(sealed: &SealedStore, file: &Key) -> Result<Vec<Key>, E
 }
 
 /// The file that a listed object is a kept content of, if it is one.
-fn kept_file(object: &Key) -> Option<Key> {
+pub(crate) fn kept_file(object: &Key) -> Option<Key> {
     let (file, digest) = object.as_str().rsplit_once('.')?;
     let is_digest = digest.len() == DIGEST_DIGITS
         && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));

@@ -366,27 +366,29 @@ async fn told(
     file: &Prepared,
     request: &PushRequest,
 ) -> Result<PushResult, EngineError> {
-    let standing = async || resolve::standing(cluster, key, &file.packed).await;
-    match stored {
-        Stored::Created => Ok(PushResult::Created),
-        Stored::Before { damage } => match standing().await? {
-            Some(Standing::Lost) => Ok(PushResult::Lost),
-            Some(Standing::Holds) => Ok(PushResult::AlreadyThere),
-            None => match heal::what_rotted(cluster, key, file, damage).await? {
+    if matches!(stored, Stored::Created) {
+        return Ok(PushResult::Created);
+    }
+    match (resolve::standing(cluster, key, &file.packed).await?, stored) {
+        (Standing::Holds(kept), _) => heal::keep_sound(cluster, &kept, file, request).await,
+        (Standing::Lost, _) => Ok(PushResult::Lost),
+        (Standing::Unsettled, Stored::Before { damage }) => {
+            match heal::what_rotted(cluster, key, file, damage).await? {
                 None => Ok(PushResult::AlreadyThere),
                 Some(why) => heal::heal(cluster, key, file, request, why).await,
-            },
-        },
-        Stored::Unknown { damage } => match standing().await? {
-            Some(Standing::Holds) => Ok(PushResult::AlreadyThere),
-            Some(Standing::Lost) => Ok(PushResult::Lost),
-            None => Err(damage.into()),
-        },
-        Stored::Collision { stored } => match standing().await? {
-            Some(Standing::Holds) => Ok(PushResult::AlreadyThere),
-            Some(Standing::Lost) => Ok(PushResult::Lost),
-            None => Err(collision(cluster, key, file, stored, request).await),
-        },
+            }
+        }
+        (Standing::NotKept, Stored::Before { .. }) => {
+            // It could not be read when the other one was settled on.
+            heal::keep(cluster, &resolve::by_digest(key, &file.packed.digest)?, file, request)
+                .await?;
+            Ok(PushResult::Lost)
+        }
+        (_, Stored::Collision { stored }) => {
+            Err(collision(cluster, key, file, stored, request).await)
+        }
+        (_, Stored::Unknown { damage }) => Err(damage.into()),
+        (_, Stored::Created) => Ok(PushResult::Created),
     }
 }
 

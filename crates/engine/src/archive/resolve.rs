@@ -6,12 +6,12 @@
 
 use bytes::Bytes;
 use pgrecall_pgformat::ArchiveName;
-use pgrecall_repo::archive;
 use pgrecall_repo::format::document::Resolution;
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::id::Digest;
 use pgrecall_repo::object::{self, Payload, Proof, frames_of};
 use pgrecall_repo::sealed_store::Stored as Written;
+use pgrecall_repo::{RepoError, archive};
 use pgrecall_store::Key;
 
 use super::access::{Access, Opened};
@@ -77,22 +77,31 @@ pub(super) fn by_digest(key: &Key, digest: &Digest) -> Result<Key, EngineError> 
 }
 
 /// What a settlement means for one content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It is the one that is served.
-    Holds,
+    /// There is no settlement.
+    Unsettled,
+    /// It is the one that is served, from this object.
+    Holds(Key),
     /// It is kept, and another one is served.
     Lost,
+    /// Another one is served, and this one is not kept under its digest.
+    NotKept,
 }
 
-/// How a content stands after the settlement over its file; nothing if there was no settlement, or
-/// none that knew this content.
+/// How a content stands after the settlement over its file.
 pub(super) async fn standing(
     cluster: &ClusterStore,
     file: &Key,
     content: &Packed,
-) -> Result<Option<Standing>, EngineError> {
-    let Some(settled) = holder::settled(&cluster.sealed, file).await? else { return Ok(None) };
+) -> Result<Standing, EngineError> {
+    let Some(settled) = holder::settled(&cluster.sealed, file).await? else {
+        return Ok(Standing::Unsettled);
+    };
+    let of = |kept: Key| match kept == settled.object {
+        true => Standing::Holds(kept),
+        false => Standing::Lost,
+    };
     let plain = content.plain(cluster.sealed.keys()).await?;
     // A content is kept under the digest by the id key of its day.
     for ids in cluster.sealed.keys().all_ids() {
@@ -100,15 +109,16 @@ pub(super) async fn standing(
         let header = match cluster.sealed.header(&kept).await {
             Ok(header) => header,
             Err(error) if error.is_not_found() => continue,
+            // The name says what it was.
+            Err(RepoError::Corrupt { .. }) => return Ok(of(kept)),
             Err(error) => return Err(error.into()),
         };
         let (keys, generation) = (cluster.sealed.keys(), header.sealing.id_generation);
         if archive::digest_by(keys, generation, &kept, &plain)? == header.digest {
-            let holds = kept == settled.object;
-            return Ok(Some(if holds { Standing::Holds } else { Standing::Lost }));
+            return Ok(of(kept));
         }
     }
-    Ok(None)
+    Ok(Standing::NotKept)
 }
 
 /// Shows the contents of a file: the stored one, those kept by an earlier settlement, and the local
@@ -225,10 +235,10 @@ impl Open {
         let (mut all, mut unreadable): (Vec<Content>, Vec<_>) = (Vec::new(), Vec::new());
         let kept = holder::kept(&self.cluster.sealed, &self.key).await?;
         for object in [held, &self.key].into_iter().chain(&kept) {
-            let stored = match self.stored(object).await {
+            let (stored, digest) = match self.stored(object).await {
                 Ok(Some(stored)) => stored,
                 Ok(None) => continue,
-                Err(error) if error.is_unreadable() => {
+                Err(error) if error.is_proven_damage() => {
                     let told = (object.clone(), chain(&error));
                     if !unreadable.contains(&told) {
                         unreadable.push(told);
@@ -237,11 +247,10 @@ impl Open {
                 }
                 Err(error) => return Err(error),
             };
-            let digest = self.digest_of(object, &stored).await?;
             let is_kept = *object != self.key;
             match all.iter_mut().find(|content| content.digest == digest) {
                 Some(content) if is_kept && content.object.as_ref() == Some(&self.key) => {
-                    content.kept = object.clone();
+                    (content.kept, content.object) = (object.clone(), Some(object.clone()));
                 }
                 Some(_) => {}
                 None => {
@@ -286,9 +295,12 @@ impl Open {
         Ok(digester.finish())
     }
 
-    async fn stored(&self, key: &Key) -> Result<Option<StoredFile>, EngineError> {
+    async fn stored(&self, key: &Key) -> Result<Option<(StoredFile, Digest)>, EngineError> {
         match trailer::read(&self.cluster.sealed, key).await {
-            Ok(stored) => Ok(Some(stored)),
+            Ok(stored) => {
+                let digest = self.digest_of(key, &stored).await?;
+                Ok(Some((stored, digest)))
+            }
             Err(EngineError::Repo(error)) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
@@ -306,7 +318,7 @@ impl Open {
             match &content.object {
                 Some(object) => match self.keep_stored(object, content).await {
                     // It lies under the file's own name still.
-                    Err(error) if error.is_unreadable() && content.kept != chosen.kept => {
+                    Err(error) if error.is_proven_damage() && content.kept != chosen.kept => {
                         tracing::warn!(%object, "{}: it stays where it is", chain(&error));
                     }
                     kept => kept?,
@@ -323,6 +335,7 @@ impl Open {
             object: chosen.kept.to_string(),
             reason: choice.reason.clone(),
             by: format!("{} on {} at {}", choice.by, request.host, request.clock.now_text()),
+            heals: false,
         };
         write_down(&self.cluster, &self.key, &resolution).await
     }
@@ -364,6 +377,14 @@ pub(super) async fn write_down(
     let before = holder::settled(sealed, file).await?.map(|settled| settled.resolution);
     if before.as_ref().is_some_and(|before| before.object == resolution.object) {
         return Ok(());
+    }
+    // A push has decided nothing, it said that one content is stored twice. Until the next put has
+    // arrived the older copy is served, which does not read.
+    if before.as_ref().is_some_and(|before| before.heals) && !resolution.heals {
+        sealed.store().delete(&key).await.map_err(RepoError::from)?;
+        if sealed.put(Kind::Resolution, &key, resolution).await? == Written::Mine {
+            return Ok(());
+        }
     }
     let (what, by, reason) = match before {
         Some(before) => (before.object, before.by, before.reason),

@@ -273,7 +273,7 @@ async fn live_intents(cluster: &ClusterStore) -> Result<Vec<sessions::LiveIntent
     Ok(live)
 }
 
-/// What the listing, the histories and the settlements show already; `verify` says more.
+/// What the listing, the histories, the settlements and the notes show already; `verify` says more.
 fn wal_problems(wal: &StoredWal) -> Vec<String> {
     let mut problems = Vec::new();
     for bad in &wal.bad_histories {
@@ -287,6 +287,9 @@ fn wal_problems(wal: &StoredWal) -> Vec<String> {
     for (file, error) in &wal.holders.unreadable {
         let why = chain(error);
         problems.push(format!("the settlement of {file}'s contents does not read: {why}"));
+    }
+    if let Some(error) = &wal.damage.unreadable {
+        problems.push(format!("the note of damaged WAL does not read: {}", chain(error)));
     }
     for (size, name) in wal.damage.segments() {
         let (file, found) = (name.file_name(size), &wal.damage.found);

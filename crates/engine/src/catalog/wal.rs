@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use pgrecall_pgformat::timeline::History;
 use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineId};
 use pgrecall_repo::archive;
-use pgrecall_repo::damaged_wal::WalNotes;
 use pgrecall_repo::expired::ExpiredLog;
 use pgrecall_repo::names;
 use pgrecall_repo::object::Proof;
@@ -114,6 +113,8 @@ impl StoredWal {
         let mut wal = Self::default();
         let mut histories = Vec::new();
         let below = names::cluster_prefix(&cluster.at, "")?;
+        // Before the listing: a note of what was not there yet would seem to be over.
+        let notes = KnownDamage::read(cluster).await?;
         let listed = cluster.sealed.list(&below).await?;
         wal.holders = Holders::of(&cluster.sealed, &listed).await?;
         wal.floors = floors(cluster).await?;
@@ -136,9 +137,8 @@ impl StoredWal {
             segments.numbers.sort_unstable();
             segments.numbers.dedup();
         }
-        let notes = WalNotes::read(&cluster.sealed, &cluster.at).await?;
         let there = listed.iter().map(|object| object.key.as_str());
-        wal.damage = KnownDamage::of(notes, there, &wal.holders);
+        wal.damage = notes.of_listed(there, &wal.holders);
         for (timeline, object) in histories {
             match read_history(cluster, timeline, &object).await {
                 Ok(history) => {

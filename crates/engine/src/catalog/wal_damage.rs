@@ -8,14 +8,20 @@ use pgrecall_repo::format::document::DamagedWal;
 use pgrecall_store::Key;
 
 use super::wal::size_of_folder;
-use crate::archive::holder::Holders;
+use crate::archive::holder::{self, Holders};
+use crate::cluster::ClusterStore;
+use crate::error::EngineError;
 
 /// Which segments were found damaged, and where recovery ends in each.
 #[derive(Debug, Default)]
 pub struct KnownDamage {
     /// By segment size and name.
     segments: BTreeMap<(u32, SegmentName), Vec<Noted>>,
-    /// Notes of what is not there any more, or holds no file.
+    /// What was read.
+    pub notes: WalNotes,
+    /// Why nothing could be read, if so.
+    pub unreadable: Option<EngineError>,
+    /// Of the notes those of what is not there any more, or holds no file.
     pub over: BTreeSet<DamagedWal>,
     /// Who found it and when, for people.
     pub found: String,
@@ -29,40 +35,52 @@ struct Noted {
 }
 
 impl KnownDamage {
-    /// What notes say of objects that are there and hold their files. What they say of others is
-    /// over. A settlement that names what is not there needs no note.
+    /// Reads the notes, before WAL is listed.
+    ///
+    /// # Errors
+    /// When the store fails. Notes that do not read are no failure here.
+    pub async fn read(cluster: &ClusterStore) -> Result<Self, EngineError> {
+        match WalNotes::read(&cluster.sealed, &cluster.at).await.map_err(EngineError::from) {
+            Ok(notes) => Ok(Self { found: notes.found.clone(), notes, ..Self::default() }),
+            Err(error) if error.is_unreadable() => {
+                Ok(Self { unreadable: Some(error), ..Self::default() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the notes say of listed objects that hold their files; what they say of others is over.
+    /// A settlement that names what is not there needs no note.
     #[must_use]
-    pub fn of<'a>(
-        notes: WalNotes,
+    pub fn of_listed<'a>(
+        mut self,
         listed: impl Iterator<Item = &'a str>,
         holders: &Holders,
     ) -> Self {
-        let mut known = Self { found: notes.found, ..Self::default() };
-        if notes.damaged.is_empty() && holders.settled().next().is_none() {
-            return known;
+        if self.notes.damaged.is_empty() && holders.settled().next().is_none() {
+            return self;
         }
         let listed: HashSet<&str> = listed.collect();
-        for wal in notes.damaged {
-            let segment = Segment::of(&wal).filter(|segment| {
-                listed.contains(wal.object.as_str())
-                    && holders.object(&segment.file).as_str() == wal.object
-            });
-            match segment {
-                Some(segment) => known.add(segment),
-                None => {
-                    known.over.insert(wal);
-                }
+        for wal in &self.notes.damaged.clone() {
+            // What means nothing to this program may mean something to a newer one.
+            let Some(segment) = Segment::of(wal) else { continue };
+            let holds = holders.object(&segment.file).as_str() == wal.object;
+            let unsettled = || holders.unreadable.iter().any(|(file, _)| *file == segment.file);
+            if listed.contains(wal.object.as_str()) && (holds || unsettled()) {
+                self.add(segment);
+            } else {
+                self.over.insert(wal.clone());
             }
         }
         for object in holders.settled().filter(|object| !listed.contains(object.as_str())) {
             if let Some(segment) = Segment::at(object.as_str()) {
-                if known.found.is_empty() {
-                    known.found = "the listing: its settlement names what is not there".into();
+                if self.found.is_empty() {
+                    self.found = "the listing: its settlement names what is not there".into();
                 }
-                known.add(segment);
+                self.add(segment);
             }
         }
-        known
+        self
     }
 
     fn add(&mut self, segment: Segment) {
@@ -116,14 +134,15 @@ impl Segment {
     }
 
     /// That of an object `clusters/<cluster>/<lineage>/wal/<size>/<timeline>/<log>/<file>`, perhaps
-    /// with `.<digest>` behind it: from its first byte on.
+    /// with `.<digest>` behind it: from its first byte on. Of other files than segments there are
+    /// no notes.
     fn at(object: &str) -> Option<Self> {
         let size = size_of_folder(object.split('/').nth(4)?)?;
-        let (folder, file) = object.rsplit_once('/')?;
-        let file = file.split('.').next()?;
-        let name = segment_named(file, size)?;
+        let object = Key::parse(object).ok()?;
+        let file = holder::kept_file(&object).unwrap_or(object);
+        let name = segment_named(file.file_name(), size)?;
         let noted = Noted { after: None, from: name.number.start(size) };
-        Some(Self { file: Key::parse(&format!("{folder}/{file}")).ok()?, name, size, noted })
+        Some(Self { file, name, size, noted })
     }
 }
 

@@ -11,6 +11,7 @@ use super::plan::{BackupRow, RestorePlan, plan, with_prefix};
 use super::refusal::{PlanError, Refusal};
 use super::repo_wal::{RepoWal, backups};
 use super::target::{BackupChoice, Request, Target};
+use crate::catalog::chain;
 use crate::catalog::wal_damage::KnownDamage;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
@@ -84,6 +85,9 @@ async fn found_bad(cluster: &ClusterStore) -> Result<Option<String>, EngineError
 /// What a verification has found of the WAL that the plan goes through. It may have been mended
 /// since, and there is no other: it is no reason to refuse.
 fn wal_found_bad(plan: &RestorePlan, damage: &KnownDamage) -> Option<String> {
+    if let Some(error) = &damage.unreadable {
+        return Some(format!("What was found damaged of the WAL does not read: {}", chain(error)));
+    }
     let needed = |name: &SegmentName| {
         let ranges = plan.segments.iter();
         let mut of_timeline = ranges.filter(|range| range.timeline == name.timeline);

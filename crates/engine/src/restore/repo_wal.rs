@@ -8,7 +8,6 @@ use pgrecall_pgformat::segment_digest::{SegmentWalk, visit_segment};
 use pgrecall_pgformat::segment_summary::SegmentSummary;
 use pgrecall_pgformat::{ArchiveName, SegmentName, SegmentSize};
 use pgrecall_repo::RepoError;
-use pgrecall_repo::damaged_wal::WalNotes;
 use pgrecall_repo::format::document::Manifest;
 use pgrecall_repo::keys::RestoreKeyPublic;
 use pgrecall_repo::object::Proof;
@@ -60,11 +59,11 @@ impl<'a> RepoWal<'a> {
             let first = sealed.store().list(other).try_next().await;
             stored.has_other_sizes |= first.map_err(RepoError::from)?.is_some();
         }
+        let notes = KnownDamage::read(cluster).await?;
         let listed = sealed.list(&of_size).await?;
         let holders = Holders::of(sealed, &listed).await?;
-        let notes = WalNotes::read(sealed, &cluster.at).await?;
         let there = listed.iter().map(|object| object.key.as_str());
-        let damage = KnownDamage::of(notes, there, &holders);
+        let damage = notes.of_listed(there, &holders);
         for object in &listed {
             // Of a settled collision only the settlement may be left.
             let file = settled_file(&object.key);

@@ -227,7 +227,9 @@ fn require_sound(stored: &StoredWal) -> Result<(), EngineError> {
     let bad = histories.chain(settlements).map(|(file, e)| (file, Cause::of(e.kind())));
     let missing = stored.without_history().into_iter();
     let missing = missing.map(|t| (format!("{:08X}.history", t.0), Cause::Damage));
-    let bad: Vec<(String, Cause)> = bad.chain(missing).collect();
+    let notes = stored.damage.unreadable.iter();
+    let notes = notes.map(|e| ("the note of damaged WAL".to_owned(), Cause::of(e.kind())));
+    let bad: Vec<(String, Cause)> = bad.chain(missing).chain(notes).collect();
     let Some((example, cause)) = gravest(&bad, |(_, cause)| *cause) else { return Ok(()) };
     let message =
         format!("{example} does not read or is not there, so nobody knows what is needed");
@@ -275,7 +277,9 @@ async fn candidates(
 }
 
 fn never_consistent(id: BackupId, details: &BackupDetails, reach: &[Reach]) -> String {
-    let furthest = reach.iter().max_by_key(|reach| reach.until_lsn);
+    let own = |reach: &&Reach| reach.timeline == details.stop.timeline.0;
+    let furthest =
+        reach.iter().find(own).or_else(|| reach.iter().max_by_key(|reach| reach.until_lsn));
     let next = furthest.map(|reach| reach.next_segment.as_str()).unwrap_or_default();
     format!(
         "{id} needs WAL up to {} and does not count: {next} is missing or was found damaged",

@@ -338,6 +338,15 @@ fn report_histories(stored: &StoredWal, report: &mut VerifyReport) {
             "nobody can tell which content holds, and recovery stops before it",
         );
     }
+    if let Some(error) = &stored.damage.unreadable {
+        report.add_unreadable(
+            Severity::Damage,
+            "WAL",
+            ("the note of damaged WAL does not read: ", &Unreadable::from(error)),
+            "nothing expires until it does: `pgrecall repair` moves it out of the way, and verify \
+             --read-data finds again what it noted",
+        );
+    }
     for file in &stored.holders.unsettled {
         let name = file.file_name();
         report.add(

@@ -12,6 +12,7 @@ use pgrecall_pgformat::{Lsn, SegmentName, SegmentNumber, TimelineId};
 use pgrecall_repo::damaged_wal::WalNotes;
 use pgrecall_repo::format::document::DamagedWal;
 use pgrecall_repo::object::Proof;
+use pgrecall_repo::sealed_store::Stored;
 use pgrecall_repo::{RepoError, archive};
 
 use super::Depth;
@@ -32,6 +33,9 @@ const TRAILERS_AT_ONCE: usize = 16;
 
 /// Segments whose payload is read at once: each is in memory as a whole.
 const PAYLOADS_AT_ONCE: usize = 2;
+
+/// Entries tried while other hosts win them.
+const TRIES_MAX: u32 = 16;
 
 /// Segments looked at before their predecessors' verdicts are known.
 const WINDOW: usize = 64;
@@ -62,13 +66,28 @@ enum Whose {
     Unsure,
 }
 
+/// Whether it was looked at if a segment goes on where the one before it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judged {
+    Yes,
+    No,
+}
+
+/// What is proven of a segment that nothing was found against.
+#[derive(Debug, Clone, Copy)]
+struct Proven {
+    /// All of it was read.
+    whole: bool,
+    /// And it goes on where the one before it ends, or nothing is before it.
+    follows: bool,
+}
+
 impl Whose {
-    /// By the error of a read. With keys that are not here it may be sound.
+    /// By the error of a read.
     fn of(error: &EngineError) -> Self {
-        match error {
-            EngineError::Repo(RepoError::KeysMissing { .. }) => Self::Unsure,
-            _ if error.kind() == ErrorKind::Corrupt => Self::Segment,
-            _ => Self::Unsure,
+        match error.is_proven_damage() {
+            true => Self::Segment,
+            false => Self::Unsure,
         }
     }
 }
@@ -144,21 +163,34 @@ impl<'a> WalCheck<'a> {
         Ok(())
     }
 
-    /// Writes down what was found damaged, in the place of what was noted before and is sound now,
-    /// or gone.
+    /// Writes down what is damaged: what was found, and what was noted before, but for what this has
+    /// read and found sound, or is gone. Where somebody else has written since this began, nothing
+    /// is left out: it may have rotted after it was read here.
     ///
     /// # Errors
-    /// When the store fails, or does not confirm it.
+    /// When the notes do not read, the store fails, or does not confirm it.
     pub(super) async fn write_down(&self, found: String) -> Result<(), EngineError> {
         let (sealed, at) = (&self.cluster.sealed, &self.cluster.at);
-        let notes = WalNotes::read(sealed, at).await?;
         let is_over = |noted: &&DamagedWal| {
             let noted_of = (noted.object.clone(), noted.after.clone());
             self.sound.contains(&noted_of) || self.wal.damage.over.contains(*noted)
         };
-        let before = notes.damaged.iter().filter(|noted| !is_over(noted)).cloned();
-        let damaged = before.chain(self.damaged.iter().cloned()).collect();
-        Ok(notes.replace(sealed, at, &damaged, found).await?)
+        for _ in 0..TRIES_MAX {
+            let now = WalNotes::read(sealed, at).await?;
+            let known = &self.wal.damage;
+            let unchanged = known.unreadable.is_none() && now.is(&known.notes);
+            let before = now.damaged.iter().filter(|noted| !(unchanged && is_over(noted)));
+            let damaged: BTreeSet<DamagedWal> = before.chain(&self.damaged).cloned().collect();
+            // What was found again is said again, for those that began before.
+            if damaged == now.damaged && self.damaged.is_empty() {
+                return Ok(());
+            }
+            if now.put_next(sealed, at, damaged, found.clone()).await? == Stored::Mine {
+                return Ok(());
+            }
+        }
+        let message = "other hosts keep writing down what is damaged";
+        Err(EngineError::refused(ErrorKind::Conflict, message))
     }
 
     /// How far recovery from a backup can go, along each timeline.
@@ -252,17 +284,20 @@ impl<'a> WalCheck<'a> {
                 let (stored, read_bytes, broken) = segment?;
                 report.checked.read_bytes += read_bytes;
                 let summary = stored.and_then(|stored| stored.trailer.summary);
-                let mut chain = match before.take() {
-                    Some((at, chain)) if Some(at) == previous => chain,
-                    _ => SegmentChain::new(way.size),
+                let (mut chain, goes_on) = match before.take() {
+                    Some((at, chain)) if Some(at) == previous => (chain, true),
+                    _ => (SegmentChain::new(way.size), previous.is_none()),
                 };
                 let link = summary.as_ref().map(|summary| chain.enter(summary));
                 if !self.checked.contains_key(&(name, previous)) {
-                    let broken = match broken {
-                        Some(broken) => Some(broken),
+                    let (broken, judged) = match broken {
+                        Some(broken) => (Some(broken), Judged::No),
                         None => self.judge_link(way, link).await?,
                     };
-                    let broken = self.settle(way, (name, previous), broken, read_bytes > 0)?;
+                    let whole = read_bytes > 0;
+                    let follows = whole && goes_on && judged == Judged::Yes;
+                    let proven = Proven { whole, follows };
+                    let broken = self.settle(way, (name, previous), broken, proven)?;
                     self.tell(way, name, &broken, report)?;
                     let other = broken.as_ref().filter(|b| b.why.cause == Cause::OtherVersion);
                     self.other_version.extend(other.map(|broken| broken.at));
@@ -282,40 +317,45 @@ impl<'a> WalCheck<'a> {
         &self,
         way: &Way,
         link: Option<Result<Link, EndOfWal>>,
-    ) -> Result<Option<Broken>, EngineError> {
+    ) -> Result<(Option<Broken>, Judged), EngineError> {
         let broken = |end: EndOfWal| Broken {
             at: end.lsn,
             why: Unreadable::damaged(end.reason.to_string()),
             of: Whose::Link,
         };
         let cut = match link {
-            Some(Err(end)) => return Ok(Some(broken(end))),
+            Some(Err(end)) => return Ok((Some(broken(end)), Judged::Yes)),
             Some(Ok(Link::Cut(cut))) => cut,
-            _ => return Ok(None),
+            Some(Ok(_)) => return Ok((None, Judged::Yes)),
+            None => return Ok((None, Judged::No)),
         };
         if self.depth == Depth::Structure || cut.header.total_len > JOINED_BYTES_MAX {
-            return Ok(None);
+            return Ok((None, Judged::No));
         }
         let mut chain = SegmentChain::new(way.size);
         for name in cut.segments {
             let object = self.wal.object(self.cluster, name, way.size)?;
             let summary = match whole_summary(self.cluster, &object, name, way.size).await {
-                Err(EngineError::Repo(RepoError::NoRestoreKey { .. })) => return Ok(None),
+                Err(EngineError::Repo(RepoError::NoRestoreKey { .. })) => {
+                    return Ok((None, Judged::No));
+                }
                 // Its own finding says so.
-                Err(EngineError::Repo(error)) if error.is_damage() => return Ok(None),
+                Err(EngineError::Repo(error)) if error.is_damage() => {
+                    return Ok((None, Judged::No));
+                }
                 summary => summary?,
             };
             match summary {
                 Ok(summary) => {
                     if let Err(end) = chain.enter(&summary) {
-                        return Ok(Some(broken(end)));
+                        return Ok((Some(broken(end)), Judged::Yes));
                     }
                 }
                 // Its own finding says so.
-                Err(_) => return Ok(None),
+                Err(_) => return Ok((None, Judged::No)),
             }
         }
-        Ok(None)
+        Ok((None, Judged::Yes))
     }
 
     /// Keeps what is to be noted of a segment. What was not read as a whole is as it was noted
@@ -325,16 +365,18 @@ impl<'a> WalCheck<'a> {
         way: &Way,
         (name, before): (SegmentName, Option<SegmentName>),
         broken: Option<Broken>,
-        whole: bool,
+        proven: Proven,
     ) -> Result<Option<Broken>, EngineError> {
         let object = self.wal.object(self.cluster, name, way.size)?.to_string();
         let before_file = before.map(|before| before.file_name(way.size));
-        if whole && broken.as_ref().is_none_or(|broken| broken.of != Whose::Segment) {
+        if proven.whole && broken.as_ref().is_none_or(|broken| broken.of != Whose::Segment) {
             self.sound.insert((object.clone(), None));
         }
         let Some(broken) = broken else {
-            if whole {
+            if proven.follows {
                 self.sound.insert((object, before_file));
+            }
+            if proven.whole {
                 return Ok(None);
             }
             let known = self.wal.damage.of_step(name, before, way.size);

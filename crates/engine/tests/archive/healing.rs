@@ -9,6 +9,7 @@ use pgrecall_engine::archive::resolve::{Choice, Local, contents, resolve, short}
 use pgrecall_repo::damaged_wal::WalNotes;
 use pgrecall_repo::format::document::DamagedWal;
 use pgrecall_repo::repository::Repository;
+use pgrecall_repo::sealed_store::Stored;
 use pgrecall_store::{ErrorKind as Refusal, Key, Put};
 use pgrecall_testkit::stores::{CallKind, Calls, FailNth, Lasting};
 
@@ -16,11 +17,14 @@ use crate::bench::{Bench, FIRST, SYSTEM, fetch, object, push, request, segment};
 
 /// Changes what is stored as [`FIRST`].
 async fn rot(bench: &Bench, change: impl FnOnce(&mut Vec<u8>)) {
-    let key = object(&bench.access(), FIRST);
-    let mut bytes = bench.store.get(&key, 64 << 20).await.unwrap().to_vec();
+    rot_object(bench, &object(&bench.access(), FIRST), change).await;
+}
+
+async fn rot_object(bench: &Bench, key: &Key, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = bench.store.get(key, 64 << 20).await.unwrap().to_vec();
     change(&mut bytes);
-    bench.store.delete(&key).await.unwrap();
-    assert!(matches!(bench.store.put_if_absent(&key, bytes.into()).await, Put::Created));
+    bench.store.delete(key).await.unwrap();
+    assert!(matches!(bench.store.put_if_absent(key, bytes.into()).await, Put::Created));
 }
 
 /// What a verification writes down.
@@ -30,7 +34,9 @@ async fn note(bench: &Bench, access: &Access, key: &Key) {
         (repository.existing_domain(&access.domain).await.unwrap(), access.at(SYSTEM));
     let wal = DamagedWal { object: key.to_string(), after: None, from: "0/100000".into() };
     let notes = WalNotes::read(&sealed, &at).await.unwrap();
-    notes.replace(&sealed, &at, &BTreeSet::from([wal]), "verify on db2".into()).await.unwrap();
+    let noted = BTreeSet::from([wal]);
+    let put = notes.put_next(&sealed, &at, noted, "verify on db2".into()).await.unwrap();
+    assert_eq!(put, Stored::Mine);
 }
 
 const IN_THE_BODY: fn(&mut Vec<u8>) = |bytes| bytes[5000] ^= 1;
@@ -122,4 +128,85 @@ async fn what_does_not_say_what_it_was_is_settled_by_a_person() {
         assert!(std::fs::read(bench.destination()).unwrap() == content);
         assert_eq!(push(&access, &path).await.unwrap().result, PushResult::AlreadyThere);
     }
+}
+
+/// The object that recovery is served.
+async fn served(bench: &Bench) -> Key {
+    let path = bench.folder.path().join(FIRST);
+    let shown = contents(&bench.access(), FIRST, &request(&path), Local::None).await.unwrap();
+    Key::parse(&shown.settled.unwrap().object).unwrap()
+}
+
+#[tokio::test]
+async fn a_copy_that_was_stored_again_and_rots_too_is_stored_once_more() {
+    let empty: fn(&mut Vec<u8>) = Vec::clear;
+    for damage in [IN_THE_BODY, AT_THE_END, CUT, empty] {
+        let bench = Bench::new().await;
+        let content = segment(SYSTEM, 1, 0);
+        let path = bench.file(FIRST, &content);
+        push(&bench.access(), &path).await.unwrap();
+        rot(&bench, AT_THE_END).await;
+        assert_eq!(push(&bench.access(), &path).await.unwrap().result, PushResult::Healed);
+        let copy = served(&bench).await;
+        rot_object(&bench, &copy, damage).await;
+        note(&bench, &bench.access(), &copy).await;
+        // Who may not delete says so, and acknowledges nothing.
+        let deletes = Calls::of(&[CallKind::Delete]).naming("/wal/");
+        let store =
+            FailNth::over(bench.store.clone(), deletes, 1, Lasting::ForEver, Refusal::Denied);
+        let error = push(&bench.access_to(store), &path).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        assert_eq!(push(&bench.access(), &path).await.unwrap().result, PushResult::Healed);
+        fetch(&bench.access(), &bench).await.unwrap();
+        assert!(std::fs::read(bench.destination()).unwrap() == content);
+        assert_eq!(push(&bench.access(), &path).await.unwrap().result, PushResult::AlreadyThere);
+    }
+}
+
+/// A push says that a content is stored twice; which content holds, a person says.
+#[tokio::test]
+async fn a_person_may_settle_what_a_push_has_stored_again() {
+    let bench = Bench::new().await;
+    let (ours, theirs) = (segment(SYSTEM, 1, 0), segment(SYSTEM, 1, 0x55));
+    let stored = bench.file(FIRST, &ours);
+    let local = bench.file(&format!("b/{FIRST}"), &theirs);
+    let access = bench.access();
+    push(&access, &stored).await.unwrap();
+    rot(&bench, IN_THE_BODY).await;
+    note(&bench, &access, &object(&access, FIRST)).await;
+    assert_eq!(push(&access, &stored).await.unwrap().result, PushResult::Healed);
+    let shown = contents(&access, FIRST, &request(&local), Local::File).await.unwrap();
+    let choose = |at: usize| Choice {
+        digest: short(&shown.all[at].digest),
+        reason: "db1 was fenced".into(),
+        by: "me".into(),
+    };
+    assert!(shown.all.len() == 2 && shown.all[0].holds);
+    resolve(&access, FIRST, &request(&local), Local::File, &choose(1)).await.unwrap();
+    fetch(&access, &bench).await.unwrap();
+    assert!(std::fs::read(bench.destination()).unwrap() == theirs);
+    assert_eq!(push(&access, &stored).await.unwrap().result, PushResult::Lost);
+    assert_eq!(push(&access, &local).await.unwrap().result, PushResult::AlreadyThere);
+    let again = resolve(&access, FIRST, &request(&local), Local::File, &choose(0)).await;
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::Conflict, "that one is not taken back");
+}
+
+#[tokio::test]
+async fn a_loser_that_could_not_be_read_is_kept_when_it_comes_again() {
+    let bench = Bench::new().await;
+    let (ours, theirs) = (segment(SYSTEM, 1, 0), segment(SYSTEM, 1, 0x55));
+    let stored = bench.file(FIRST, &ours);
+    let local = bench.file(&format!("b/{FIRST}"), &theirs);
+    let access = bench.access();
+    push(&access, &stored).await.unwrap();
+    rot(&bench, IN_THE_BODY).await;
+    let shown = contents(&access, FIRST, &request(&local), Local::File).await.unwrap();
+    let digest = short(&shown.all[1].digest);
+    let choice = Choice { digest, reason: "db1 was fenced".into(), by: "me".into() };
+    resolve(&access, FIRST, &request(&local), Local::File, &choice).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(push(&access, &stored).await.unwrap().result, PushResult::Lost);
+    }
+    fetch(&access, &bench).await.unwrap();
+    assert!(std::fs::read(bench.destination()).unwrap() == theirs);
 }

@@ -45,7 +45,13 @@ async fn a_rotten_identity_is_told_by_the_backups_and_put_again_after_a_repair()
 async fn without_a_backup_what_was_archived_says_whose_it_is() {
     let made = made().await;
     let (at, facts) = (&made.cluster.at, &made.cluster.facts);
+    // As before the first backup.
     made.store.delete(&names::manifest(at, made.backup)).await.unwrap();
+    for folder in ["packs/", "index/"] {
+        for name in made.names(&format!("domains/main/{folder}")).await {
+            made.store.delete(&name).await.unwrap();
+        }
+    }
     made.flip_from_end(&identity(&made.cluster), 60).await;
     let repository = &made.repository;
     let open = ClusterStore::open(repository, &at.domain, &at.cluster, facts.system_identifier);

@@ -234,7 +234,7 @@ impl Document for DomainKeysDocument {
 pub struct Damage {
     /// Where each chunk was found bad.
     pub chunks: Vec<DamagedChunk>,
-    /// WAL of one lineage.
+    /// WAL of one lineage, in a log of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wal: Vec<DamagedWal>,
     /// Who found it and when, for people.
@@ -302,6 +302,9 @@ pub struct Resolution {
     pub reason: String,
     /// Who and when, for people.
     pub by: String,
+    /// Whether a push wrote it, that stored the same content again: a person may say otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub heals: bool,
 }
 
 impl Document for Resolution {

@@ -121,6 +121,24 @@ impl Live {
         Ok(self)
     }
 
+    /// With what one backup refers to.
+    ///
+    /// # Errors
+    /// [`RepoError::NeedUnknown`] where a part of its list of files, or a map, is lost.
+    pub async fn and_backup(
+        mut self,
+        sealed: &SealedStore,
+        domain: &Name,
+        manifest: &Manifest,
+    ) -> Result<Self, RepoError> {
+        let index = Index::open(sealed, domain, Purpose::ReadMeta).await?;
+        let added = self.add_backup((sealed, domain, &index), manifest).await;
+        added.map_err(|error| need_unknown(manifest, error))?;
+        index.require_known_version()?;
+        self.settle();
+        Ok(self)
+    }
+
     /// Tables and maps that another backup has too are read once.
     async fn add_backup(
         &mut self,
@@ -193,7 +211,12 @@ pub async fn live_chunks(sealed: &SealedStore, domain: &Name) -> Result<Live, Re
 
 /// Names the backup whose list of files, or a map of it, is lost.
 fn need_unknown(manifest: &Manifest, error: RepoError) -> RepoError {
-    if !error.is_damage() && error.kind() != ErrorKind::Incomplete {
+    // With other keys, by another version or by a disk that recovers it may read.
+    let is_lost = match &error {
+        RepoError::Corrupt { .. } => true,
+        other => matches!(other.kind(), ErrorKind::Incomplete | ErrorKind::NotFound),
+    };
+    if !is_lost {
         return error;
     }
     let (backup, cluster) = (manifest.backup.to_string(), manifest.cluster.clone());

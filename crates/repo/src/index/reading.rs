@@ -27,7 +27,7 @@ const PACKS_TOLD_FROM: usize = 1000;
 
 /// The index of a domain as it was at one moment, read in the order of steps B2 to B4.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(crate) struct Reading {
     domain: Name,
     purpose: Purpose,
     objects: Vec<Key>,
@@ -132,7 +132,7 @@ impl Reading {
     ///
     /// # Errors
     /// When the store fails; when an index object is gone: it was merged into another.
-    pub(super) async fn copies(
+    async fn copies(
         &self,
         sealed: &SealedStore,
         chunk: &ChunkId,
@@ -150,12 +150,30 @@ impl Reading {
         Ok(copies)
     }
 
+    /// The same; where nothing was tried, what packs said that were asked for another chunk counts
+    /// too.
+    ///
+    /// # Errors
+    /// As [`copies`](Self::copies).
+    pub(crate) async fn more_copies(
+        &self,
+        sealed: &SealedStore,
+        chunk: &ChunkId,
+        tried: &HashSet<PackId>,
+    ) -> Result<Vec<Location>, RepoError> {
+        let copies = self.copies(sealed, chunk, tried).await?;
+        if copies.is_empty() && tried.is_empty() && self.purpose.takes_what_is_there() {
+            return Ok(self.known_elsewhere(chunk));
+        }
+        Ok(copies)
+    }
+
     /// Copies of a chunk that the index objects do not name, by all packs that they speak of: a
     /// request for each, before anything is said to be lost.
     ///
     /// # Errors
     /// When the store fails.
-    pub(super) async fn copies_anywhere(
+    pub(crate) async fn copies_anywhere(
         &self,
         sealed: &SealedStore,
         chunk: &ChunkId,
@@ -170,7 +188,7 @@ impl Reading {
     }
 
     /// The same, of packs that were asked for another chunk.
-    pub(super) fn known_elsewhere(&self, chunk: &ChunkId) -> Vec<Location> {
+    fn known_elsewhere(&self, chunk: &ChunkId) -> Vec<Location> {
         let mut copies: Vec<Location> =
             self.others.get().into_iter().flat_map(|others| others.copies(chunk)).collect();
         copies.sort_by_key(|location| self.is_doubtful(&location.pack, *chunk));

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use futures::StreamExt as _;
 use pgrecall_store::Key;
 
-use super::{Left, LostPack, Quarantined, RepairPlan, What, identities};
+use super::{Left, LostPack, Quarantined, RepairPlan, What, lineages};
 use crate::error::{ErrorKind, RepoError};
 use crate::expired::ExpiredLog;
 use crate::format::document::{Damage, Document, Identity, RetireVerdict, Retired, RetiredIntents};
@@ -29,9 +29,9 @@ pub async fn look(sealed: &SealedStore, domain: &Name) -> Result<RepairPlan, Rep
     let mut plan = RepairPlan::default();
     // The index first, packs after: what an index object speaks of was there before it.
     let known = look_at_index(sealed, domain, &mut plan).await?;
-    let proven = look_at_packs(sealed, domain, &known, &mut plan).await?;
+    let mut proven = look_at_packs(sealed, domain, &known, &mut plan).await?;
     let mut readable = look_at_manifests(sealed, domain, &mut plan).await?;
-    identities::look(sealed, domain, &readable, &mut plan).await?;
+    proven.extend(lineages::look(sealed, domain, &readable, &mut plan).await?);
     readable.extend(known.objects);
     for object in sealed.list(&names::all_damaged(domain)).await? {
         let read = sealed.get::<Damage>(Kind::Damage, &object.key).await;
