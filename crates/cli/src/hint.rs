@@ -54,9 +54,9 @@ pub(crate) fn for_repo(error: &RepoError) -> Option<String> {
         },
         RepoError::NeedUnknown { backup, cluster, .. } => {
             return Some(format!(
-                "`pgrecall repair` mends what it can, and `pgrecall verify` says what is lost. If \
-                 that cannot be brought back, `pgrecall restore --salvage` brings what is left of \
-                 the backup, and `pgrecall repair --cluster {cluster} --give-up {backup}` lets go of it."
+                "Take a backup: it stores again what the server still has. `pgrecall repair` mends \
+                 what it can, and `pgrecall verify` says what is lost. If nothing brings it back, \
+                 `pgrecall restore --salvage` brings what is left of the backup, and `pgrecall repair --cluster {cluster} --give-up {backup}` lets go of it."
             ));
         }
         RepoError::PacksMissing { .. } => {

@@ -17,8 +17,8 @@ use crate::error::{EngineError, ErrorKind};
 /// Plans to give up a backup of whose list of files, or maps, a part is lost. Nothing is written.
 ///
 /// # Errors
-/// `Invalid` for one of which all of that reads; what keeps it from being read otherwise; `Conflict`
-/// for one that is held; `NotFound`; the store's failures.
+/// `Invalid` for one of which all of that reads; what keeps it from being read otherwise;
+/// `Conflict` for one that is held; `NotFound`; the store's failures.
 pub async fn plan(cluster: &ClusterStore, id: BackupId) -> Result<RepairPlan, EngineError> {
     let (known, _) = catalog::backups(cluster).await?;
     let Some(backup) = known.into_iter().find(|backup| backup.manifest.backup == id) else {

@@ -183,7 +183,7 @@ fn how(row: &BackupRow) -> String {
 
 fn state(row: &BackupRow) -> Cell {
     if !row.wal_complete {
-        return Cell::painted("WAL is missing: cannot be restored", Paint::Bad);
+        return Cell::painted("WAL is missing or damaged: cannot be restored", Paint::Bad);
     }
     if row.damaged_blocks > 0 {
         let text = format!("{} pages damaged in the source", row.damaged_blocks);

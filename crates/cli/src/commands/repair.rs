@@ -123,7 +123,11 @@ impl Work {
     async fn lost(&self) -> Outcome<Option<Touched>> {
         let Self::GiveUp(cluster, id) = self else { return Ok(None) };
         let report = verify::verify(cluster, &options(Which::One(*id))).await?;
-        Ok(Some(Touched::of(cluster, report)))
+        let object = format!("backup {id}");
+        let of_it = report.findings.iter().filter(|finding| finding.object == object);
+        let found: String = of_it.map(|finding| format!("{}\n", finding.what)).collect();
+        let lost = Touched::of(cluster, report);
+        Ok(Some(Touched { told: format!("{found}{}", lost.told), ..lost }))
     }
 
     async fn carry_out(&self, plan: &RepairPlan) -> Outcome<Repaired> {
