@@ -145,7 +145,8 @@ async fn read_all(repository: &Repository) -> Value {
     let mut archived = serde_json::Map::new();
     for object in sealed.list(&names::clusters()).await.unwrap() {
         let name = object.key.as_str();
-        if name.ends_with("/identity") || name.ends_with(".resolved") {
+        if name.ends_with("/identity") || name.ends_with(".resolved") || name.contains("/damaged/")
+        {
             continue;
         }
         let plain = read_archived(&sealed, &object.key).await;

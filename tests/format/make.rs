@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use pgrecall_repo::backup::{self, BackupNote, BackupSession, Claim};
 use pgrecall_repo::codec::Level;
+use pgrecall_repo::damaged_wal::{Say, WalNotes};
 use pgrecall_repo::error::RepoError;
 use pgrecall_repo::format::document::{
     DamagedChunk, Expired, Identity, Manifest, Promise, Resolution, RetireVerdict, Shredded,
@@ -450,6 +451,8 @@ async fn debris(sealed: &SealedStore, first: BackupId) {
     let verdict = names::round(&at().domain, round, RoundPart::Verdict);
     let none = RetireVerdict { packs: vec![gone] };
     sealed.put(Kind::RetireVerdict, &verdict, &none).await.unwrap();
+    let say = Say { found: "verify on db1".into(), ..Say::default() };
+    WalNotes::default().put_next(sealed, &at(), say).await.unwrap();
     assert!(!index::list_packs(sealed, &at().domain).await.unwrap().is_empty());
 }
 

@@ -334,6 +334,14 @@ fn broken(printed: &mut Printed, site: &Site, cluster: &Cluster) {
     let dry = ["repair", "--dry-run"];
     printed.run("pgrecall repair", on(site, cluster, &dry), &[0]);
     let packs = site.repository().join("domains/main/packs/data");
+    for pack in files(&packs) {
+        let mut bytes = std::fs::read(&pack).expect("a pack");
+        let at = bytes.len() / 3;
+        bytes[at] ^= 1;
+        std::fs::remove_file(&pack).and_then(|()| std::fs::write(&pack, bytes)).expect("it rots");
+    }
+    printed.run("pgrecall verify", on(site, cluster, &["verify", "--read-data"]), &[13]);
+    printed.run("pgrecall list", on(site, cluster, &["list"]), &[0]);
     std::fs::remove_dir_all(packs).expect("they go");
     printed.run("pgrecall verify", on(site, cluster, &["verify"]), &[13]);
     let mended = printed.run("pgrecall repair", on(site, cluster, &["repair"]), &[0]);

@@ -56,7 +56,7 @@ pub(crate) fn for_repo(error: &RepoError) -> Option<String> {
             return Some(format!(
                 "Take a backup: it stores again what the server still has. `pgrecall repair` mends \
                  what it can, and `pgrecall verify` says what is lost. If nothing brings it back, \
-                 `pgrecall restore --salvage` brings what is left of the backup, and `pgrecall repair --cluster {cluster} --give-up {backup}` lets go of it."
+                 `pgrecall repair --cluster {cluster} --give-up {backup}` lets go of the backup."
             ));
         }
         RepoError::PacksMissing { .. } => {

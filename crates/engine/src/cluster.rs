@@ -245,6 +245,10 @@ impl ClusterStore {
         repository: &Repository,
         at: &ClusterRef,
     ) -> Result<Self, EngineError> {
+        // Where keys do not read, the identity is not what is wrong.
+        if !speaks_of(&error, &identity_name(at)?) {
+            return Err(error);
+        }
         let others = Self::domains(repository).await?.into_iter();
         let others = others.filter(|domain| *domain != at.domain);
         for domain in std::iter::once(at.domain.clone()).chain(others) {
@@ -425,6 +429,16 @@ fn in_another_domain(at: &ClusterRef, found: &Name) -> EngineError {
     let message = format!("cluster {} is in the domain {found}, not in {}", at.cluster, at.domain);
     EngineError::refused(ErrorKind::Conflict, message)
         .hint(format!("Put domain = \"{found}\" into its [[cluster]]."))
+}
+
+/// Whether an error is about an object, or about a domain that is not there.
+fn speaks_of(error: &EngineError, object: &Key) -> bool {
+    match error {
+        EngineError::Repo(RepoError::Corrupt { object: found, .. }) => found == object.as_str(),
+        EngineError::Repo(RepoError::Store(error)) => error.object().ends_with(object.as_str()),
+        EngineError::Repo(RepoError::Invalid { .. }) => true,
+        _ => false,
+    }
 }
 
 /// Whether this is how an identity looks to the keys of a domain that it does not belong to: there

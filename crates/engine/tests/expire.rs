@@ -19,10 +19,10 @@ use pgrecall_engine::retention::wal::WalCut;
 use pgrecall_engine::retention::{floor, hold};
 use pgrecall_pgformat::TimelineId;
 use pgrecall_pgformat::control::{ControlFile, DataChecksums};
-use pgrecall_repo::backup::BackupSession;
-use pgrecall_repo::damaged_wal::WalNotes;
-use pgrecall_repo::format::document::{DamagedWal, Hold, Manifest, TableChunk};
-use pgrecall_repo::id::{BackupId, ChunkId};
+use pgrecall_repo::backup::{BackupSession, report_damage};
+use pgrecall_repo::damaged_wal::{Say, WalNotes};
+use pgrecall_repo::format::document::{DamagedChunk, DamagedWal, Hold, Manifest, TableChunk};
+use pgrecall_repo::id::{BackupId, ChunkId, PackId};
 use pgrecall_repo::names;
 use pgrecall_repo::repair::{carry_out as repair, look};
 use pgrecall_repo::repository::Repository;
@@ -260,7 +260,9 @@ async fn one_whose_wal_was_found_damaged_pushes_out_none_that_works() {
         let object = names::cluster_object(at, &segment(number)).unwrap().to_string();
         let wal = DamagedWal { object, after: None, from: from.into() };
         let notes = WalNotes::read(sealed, at).await.unwrap();
-        notes.put_next(sealed, at, BTreeSet::from([wal]), "verify on db1".into()).await.unwrap();
+        let damaged = BTreeSet::from([wal]);
+        let say = Say { damaged, due: false, found: "verify on db1".into() };
+        notes.put_next(sealed, at, say).await.unwrap();
     };
     // Behind the point where it is consistent, and what is not there: it can be restored.
     for (number, from) in [(8, "0/800131"), (9, "0/900000"), (40, "0/2800000")] {
@@ -275,7 +277,7 @@ async fn one_whose_wal_was_found_damaged_pushes_out_none_that_works() {
     assert!(made.notes[0].starts_with(&newest.to_string()), "{:?}", made.notes);
     assert!(made.notes[0].contains("000000010000000000000008"), "{:?}", made.notes);
     let notes = WalNotes::read(sealed, at).await.unwrap();
-    notes.put_next(sealed, at, BTreeSet::new(), "verify on db1".into()).await.unwrap();
+    notes.put_next(sealed, at, Say::default()).await.unwrap();
     let made = planned(&bench, request(rules.clone())).await;
     assert_eq!(made.keeps.iter().map(|row| row.id).collect::<Vec<_>>(), [newest]);
     // What does not read may say that the newest is no good.
@@ -288,7 +290,28 @@ async fn one_whose_wal_was_found_damaged_pushes_out_none_that_works() {
     let mending = look(sealed, &at.domain).await.unwrap();
     assert_eq!(mending.quarantined[0].name, entry);
     repair(sealed, &at.domain, &mending).await.unwrap();
-    plan(&bench.cluster, &request(rules)).await.unwrap();
+    // Nor does anybody know it when that was moved away.
+    let refused = plan(&bench.cluster, &request(rules.clone())).await.unwrap_err();
+    assert!(refused.hints()[0].contains("verify --read-data"), "{:?}", refused.hints());
+    assert!(look(sealed, &at.domain).await.unwrap().is_empty());
+    let notes = WalNotes::read(sealed, at).await.unwrap();
+    notes.put_next(sealed, at, Say::default()).await.unwrap();
+    plan(&bench.cluster, &request(rules.clone())).await.unwrap();
+
+    // The same of a note of chunks.
+    let note =
+        DamagedChunk { pack: PackId::from_bytes([1; 16]), chunk: ChunkId::from_bytes([9; 32]) };
+    report_damage(sealed, at, vec![note], "verify on db1".into()).await.unwrap();
+    plan(&bench.cluster, &request(rules.clone())).await.unwrap();
+    let name = sealed.list(&names::all_damaged(&at.domain)).await.unwrap().pop().unwrap().key;
+    bench.store.delete(&name).await.unwrap();
+    let _ = bench.store.put_if_absent(&name, vec![1; 100].into()).await;
+    for _ in 0..2 {
+        let refused = plan(&bench.cluster, &request(rules.clone())).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+        let mending = look(sealed, &at.domain).await.unwrap();
+        repair(sealed, &at.domain, &mending).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -20,6 +20,9 @@ pub struct WalNotes {
     pub damaged: BTreeSet<DamagedWal>,
     /// Who found it and when, for people.
     pub found: String,
+    /// Whether notes were lost, of this or of the domain's chunks: until all has been read again
+    /// nobody knows what is damaged.
+    pub due: bool,
     /// The entry's number; nothing before the first.
     number: Option<u64>,
 }
@@ -35,6 +38,7 @@ impl WalNotes {
         Ok(newest.map_or_else(Self::default, |(number, note)| Self {
             damaged: note.wal.into_iter().collect(),
             found: note.found,
+            due: note.due,
             number: Some(number),
         }))
     }
@@ -54,18 +58,68 @@ impl WalNotes {
         &self,
         sealed: &SealedStore,
         at: &ClusterRef,
-        damaged: BTreeSet<DamagedWal>,
-        found: String,
+        Say { damaged, due, found }: Say,
     ) -> Result<Stored, RepoError> {
         let log = names::damaged_wal(at)?;
         let number = self.number.map_or(0, |number| number.saturating_add(1));
-        let note = Damage { chunks: Vec::new(), wal: damaged.into_iter().collect(), found };
+        let wal = damaged.into_iter().collect();
+        let note = Damage { chunks: Vec::new(), wal, found, due };
         let stored = sealed.put(Kind::Damage, &log.entry(number), &note).await?;
         if stored == Stored::Mine {
             remove_lower(sealed, &log, number).await;
         }
         Ok(stored)
     }
+}
+
+/// What an entry says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Say {
+    /// All that is damaged.
+    pub damaged: BTreeSet<DamagedWal>,
+    /// As [`WalNotes::due`].
+    pub due: bool,
+    /// As [`WalNotes::found`].
+    pub found: String,
+}
+
+/// Entries tried while others win them.
+const TRIES_MAX: u32 = 16;
+
+/// Says that notes were lost, above an entry that does not read too. What is noted stays so.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn mark_due(sealed: &SealedStore, at: &ClusterRef) -> Result<(), RepoError> {
+    let log = names::damaged_wal(at)?;
+    for _ in 0..TRIES_MAX {
+        let listed = sealed.list(log.prefix()).await?;
+        let highest = listed.iter().filter_map(|object| log.number(&object.key)).max();
+        let known = match highest {
+            None => WalNotes::default(),
+            Some(number) => match sealed.get::<Damage>(Kind::Damage, &log.entry(number)).await {
+                Ok(note) if note.due => return Ok(()),
+                Ok(note) => WalNotes {
+                    damaged: note.wal.into_iter().collect(),
+                    found: note.found,
+                    ..WalNotes::default()
+                },
+                Err(error) if error.is_not_found() => continue,
+                Err(error) if error.is_damage() => WalNotes::default(),
+                Err(error) => return Err(error),
+            },
+        };
+        let next = log.entry(highest.map_or(0, |number| number.saturating_add(1)));
+        let (wal, found) = (known.damaged.into_iter().collect(), known.found);
+        let note = Damage { chunks: Vec::new(), wal, found, due: true };
+        if sealed.put(Kind::Damage, &next, &note).await? == Stored::Mine {
+            return Ok(());
+        }
+    }
+    Err(RepoError::Invalid {
+        what: log.prefix().to_string(),
+        reason: "other hosts keep changing it; try again".into(),
+    })
 }
 
 /// Those below the highest say nothing any more; who may not delete them leaves them.

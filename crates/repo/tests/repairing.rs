@@ -299,7 +299,7 @@ async fn what_another_key_may_open_stays_where_it_is() {
     let new = made.repository.existing_domain(&name).await.unwrap();
     backup(&new, 0..20).await;
     let note = names::damaged(&name, pgrecall_repo::id::DamageId::random(new.random()));
-    let document = Damage { chunks: vec![], wal: vec![], found: "a test".into() };
+    let document = Damage { chunks: vec![], wal: vec![], found: "a test".into(), due: false };
     new.put(Kind::Damage, &note, &document).await.unwrap();
     let keys = names::domain_keys(&name).entry(1);
     made.store.delete(&keys).await.unwrap();

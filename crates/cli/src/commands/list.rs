@@ -185,6 +185,9 @@ fn state(row: &BackupRow) -> Cell {
     if !row.wal_complete {
         return Cell::painted("WAL is missing or damaged: cannot be restored", Paint::Bad);
     }
+    if row.broken.is_some() {
+        return Cell::painted("not whole: see verify", Paint::Bad);
+    }
     if row.damaged_blocks > 0 {
         let text = format!("{} pages damaged in the source", row.damaged_blocks);
         return Cell::painted(text, Paint::Warning);

@@ -108,7 +108,12 @@ fn or_salvage(failure: Failure, args: &RestoreArgs) -> Failure {
         true => "restore --salvage, into an empty directory, brings what is left of this backup.",
         false => "restore --salvage brings what is left of this backup, and tells what is lost.",
     };
-    failure.hint(hint)
+    failure
+        .hint(
+            "An older backup that is whole gets to the same moment, by more WAL: `pgrecall verify` \
+             says which are, and --backup ID takes it.",
+        )
+        .hint(hint)
 }
 
 /// Refuses what contradicts the role.

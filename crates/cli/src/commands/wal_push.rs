@@ -52,7 +52,9 @@ fn tell(outcome: &PushOutcome) -> Outcome<()> {
             human::size(outcome.stored_bytes),
             wal_access::took(outcome.elapsed_ms)
         ),
-        PushResult::AlreadyThere => format!("{name} was archived before, with the same content"),
+        PushResult::AlreadyThere => {
+            format!("{name} was archived before: what is stored has the same digest")
+        }
         PushResult::Healed => {
             format!("{name} was archived before and had rotted: it is stored again, beside")
         }

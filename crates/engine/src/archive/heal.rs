@@ -5,7 +5,7 @@
 //! anything, for both have the same digest.
 
 use pgrecall_pgformat::segment_summary::SegmentEnd;
-use pgrecall_repo::damaged_wal::WalNotes;
+use pgrecall_repo::damaged_wal::{Say, WalNotes};
 use pgrecall_repo::format::document::{DamagedWal, Resolution};
 use pgrecall_repo::object::Proof;
 use pgrecall_repo::{RepoError, archive};
@@ -130,7 +130,25 @@ pub(super) async fn keep_sound(
     }
     let object = file.seal(cluster, kept, request)?;
     resolve::kept(kept, file.store(cluster, kept, object).await?)?;
+    if let Err(error) = forget(cluster, kept).await {
+        tracing::debug!("{kept} is noted as damaged still: {}", chain(&error));
+    }
     Ok(PushResult::Healed)
+}
+
+/// Takes a note back of what was stored again under the same name. A verification that has read it
+/// before, and writes later, finds that somebody has written since, and leaves it to the next.
+async fn forget(cluster: &ClusterStore, object: &Key) -> Result<(), EngineError> {
+    let (sealed, at) = (&cluster.sealed, &cluster.at);
+    let notes = WalNotes::read(sealed, at).await?;
+    let of_it = |noted: &&DamagedWal| noted.object == object.as_str() && noted.after.is_none();
+    if !notes.damaged.iter().any(|noted| of_it(&noted)) {
+        return Ok(());
+    }
+    let damaged = notes.damaged.iter().filter(|noted| !of_it(noted)).cloned().collect();
+    let say = Say { damaged, due: notes.due, found: notes.found.clone() };
+    notes.put_next(sealed, at, say).await?;
+    Ok(())
 }
 
 /// As [`what_rotted`], with a look at the end.

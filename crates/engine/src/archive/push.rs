@@ -102,7 +102,7 @@ fn unknown_copy(error: EngineError, request: &PushRequest) -> EngineError {
     let file = request.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     match &error {
         EngineError::Repo(RepoError::Corrupt { object, .. })
-            if object.rsplit('/').next() == Some(file) =>
+            if object.rsplit('/').next().is_some_and(|name| name.starts_with(file)) =>
         {
             let message = format!("what is stored as {file} does not read: {}", chain(&error));
             EngineError::refused(ErrorKind::Corrupt, message).hint(format!(
@@ -378,11 +378,11 @@ async fn told(
                 Some(why) => heal::heal(cluster, key, file, request, why).await,
             }
         }
-        (Standing::NotKept, Stored::Before { .. }) => {
-            // It could not be read when the other one was settled on.
-            heal::keep(cluster, &resolve::by_digest(key, &file.packed.digest)?, file, request)
-                .await?;
-            Ok(PushResult::Lost)
+        (Standing::NotKept(served), Stored::Before { .. }) => {
+            // It could not be read when another one was settled on, or is gone.
+            let kept = resolve::by_digest(key, &file.packed.digest)?;
+            heal::keep(cluster, &kept, file, request).await?;
+            Ok(if kept == served { PushResult::Healed } else { PushResult::Lost })
         }
         (_, Stored::Collision { stored }) => {
             Err(collision(cluster, key, file, stored, request).await)

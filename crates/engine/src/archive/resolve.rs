@@ -85,8 +85,8 @@ pub(super) enum Standing {
     Holds(Key),
     /// It is kept, and another one is served.
     Lost,
-    /// Another one is served, and this one is not kept under its digest.
-    NotKept,
+    /// This one is not kept under its digest, and this object is served.
+    NotKept(Key),
 }
 
 /// How a content stands after the settlement over its file.
@@ -118,7 +118,7 @@ pub(super) async fn standing(
             return Ok(of(kept));
         }
     }
-    Ok(Standing::NotKept)
+    Ok(Standing::NotKept(settled.object))
 }
 
 /// Shows the contents of a file: the stored one, those kept by an earlier settlement, and the local
@@ -230,9 +230,16 @@ impl Open {
         request: &PushRequest,
         local: Local,
     ) -> Result<(Contents, Option<Prepared>), EngineError> {
-        let settled = holder::settled(&self.cluster.sealed, &self.key).await?;
-        let held = settled.as_ref().map_or(&self.key, |settled| &settled.object);
         let (mut all, mut unreadable): (Vec<Content>, Vec<_>) = (Vec::new(), Vec::new());
+        let settled = match holder::settled(&self.cluster.sealed, &self.key).await {
+            Ok(settled) => settled,
+            Err(error) if error.is_proven_damage() => {
+                unreadable.push((holder::settlement_of(&self.key)?, chain(&error)));
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let held = settled.as_ref().map_or(&self.key, |settled| &settled.object);
         let kept = holder::kept(&self.cluster.sealed, &self.key).await?;
         for object in [held, &self.key].into_iter().chain(&kept) {
             let (stored, digest) = match self.stored(object).await {
@@ -370,22 +377,28 @@ pub(super) async fn write_down(
     resolution: &Resolution,
 ) -> Result<(), EngineError> {
     let (sealed, key) = (&cluster.sealed, holder::settlement_of(file)?);
-    if sealed.put(Kind::Resolution, &key, resolution).await? == Written::Mine {
-        return Ok(());
-    }
-    // Saying the same again, for another reason or at another time, is fine.
-    let before = holder::settled(sealed, file).await?.map(|settled| settled.resolution);
-    if before.as_ref().is_some_and(|before| before.object == resolution.object) {
-        return Ok(());
-    }
-    // A push has decided nothing, it said that one content is stored twice. Until the next put has
-    // arrived the older copy is served, which does not read.
-    if before.as_ref().is_some_and(|before| before.heals) && !resolution.heals {
+    let before = match sealed.put(Kind::Resolution, &key, resolution).await {
+        Ok(Written::Mine) => return Ok(()),
+        Ok(Written::Other) => holder::settled(sealed, file).await,
+        Err(error) => Err(error.into()),
+    };
+    let replaces = match &before {
+        // Saying the same again, for another reason or at another time, is fine.
+        Ok(Some(before)) if before.resolution.object == resolution.object => return Ok(()),
+        // A push has decided nothing, it said that one content is stored twice. Until the next put
+        // has arrived the older copy is served, which does not read.
+        Ok(Some(before)) => before.resolution.heals,
+        Ok(None) => false,
+        // A person says it anew, whatever it was.
+        Err(error) => error.is_proven_damage(),
+    };
+    if replaces && !resolution.heals {
         sealed.store().delete(&key).await.map_err(RepoError::from)?;
         if sealed.put(Kind::Resolution, &key, resolution).await? == Written::Mine {
             return Ok(());
         }
     }
+    let before = before?.map(|settled| settled.resolution);
     let (what, by, reason) = match before {
         Some(before) => (before.object, before.by, before.reason),
         None => ("nothing".into(), "nobody".into(), "none".into()),

@@ -6,6 +6,8 @@ pub mod reach;
 pub mod wal;
 pub mod wal_damage;
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use pgrecall_repo::backup as sessions;
 use pgrecall_repo::id::BackupId;
@@ -15,11 +17,13 @@ use pgrecall_repo::{manifests, names};
 use serde::Serialize;
 
 use crate::backup::incarnation;
+use crate::cancel::Cancel;
 use crate::clock::Clock;
 use crate::cluster::ClusterStore;
 use crate::details::{BackupDetails, Method, Position, TakenFrom};
 use crate::error::{EngineError, ErrorKind};
 use crate::unreadable::{Cause, Unreadable};
+use crate::verify;
 use reach::{Reach, Times};
 use wal::StoredWal;
 
@@ -83,6 +87,9 @@ pub struct BackupRow {
     pub stop: Position,
     /// Whether the WAL from start to stop is stored.
     pub wal_complete: bool,
+    /// What of its files cannot be had, an example; looked for only where chunks of the domain were
+    /// found damaged.
+    pub broken: Option<String>,
     /// How far recovery can go, along each timeline.
     pub reach: Vec<Reach>,
     /// Files, folders and links.
@@ -231,12 +238,17 @@ pub async fn read(
     let (known, unreadable) = backups(cluster).await?;
     let wal = StoredWal::read(cluster).await?;
     let mut times = Times::new(cluster);
+    let damaged = index::read_damage(&cluster.sealed, cluster.domain(), Purpose::Read).await?;
+    let mut broken = match damaged.is_empty() {
+        true => BTreeMap::new(),
+        false => verify::broken(cluster, &known, &Cancel::new()).await?,
+    };
     let mut rows = Vec::new();
     for backup in &known {
         let reach = reach::of(&backup.details, &wal, &mut times).await?;
-        rows.push(backup_row(backup, &wal, reach, now));
+        let broken = broken.remove(&backup.manifest.backup);
+        rows.push(BackupRow { broken, ..backup_row(backup, &wal, reach, now) });
     }
-    let damaged = index::read_damage(&cluster.sealed, cluster.domain(), Purpose::Read).await?;
     let live = live_intents(cluster).await?;
     let timelines: Vec<TimelineRow> = timeline_rows(&wal);
     Ok(ClusterCatalog {
@@ -291,6 +303,10 @@ fn wal_problems(wal: &StoredWal) -> Vec<String> {
     if let Some(error) = &wal.damage.unreadable {
         problems.push(format!("the note of damaged WAL does not read: {}", chain(error)));
     }
+    if wal.damage.notes.due {
+        let what = "what was found damaged before is not known any more: run verify --read-data";
+        problems.push(what.to_owned());
+    }
     for (size, name) in wal.damage.segments() {
         let (file, found) = (name.file_name(size), &wal.damage.found);
         problems.push(format!("{file} was found damaged, by {found}"));
@@ -317,6 +333,7 @@ fn backup_row(backup: &Known, wal: &StoredWal, reach: Vec<Reach>, now: Timestamp
         start: details.start,
         stop: details.stop,
         wal_complete: reach::is_consistent(&reach, details, wal),
+        broken: None,
         reach,
         entries: backup.manifest.entries,
         bytes: backup.manifest.bytes,

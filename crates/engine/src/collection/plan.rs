@@ -164,7 +164,8 @@ fn warn_of_lost(domain: &Name, usage: &gc::Usage) -> bool {
             %pack,
             chunks,
             "a pack is not there, and the index names chunks of it that backups need nowhere else: \
-             bring it back, or `pgrecall repair` finds them; `pgrecall verify` says which backups"
+             bring it back; `pgrecall repair` finds other copies, a new backup stores again what \
+             the server still has, and `pgrecall verify` says which backups lack something"
         );
     }
     let more = usage.lost.len().saturating_sub(LOST_TOLD);

@@ -3,18 +3,23 @@
 //! `pg_resetwal --wal-segsize` begins WAL anew with segments of another size: no replay goes over
 //! that, so backups are planned with by the size of their own WAL, the newest's first.
 
+use std::collections::BTreeMap;
+
 use pgrecall_pgformat::{SegmentName, SegmentSize};
 use pgrecall_repo::format::document::Manifest;
+use pgrecall_repo::id::BackupId;
 use pgrecall_repo::index::{self, Purpose};
 
 use super::plan::{BackupRow, RestorePlan, plan, with_prefix};
 use super::refusal::{PlanError, Refusal};
 use super::repo_wal::{RepoWal, backups};
 use super::target::{BackupChoice, Request, Target};
-use crate::catalog::chain;
+use crate::cancel::Cancel;
 use crate::catalog::wal_damage::KnownDamage;
+use crate::catalog::{Known, chain};
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
+use crate::verify;
 
 /// A plan, its backup's manifest, and the WAL that it goes through.
 #[derive(Debug)]
@@ -36,14 +41,15 @@ pub async fn choose<'a>(
     request: &Request,
 ) -> Result<Chosen<'a>, PlanError> {
     let (rows, manifests) = backups(cluster).await?;
+    let bad = found_bad(cluster, &rows, &manifests).await?;
     let mut refused: Option<Refusal> = None;
     for size in sizes(&rows, &request.backup)? {
         let wal = RepoWal::open(cluster, size).await?;
         let of_size = |row: &&BackupRow| row.details.wal_segment_size == size;
         let of_size: Vec<BackupRow> = rows.iter().filter(of_size).cloned().collect();
-        match plan(&wal, &of_size, request).await {
+        match plan_with(&wal, &of_size, request, &bad).await {
             Ok(mut plan) => {
-                plan.notes.extend(found_bad(cluster).await?);
+                plan.notes.extend(said_of_bad(&plan, &bad));
                 plan.notes.extend(wal_found_bad(&plan, wal.damage()));
                 let id = plan.backup.id;
                 let manifest = manifests.into_iter().find(|manifest| manifest.backup == id);
@@ -69,17 +75,54 @@ pub async fn choose<'a>(
     }
 }
 
-/// What a verification has found, as far as it may concern the plan: of which backups those chunks
-/// are, only reading all of them tells.
-async fn found_bad(cluster: &ClusterStore) -> Result<Option<String>, EngineError> {
+/// A plan from a backup that is whole, as far as is known, where nobody has said which one is meant
+/// and one leads there; else from any.
+async fn plan_with(
+    wal: &RepoWal<'_>,
+    rows: &[BackupRow],
+    request: &Request,
+    bad: &BTreeMap<BackupId, String>,
+) -> Result<RestorePlan, PlanError> {
+    let whole: Vec<BackupRow> =
+        rows.iter().filter(|row| !bad.contains_key(&row.id)).cloned().collect();
+    if request.backup == BackupChoice::Best && !whole.is_empty() && whole.len() < rows.len() {
+        match plan(wal, &whole, request).await {
+            Err(PlanError::Refused(_)) => {}
+            planned => return planned,
+        }
+    }
+    plan(wal, rows, request).await
+}
+
+/// The backups that cannot be restored whole, each with an example, where a verification has noted
+/// that chunks of the domain are damaged: without a note nobody looks through all of them.
+async fn found_bad(
+    cluster: &ClusterStore,
+    rows: &[BackupRow],
+    manifests: &[Manifest],
+) -> Result<BTreeMap<BackupId, String>, EngineError> {
     let noted = index::read_damage(&cluster.sealed, cluster.domain(), Purpose::Read).await?;
-    Ok((!noted.is_empty()).then(|| {
-        format!(
-            "{} chunks of the domain were found damaged: `pgrecall verify` says whether this \
-             backup is whole.",
-            noted.len()
-        )
-    }))
+    if noted.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let known = rows
+        .iter()
+        .zip(manifests)
+        .map(|(row, manifest)| Known { manifest: manifest.clone(), details: row.details.clone() });
+    let known: Vec<Known> = known.collect();
+    verify::broken(cluster, &known, &Cancel::new()).await
+}
+
+fn said_of_bad(plan: &RestorePlan, bad: &BTreeMap<BackupId, String>) -> Option<String> {
+    let id = plan.backup.id;
+    if let Some(why) = bad.get(&id) {
+        return Some(format!("Backup {id} cannot be restored whole: {why}."));
+    }
+    let (other, why) = bad.iter().next_back()?;
+    Some(format!(
+        "{} backups cannot be restored whole, and are passed over, {other} among them: {why}.",
+        bad.len()
+    ))
 }
 
 /// What a verification has found of the WAL that the plan goes through. It may have been mended
@@ -188,8 +231,12 @@ mod tests {
 
     #[test]
     fn a_hole_in_one_sizes_wal_leads_to_the_other_and_the_latest_does_not() {
-        let missing =
-            Refusal::MissingSegment { segment: String::new(), end: None, last_transaction: None };
+        let missing = Refusal::MissingSegment {
+            segment: String::new(),
+            end: None,
+            last_transaction: None,
+            last_xid: None,
+        };
         assert!(may_lie_elsewhere(&missing, &Target::Lsn(Lsn(1))));
         assert!(may_lie_elsewhere(&missing, &Target::Immediate));
         assert!(!may_lie_elsewhere(&missing, &Target::Latest));

@@ -330,6 +330,7 @@ fn finish<V: WalView>(
                     segment: wanted.file_name(size),
                     end: None,
                     last_transaction: None,
+                    last_xid: None,
                 });
             };
             seeds.push(Seed { wanted, stored: stand_in });

@@ -90,6 +90,8 @@ pub enum Refusal {
         end: Option<Lsn>,
         /// The last commit or abort before it.
         last_transaction: Option<Timestamp>,
+        /// That transaction.
+        last_xid: Option<u32>,
     },
     /// WAL breaks off on the way, or does not read.
     #[error("replay would end at {lsn}, in WAL segment {segment}: {}", why.reason)]
@@ -102,6 +104,8 @@ pub enum Refusal {
         why: Unreadable,
         /// The last commit or abort before it.
         last_transaction: Option<Timestamp>,
+        /// That transaction.
+        last_xid: Option<u32>,
     },
     /// No commit or abort of this transaction is stored.
     #[error("the stored WAL has no commit or abort of transaction {xid}")]
@@ -205,13 +209,17 @@ impl Refusal {
             } => {
                 vec![OTHER_VERSION.into()]
             }
-            Self::BrokenWal { why, last_transaction, .. } if why.cause == Cause::OtherVersion => {
-                let mut hints = gap_hints(*last_transaction);
+            Self::BrokenWal { why, last_transaction, last_xid, .. }
+                if why.cause == Cause::OtherVersion =>
+            {
+                let mut hints = gap_hints(*last_transaction, *last_xid);
                 hints.insert(0, OTHER_VERSION.into());
                 hints
             }
-            Self::MissingSegment { last_transaction, .. }
-            | Self::BrokenWal { last_transaction, .. } => gap_hints(*last_transaction),
+            Self::MissingSegment { last_transaction, last_xid, .. }
+            | Self::BrokenWal { last_transaction, last_xid, .. } => {
+                gap_hints(*last_transaction, *last_xid)
+            }
             Self::UnknownXid { .. } => vec![
                 "It may still have been running, or have been a subtransaction; aim at a time or \
                  an LSN instead."
@@ -265,12 +273,25 @@ fn beyond_hints(latest: Option<Timestamp>, last: Option<Timestamp>) -> Vec<Strin
     hints
 }
 
-fn gap_hints(last: Option<Timestamp>) -> Vec<String> {
+fn gap_hints(last: Option<Timestamp>, xid: Option<u32>) -> Vec<String> {
     let mut hints = Vec::new();
-    if let Some(last) = last {
-        hints.push(format!("The last transaction before it ended at {}.", show(last)));
+    match (last, xid) {
+        // A time can be aimed at only where what comes after it is stored.
+        (Some(last), Some(xid)) => hints.push(format!(
+            "The last transaction before it ended at {}: --to-xid {xid} goes there.",
+            show(last)
+        )),
+        (Some(last), None) => {
+            hints.push(format!("The last transaction before it ended at {}.", show(last)));
+        }
+        (None, _) => hints.push("--to-immediate goes to the end of the backup.".into()),
     }
-    hints.push("A target before it, or one that a later backup reaches, would work.".into());
+    hints.push(
+        "A server, or a standby, that still has the segment in its pg_wal can store it: pgrecall \
+         wal push PATH."
+            .into(),
+    );
+    hints.push("A later backup may reach the target.".into());
     hints
 }
 

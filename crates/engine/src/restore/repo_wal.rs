@@ -24,7 +24,7 @@ use crate::catalog::wal::read_history;
 use crate::catalog::wal_damage::KnownDamage;
 use crate::cluster::ClusterStore;
 use crate::details::BackupDetails;
-use crate::error::EngineError;
+use crate::error::{EngineError, ErrorKind};
 use crate::unreadable::Unreadable;
 use crate::wal_place;
 
@@ -142,8 +142,15 @@ impl<'a> RepoWal<'a> {
         let file = match trailer::read(&self.cluster.sealed, &object).await {
             Ok(file) => file,
             Err(error) if error.is_unreadable() => return Ok(Err(Unreadable::from(&error))),
+            // It was listed: a settlement may name what is not there.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Ok(Err(Unreadable::damaged(chain(&error))));
+            }
             Err(error) => return Err(error),
         };
+        if let Some(why) = self.noted(name, &object).await? {
+            return Ok(Err(why));
+        }
         let Some(summary) = file.trailer.summary else {
             let reason = format!("the trailer of {object} says nothing of its records");
             return Ok(Err(Unreadable::damaged(reason)));
@@ -155,6 +162,25 @@ impl<'a> RepoWal<'a> {
         }
         kept.insert(name, summary.clone());
         Ok(Ok(summary))
+    }
+
+    /// Why a segment does not read that was found damaged, if it does not yet: it is read anew, as
+    /// far as that can be done on this host.
+    async fn noted(
+        &self,
+        name: ArchiveName,
+        object: &Key,
+    ) -> Result<Option<Unreadable>, EngineError> {
+        let ArchiveName::Segment(segment) = name else { return Ok(None) };
+        let size = self.stored.segment_size;
+        if self.damage.of_step(segment, None, size).is_none() {
+            return Ok(None);
+        }
+        match read_segment(self.cluster, object, size).await {
+            Ok(read) => Ok(read.err()),
+            Err(EngineError::Repo(RepoError::NoRestoreKey { .. })) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The whole file of a segment or `.partial`.

@@ -420,16 +420,19 @@ impl<'a, V: WalView> Branch<'_, 'a, V> {
         let size = self.view.stored().segment_size;
         let reach = &scan.reach;
         let last_transaction = time_of(reach.last_transaction);
+        let last_xid = reach.last_transaction.map(|end| end.xid).filter(|xid| *xid > 0);
         let end = reach.last_record.map(|(_, end)| end);
         match &scan.end {
             ScanEnd::Missing(segment) => {
-                Refusal::MissingSegment { segment: segment.file_name(size), end, last_transaction }
+                let segment = segment.file_name(size);
+                Refusal::MissingSegment { segment, end, last_transaction, last_xid }
             }
             ScanEnd::Broken { segment, lsn, why } => Refusal::BrokenWal {
                 segment: segment.file_name(size),
                 lsn: *lsn,
                 why: why.clone(),
                 last_transaction,
+                last_xid,
             },
             ScanEnd::Stop(_) | ScanEnd::Until | ScanEnd::EndOfWal => {
                 let start = backup.details.start.lsn;
@@ -437,7 +440,7 @@ impl<'a, V: WalView> Branch<'_, 'a, V> {
                     let from = end.unwrap_or(start);
                     let number = SegmentNumber::containing(from, size);
                     let segment = self.path.name_of(number).file_name(size);
-                    return Refusal::MissingSegment { segment, end, last_transaction };
+                    return Refusal::MissingSegment { segment, end, last_transaction, last_xid };
                 }
                 let end = end.unwrap_or(start);
                 Refusal::BeyondWal { end, latest: reach.latest_time, last_transaction }

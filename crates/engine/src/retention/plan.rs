@@ -6,6 +6,7 @@ use pgrecall_pgformat::{Lsn, TimelineId};
 use pgrecall_repo::backup::{LiveIntent, live_intents};
 use pgrecall_repo::expired::ExpiredLog;
 use pgrecall_repo::id::BackupId;
+use pgrecall_repo::index::{self, Purpose};
 use pgrecall_repo::names;
 use pgrecall_store::{Listed, Prefix};
 
@@ -126,6 +127,7 @@ pub async fn plan(
         .collect();
     let stored = StoredWal::read(cluster).await?;
     require_sound(&stored)?;
+    require_notes(cluster, &stored).await?;
     let (mut candidates, notes) = candidates(cluster, &known, &stored, request).await?;
     // A clock that is far ahead would make everything old: time ends with the newest good backup.
     let good = candidates.iter().filter(|backup| backup.good);
@@ -235,6 +237,27 @@ fn require_sound(stored: &StoredWal) -> Result<(), EngineError> {
         format!("{example} does not read or is not there, so nobody knows what is needed");
     Err(EngineError::refused(cause.kind(), message)
         .hint("`pgrecall verify` says what is wrong. Until then nothing expires."))
+}
+
+/// Without what verifications have noted, backups look good that cannot be restored.
+async fn require_notes(cluster: &ClusterStore, stored: &StoredWal) -> Result<(), EngineError> {
+    let read = index::read_damage(&cluster.sealed, cluster.domain(), Purpose::Refer).await;
+    if let Err(error) = read.map_err(EngineError::from) {
+        if !error.is_unreadable() {
+            return Err(error);
+        }
+        let message =
+            format!("a note of what was found damaged does not read: {}", catalog::chain(&error));
+        return Err(EngineError::refused(Cause::of(error.kind()).kind(), message)
+            .hint("`pgrecall repair` moves it out of the way. Until then nothing expires."));
+    }
+    if stored.damage.notes.due {
+        let message = "what was found damaged before is not known any more, so nobody knows which \
+                       backups are good";
+        return Err(EngineError::refused(ErrorKind::Corrupt, message)
+            .hint("`pgrecall verify --read-data` finds it again. Until then nothing expires."));
+    }
+    Ok(())
 }
 
 async fn candidates(

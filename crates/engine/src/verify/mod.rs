@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pgrecall_repo::RepoError;
 use pgrecall_repo::expired::ExpiredLog;
 use pgrecall_repo::id::BackupId;
+use pgrecall_repo::index::{self, Purpose};
 use pgrecall_repo::keys::RestoreKeyPublic;
 use pgrecall_repo::names;
 
@@ -39,7 +40,7 @@ use crate::unreadable::{Cause, Unreadable};
 use files::Walked;
 use finding::{Finding, Severity, Verdict, VerifyReport};
 use touched::TouchedFile;
-use wal::WalCheck;
+use wal::{All, WalCheck};
 
 /// How thorough a verification is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +111,9 @@ pub async fn verify(
     let looked = chunks::look(cluster, &backups, &mut report, (read, &options.cancel)).await?;
     options.progress.phase("looking at WAL", None);
     let stored = StoredWal::read(cluster).await?;
+    let all = reads_all(cluster, options);
     report_histories(&stored, &mut report);
+    report_notes(cluster, (&stored, all), &mut report).await?;
     report_locked(options, cluster, &mut report);
     let mut check = WalCheck::new(cluster, &stored, options.depth, &options.cancel);
     for (backup, walked) in backups.iter().zip(looked.walked) {
@@ -132,7 +135,7 @@ pub async fn verify(
     if report.findings.iter().any(may_be_of_newer_keys) {
         require_newest_keys(cluster).await?;
     }
-    note_wal(&check, options, &mut report).await;
+    note_wal(&check, (options, all), &mut report).await;
     Ok(report.finish())
 }
 
@@ -194,13 +197,58 @@ async fn require_newest_keys(cluster: &ClusterStore) -> Result<(), EngineError> 
     }
 }
 
+fn reads_all(cluster: &ClusterStore, options: &VerifyOptions) -> All {
+    let has_keys = cluster.sealed.keys().restore_keys_missing().is_empty();
+    match options.depth == Depth::ReadData && options.which == Which::All && has_keys {
+        true => All::Read,
+        false => All::Not,
+    }
+}
+
+/// What is wrong with the notes that earlier verifications left: nothing expires by them.
+async fn report_notes(
+    cluster: &ClusterStore,
+    (stored, all): (&StoredWal, All),
+    report: &mut VerifyReport,
+) -> Result<(), EngineError> {
+    let read = index::read_damage(&cluster.sealed, cluster.domain(), Purpose::Refer).await;
+    let unread = match read.map_err(EngineError::from) {
+        Ok(_) => None,
+        Err(error) if error.is_unreadable() => Some(error),
+        Err(error) => return Err(error),
+    };
+    for error in unread.iter().chain(&stored.damage.unreadable) {
+        report.add_unreadable(
+            Severity::Damage,
+            "notes",
+            ("a note of what was found damaged does not read: ", &Unreadable::from(error)),
+            "nothing expires until it does: `pgrecall repair` moves it out of the way, and verify \
+             --read-data finds again what it noted",
+        );
+    }
+    if stored.damage.notes.due && all == All::Not {
+        report.add(
+            Severity::Damage,
+            "notes",
+            "what was found damaged before is not known any more: a note of it did not read"
+                .to_owned(),
+            "nothing expires until verify --read-data has read all backups: run it",
+        );
+    }
+    Ok(())
+}
+
 /// Writes down which WAL is damaged, for those that expire backups.
-async fn note_wal(check: &WalCheck<'_>, options: &VerifyOptions, report: &mut VerifyReport) {
+async fn note_wal(
+    check: &WalCheck<'_>,
+    (options, all): (&VerifyOptions, All),
+    report: &mut VerifyReport,
+) {
     if options.notes == Notes::None {
         return;
     }
     let found = format!("verify on {} at {}", options.host, options.clock.now_text());
-    if let Err(error) = check.write_down(found).await {
+    if let Err(error) = check.write_down(found, all).await {
         report.add(
             Severity::Warning,
             "WAL",
@@ -336,15 +384,6 @@ fn report_histories(stored: &StoredWal, report: &mut VerifyReport) {
             file.as_str(),
             ("the settlement of its two contents does not read: ", &Unreadable::from(error)),
             "nobody can tell which content holds, and recovery stops before it",
-        );
-    }
-    if let Some(error) = &stored.damage.unreadable {
-        report.add_unreadable(
-            Severity::Damage,
-            "WAL",
-            ("the note of damaged WAL does not read: ", &Unreadable::from(error)),
-            "nothing expires until it does: `pgrecall repair` moves it out of the way, and verify \
-             --read-data finds again what it noted",
         );
     }
     for file in &stored.holders.unsettled {

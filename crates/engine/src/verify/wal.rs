@@ -9,7 +9,7 @@ use pgrecall_pgformat::segment_chain::{Link, SegmentChain};
 use pgrecall_pgformat::segment_digest::SegmentWalk;
 use pgrecall_pgformat::segment_summary::SegmentEnd;
 use pgrecall_pgformat::{Lsn, SegmentName, SegmentNumber, TimelineId};
-use pgrecall_repo::damaged_wal::WalNotes;
+use pgrecall_repo::damaged_wal::{Say, WalNotes};
 use pgrecall_repo::format::document::DamagedWal;
 use pgrecall_repo::object::Proof;
 use pgrecall_repo::sealed_store::Stored;
@@ -64,6 +64,15 @@ enum Whose {
     Link,
     /// The disk below the store, which may read it again; or nobody can say.
     Unsure,
+}
+
+/// Whether a verification has read all that backups need, and found again what was noted before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum All {
+    /// It has.
+    Read,
+    /// It has looked at a part, or not read the data.
+    Not,
 }
 
 /// Whether it was looked at if a segment goes on where the one before it ends.
@@ -169,7 +178,7 @@ impl<'a> WalCheck<'a> {
     ///
     /// # Errors
     /// When the notes do not read, the store fails, or does not confirm it.
-    pub(super) async fn write_down(&self, found: String) -> Result<(), EngineError> {
+    pub(super) async fn write_down(&self, found: String, all: All) -> Result<(), EngineError> {
         let (sealed, at) = (&self.cluster.sealed, &self.cluster.at);
         let is_over = |noted: &&DamagedWal| {
             let noted_of = (noted.object.clone(), noted.after.clone());
@@ -182,10 +191,12 @@ impl<'a> WalCheck<'a> {
             let before = now.damaged.iter().filter(|noted| !(unchanged && is_over(noted)));
             let damaged: BTreeSet<DamagedWal> = before.chain(&self.damaged).cloned().collect();
             // What was found again is said again, for those that began before.
-            if damaged == now.damaged && self.damaged.is_empty() {
+            let due = now.due && !(unchanged && all == All::Read);
+            if (&damaged, due) == (&now.damaged, now.due) && self.damaged.is_empty() {
                 return Ok(());
             }
-            if now.put_next(sealed, at, damaged, found.clone()).await? == Stored::Mine {
+            let say = Say { damaged, due, found: found.clone() };
+            if now.put_next(sealed, at, say).await? == Stored::Mine {
                 return Ok(());
             }
         }
@@ -231,7 +242,11 @@ impl<'a> WalCheck<'a> {
         while number <= last {
             let (name, before) = way.step(number);
             let Some(checked) = self.checked.get(&(name, before)) else { break };
-            time = checked.newest.max(time);
+            let start_of_it = number.start(way.size);
+            // What a segment speaks of that recovery does not get into is no moment to reach.
+            if checked.broken.as_ref().is_none_or(|broken| broken.at > start_of_it) {
+                time = checked.newest.max(time);
+            }
             reach.until_time = time.map(|time| time.to_string());
             if let Some(broken) = &checked.broken {
                 reach.until_lsn = broken.at.max(start);
@@ -411,8 +426,8 @@ impl<'a> WalCheck<'a> {
             return Ok(());
         }
         let consequence = format!(
-            "recovery along timeline {} from a backup before it cannot go beyond {}; take a new \
-             backup now",
+            "recovery along timeline {} from a backup before it cannot go beyond {}: push it again \
+             from a server that still has it (pgrecall wal push), or take a new backup now",
             way.timeline.0, broken.at
         );
         let what = ("", &broken.why);

@@ -6,7 +6,7 @@ use pgrecall_engine::ErrorKind;
 use pgrecall_engine::archive::access::Access;
 use pgrecall_engine::archive::push::PushResult;
 use pgrecall_engine::archive::resolve::{Choice, Local, contents, resolve, short};
-use pgrecall_repo::damaged_wal::WalNotes;
+use pgrecall_repo::damaged_wal::{Say, WalNotes};
 use pgrecall_repo::format::document::DamagedWal;
 use pgrecall_repo::repository::Repository;
 use pgrecall_repo::sealed_store::Stored;
@@ -34,8 +34,9 @@ async fn note(bench: &Bench, access: &Access, key: &Key) {
         (repository.existing_domain(&access.domain).await.unwrap(), access.at(SYSTEM));
     let wal = DamagedWal { object: key.to_string(), after: None, from: "0/100000".into() };
     let notes = WalNotes::read(&sealed, &at).await.unwrap();
-    let noted = BTreeSet::from([wal]);
-    let put = notes.put_next(&sealed, &at, noted, "verify on db2".into()).await.unwrap();
+    let damaged = BTreeSet::from([wal]);
+    let say = Say { damaged, due: false, found: "verify on db2".into() };
+    let put = notes.put_next(&sealed, &at, say).await.unwrap();
     assert_eq!(put, Stored::Mine);
 }
 
@@ -209,4 +210,32 @@ async fn a_loser_that_could_not_be_read_is_kept_when_it_comes_again() {
     }
     fetch(&access, &bench).await.unwrap();
     assert!(std::fs::read(bench.destination()).unwrap() == theirs);
+}
+
+#[tokio::test]
+async fn a_settlement_that_rots_is_made_anew_by_a_person() {
+    let bench = Bench::new().await;
+    let content = segment(SYSTEM, 1, 0);
+    let path = bench.file(FIRST, &content);
+    let access = bench.access();
+    push(&access, &path).await.unwrap();
+    rot(&bench, AT_THE_END).await;
+    assert_eq!(push(&access, &path).await.unwrap().result, PushResult::Healed);
+    let settlement = Key::parse(&format!("{}.resolved", object(&access, FIRST))).unwrap();
+    rot_object(&bench, &settlement, AT_THE_END).await;
+    assert!(fetch(&access, &bench).await.is_err());
+    let error = push(&access, &path).await.unwrap_err();
+    assert!(error.hints()[0].contains("pgrecall wal resolve"), "{:?}", error.hints());
+    let shown = contents(&access, FIRST, &request(&path), Local::File).await.unwrap();
+    assert!(shown.unreadable.iter().any(|(object, _)| *object == settlement), "{shown:?}");
+    let digest = short(&shown.all[0].digest);
+    let choice = Choice { digest, reason: "there is one only".into(), by: "me".into() };
+    resolve(&access, FIRST, &request(&path), Local::File, &choice).await.unwrap();
+    fetch(&access, &bench).await.unwrap();
+    assert!(std::fs::read(bench.destination()).unwrap() == content);
+    // A copy that is gone comes back by a push, and is no loser.
+    bench.store.delete(&served(&bench).await).await.unwrap();
+    assert!(fetch(&access, &bench).await.is_err());
+    assert_eq!(push(&access, &path).await.unwrap().result, PushResult::Healed);
+    fetch(&access, &bench).await.unwrap();
 }

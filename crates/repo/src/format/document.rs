@@ -239,6 +239,9 @@ pub struct Damage {
     pub wal: Vec<DamagedWal>,
     /// Who found it and when, for people.
     pub found: String,
+    /// Whether something was found before that nobody knows any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub due: bool,
 }
 
 /// A chunk that failed to open.

@@ -39,7 +39,7 @@ pub(super) async fn look(
             bad.extend(failed(identity, What::Identity { at: at.clone() }, read_it)?);
             if let Some(note) = newest_note(sealed, &at).await? {
                 let read_it = read::<Damage>(sealed, Kind::Damage, &note).await;
-                bad.extend(failed(note, What::DamageNote, read_it)?);
+                bad.extend(failed(note, What::WalNote { at: at.clone() }, read_it)?);
             }
             if bad.is_empty() {
                 continue;

@@ -149,7 +149,7 @@ pub(super) async fn is_still_damaged(
         What::Manifest { at, backup } => manifests::read(sealed, at, *backup).await.map(drop),
         What::Index => index::read_object(sealed, name).await.map(drop),
         What::Identity { .. } => read::<Identity>(sealed, Kind::Identity, name).await,
-        What::DamageNote => read::<Damage>(sealed, Kind::Damage, name).await,
+        What::DamageNote | What::WalNote { .. } => read::<Damage>(sealed, Kind::Damage, name).await,
         What::Pack { kind, id } => {
             index::read_directory(sealed, domain, *kind, *id).await.map(drop)
         }

@@ -33,7 +33,10 @@ fn meaning(errno: Errno) -> (ErrorKind, &'static str, Option<&'static str>) {
         Errno::NOSPC => (
             ErrorKind::Unavailable,
             "the disk is full",
-            Some("Make room on the repository's file system."),
+            Some(
+                "Make room on the repository's file system: with a megabyte `pgrecall expire` goes \
+                 on, which frees WAL, and then `gc` (docs/retention.md, When the disk is full).",
+            ),
         ),
         Errno::DQUOT => (
             ErrorKind::Unavailable,
