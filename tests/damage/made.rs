@@ -25,7 +25,7 @@ use pgrecall_repo::format::map::{Extent, FileMap, HashSource, MapChunk, Source};
 use pgrecall_repo::format::root::RootSuite;
 use pgrecall_repo::format::table::{self, Entry, EntryKind, Piece, PieceMap, RelativePath};
 use pgrecall_repo::gc;
-use pgrecall_repo::id::{BackupId, PackId};
+use pgrecall_repo::id::BackupId;
 use pgrecall_repo::index;
 use pgrecall_repo::keys::{KeyFile, Rotation, Unlock};
 use pgrecall_repo::names::{self, RoundPart};
@@ -457,8 +457,12 @@ async fn notes(cluster: &ClusterStore, repository: &Repository) {
         let expired =
             Expired { backups: vec![BackupId::random(sealed.random())], ..Expired::default() };
         sealed.put(Kind::Expired, &name, &expired).await.expect("a log entry");
+        // In packs that are there, of which one is left whatever is damaged: so it counts for those
+        // that look.
+        let packs = index::list_packs(sealed, domain).await.expect("packs");
+        let pack = if number == 0 { packs.into_keys().min() } else { packs.into_keys().max() };
         let chunk = DamagedChunk {
-            pack: PackId::random(sealed.random()),
+            pack: pack.expect("a pack"),
             chunk: sealed.keys().chunk_id(b"a chunk that rotted"),
         };
         backup::report_damage(sealed, &cluster.at, vec![chunk], "made up".into())

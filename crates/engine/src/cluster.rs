@@ -180,12 +180,8 @@ impl ClusterStore {
             }
             Err(error) => return Err(error.into()),
         }
-        for other in Self::domains(repository).await? {
-            let there = ClusterRef { domain: other, ..at.clone() };
-            let manifests = repository.sealed().list(&names::manifests_of(&there)).await?;
-            if there.domain != at.domain && !manifests.is_empty() {
-                return Err(in_another_domain(&at, &there.domain));
-            }
+        if let Some(there) = Self::domain_of_backups(repository, &at).await? {
+            return Err(in_another_domain(&at, &there));
         }
         let sealed = repository.domain(domain).await?;
         let identity = Identity {
@@ -199,6 +195,29 @@ impl ClusterStore {
             return Ok(Self { facts, ..Self::known(repository, at).await? });
         }
         Ok(Self { sealed, at, facts })
+    }
+
+    /// Another domain than that of `at` in which the lineage has backups, if one opens.
+    async fn domain_of_backups(
+        repository: &Repository,
+        at: &ClusterRef,
+    ) -> Result<Option<Name>, EngineError> {
+        for domain in Self::domains(repository).await? {
+            let there = ClusterRef { domain, ..at.clone() };
+            if there.domain == at.domain {
+                continue;
+            }
+            for object in repository.sealed().list(&names::manifests_of(&there)).await? {
+                let Some((_, id)) = names::manifest_of(&there.domain, &object.key) else {
+                    continue;
+                };
+                let Ok(sealed) = repository.existing_domain(&there.domain).await else { break };
+                if manifests::read(&sealed, &there, id).await.is_ok_and(|found| found.is_some()) {
+                    return Ok(Some(there.domain));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// A lineage that must be there already, for reading.

@@ -13,6 +13,7 @@ use pgrecall_repo::{RepoError, names};
 use crate::catalog::{self, chain};
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
+use crate::meanwhile::{has_newer_keys, newer_keys};
 
 /// Plans to give up a backup of whose list of files, or maps, a part is lost. Nothing is written.
 ///
@@ -62,6 +63,10 @@ async fn lost_part(cluster: &ClusterStore, manifest: &Manifest) -> Result<String
             );
             Err(EngineError::refused(ErrorKind::Invalid, message)
                 .hint("`pgrecall expire` removes backups, by the rules of retention."))
+        }
+        // By the newest keys: a collection may have moved what is missed.
+        Err(RepoError::NeedUnknown { .. }) if has_newer_keys(sealed, domain).await? => {
+            Err(newer_keys(domain))
         }
         Err(RepoError::NeedUnknown { source, .. }) => Ok(chain(&*source)),
         Err(error) => Err(error.into()),

@@ -108,6 +108,21 @@ pub async fn read_damage(
     domain: &Name,
     purpose: Purpose,
 ) -> Result<HashSet<DamagedChunk>, RepoError> {
+    for _ in 1..LISTINGS_MAX {
+        match try_damage(sealed, domain, purpose).await {
+            // A repair has moved one that does not read.
+            Err(error) if error.is_not_found() => {}
+            read => return read,
+        }
+    }
+    try_damage(sealed, domain, purpose).await
+}
+
+async fn try_damage(
+    sealed: &SealedStore,
+    domain: &Name,
+    purpose: Purpose,
+) -> Result<HashSet<DamagedChunk>, RepoError> {
     let listed = sealed.list(&names::all_damaged(domain)).await?;
     let mut notes = futures::stream::iter(listed)
         .map(|object| async move {
@@ -119,7 +134,9 @@ pub async fn read_damage(
     while let Some((name, note)) = notes.next().await {
         match note {
             Ok(note) => damaged.extend(note.chunks),
-            Err(error) if purpose.takes_what_is_there() && error.is_damage() => {
+            Err(error)
+                if purpose.takes_what_is_there() && error.is_damage() && !error.is_not_found() =>
+            {
                 warn_unreadable(&name, &error, "a note of damage cannot be read");
             }
             Err(error) => return Err(error),

@@ -110,8 +110,8 @@ fn or_salvage(failure: Failure, args: &RestoreArgs) -> Failure {
     };
     failure
         .hint(
-            "An older backup that is whole gets to the same moment, by more WAL: `pgrecall verify` \
-             says which are, and --backup ID takes it.",
+            "An older backup that is whole may get to the same moment, by more WAL: `pgrecall \
+             verify` says which are, and --backup ID takes it.",
         )
         .hint(hint)
 }

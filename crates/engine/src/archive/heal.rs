@@ -8,6 +8,7 @@ use pgrecall_pgformat::segment_summary::SegmentEnd;
 use pgrecall_repo::damaged_wal::{Say, WalNotes};
 use pgrecall_repo::format::document::{DamagedWal, Resolution};
 use pgrecall_repo::object::Proof;
+use pgrecall_repo::sealed_store::Stored as Written;
 use pgrecall_repo::{RepoError, archive};
 use pgrecall_store::Key;
 
@@ -15,7 +16,10 @@ use super::push::{Prepared, PushRequest, PushResult, Stored};
 use super::{check, resolve, trailer};
 use crate::catalog::chain;
 use crate::cluster::ClusterStore;
-use crate::error::EngineError;
+use crate::error::{EngineError, ErrorKind};
+
+/// Entries tried while other hosts win them.
+const TRIES_MAX: u32 = 16;
 
 /// What is wrong with the stored copy of a file that has the same digest; nothing if it is sound.
 /// Its end was read, and said `damage` where it is damaged; all of it is read only where a
@@ -34,11 +38,13 @@ pub(super) async fn what_rotted(
     }
     let notes = match WalNotes::read(&cluster.sealed, &cluster.at).await {
         Ok(notes) => notes,
-        // The file is stored, and its end reads: what may be noted is no reason to fail.
-        Err(error) => {
+        // The file is stored, and its end reads: notes that this host may not read, or that do not
+        // read, are no reason to fail.
+        Err(error) if error.kind() == ErrorKind::Denied || error.is_damage() => {
             tracing::debug!("whether {key} was found damaged is not known: {}", chain(&error));
             return Ok(None);
         }
+        Err(error) => return Err(error.into()),
     };
     let noted = |noted: &DamagedWal| noted.object == key.as_str() && noted.after.is_none();
     if !notes.damaged.iter().any(noted) {
@@ -140,14 +146,18 @@ pub(super) async fn keep_sound(
 /// before, and writes later, finds that somebody has written since, and leaves it to the next.
 async fn forget(cluster: &ClusterStore, object: &Key) -> Result<(), EngineError> {
     let (sealed, at) = (&cluster.sealed, &cluster.at);
-    let notes = WalNotes::read(sealed, at).await?;
     let of_it = |noted: &&DamagedWal| noted.object == object.as_str() && noted.after.is_none();
-    if !notes.damaged.iter().any(|noted| of_it(&noted)) {
-        return Ok(());
+    for _ in 0..TRIES_MAX {
+        let notes = WalNotes::read(sealed, at).await?;
+        if !notes.damaged.iter().any(|noted| of_it(&noted)) {
+            return Ok(());
+        }
+        let damaged = notes.damaged.iter().filter(|noted| !of_it(noted)).cloned().collect();
+        let say = Say { damaged, due: notes.due, found: notes.found.clone() };
+        if notes.put_next(sealed, at, say).await? == Written::Mine {
+            return Ok(());
+        }
     }
-    let damaged = notes.damaged.iter().filter(|noted| !of_it(noted)).cloned().collect();
-    let say = Say { damaged, due: notes.due, found: notes.found.clone() };
-    notes.put_next(sealed, at, say).await?;
     Ok(())
 }
 

@@ -378,11 +378,15 @@ async fn told(
                 Some(why) => heal::heal(cluster, key, file, request, why).await,
             }
         }
-        (Standing::NotKept(served), Stored::Before { .. }) => {
-            // It could not be read when another one was settled on, or is gone.
+        (Standing::Missing(kept), _) => {
+            heal::keep(cluster, &kept, file, request).await?;
+            Ok(PushResult::Healed)
+        }
+        (Standing::NotKept, Stored::Before { .. }) => {
+            // It could not be read when another one was settled on.
             let kept = resolve::by_digest(key, &file.packed.digest)?;
             heal::keep(cluster, &kept, file, request).await?;
-            Ok(if kept == served { PushResult::Healed } else { PushResult::Lost })
+            Ok(PushResult::Lost)
         }
         (_, Stored::Collision { stored }) => {
             Err(collision(cluster, key, file, stored, request).await)

@@ -85,8 +85,10 @@ pub(super) enum Standing {
     Holds(Key),
     /// It is kept, and another one is served.
     Lost,
-    /// This one is not kept under its digest, and this object is served.
-    NotKept(Key),
+    /// It is to be served from this object, which is not there.
+    Missing(Key),
+    /// Another one is served, and this one is not kept under its digest.
+    NotKept,
 }
 
 /// How a content stands after the settlement over its file.
@@ -108,6 +110,9 @@ pub(super) async fn standing(
         let kept = by_digest(file, &ids.digest(&plain))?;
         let header = match cluster.sealed.header(&kept).await {
             Ok(header) => header,
+            Err(error) if error.is_not_found() && kept == settled.object => {
+                return Ok(Standing::Missing(kept));
+            }
             Err(error) if error.is_not_found() => continue,
             // The name says what it was.
             Err(RepoError::Corrupt { .. }) => return Ok(of(kept)),
@@ -118,7 +123,7 @@ pub(super) async fn standing(
             return Ok(of(kept));
         }
     }
-    Ok(Standing::NotKept(settled.object))
+    Ok(Standing::NotKept)
 }
 
 /// Shows the contents of a file: the stored one, those kept by an earlier settlement, and the local
@@ -239,6 +244,7 @@ impl Open {
             }
             Err(error) => return Err(error),
         };
+        let is_known = unreadable.is_empty();
         let held = settled.as_ref().map_or(&self.key, |settled| &settled.object);
         let kept = holder::kept(&self.cluster.sealed, &self.key).await?;
         for object in [held, &self.key].into_iter().chain(&kept) {
@@ -261,7 +267,7 @@ impl Open {
                 }
                 Some(_) => {}
                 None => {
-                    let (holds, trailer) = (object == held, stored.trailer);
+                    let (holds, trailer) = (object == held && is_known, stored.trailer);
                     let kept =
                         if is_kept { object.clone() } else { by_digest(&self.key, &digest)? };
                     let object = Some(object.clone());
@@ -394,8 +400,10 @@ pub(super) async fn write_down(
     };
     if replaces && !resolution.heals {
         sealed.store().delete(&key).await.map_err(RepoError::from)?;
-        if sealed.put(Kind::Resolution, &key, resolution).await? == Written::Mine {
-            return Ok(());
+        match sealed.put(Kind::Resolution, &key, resolution).await {
+            Ok(Written::Mine) => return Ok(()),
+            Ok(Written::Other) => {}
+            Err(error) => return Err(unsettled_now(file, &error.into())),
         }
     }
     let before = before?.map(|settled| settled.resolution);
@@ -406,4 +414,15 @@ pub(super) async fn write_down(
     let file = file.file_name();
     let message = format!("{file} was settled before, to be {what}, by {by}: {reason}");
     Err(EngineError::refused(ErrorKind::Conflict, message))
+}
+
+/// The old settlement is gone, and the new one did not arrive.
+fn unsettled_now(file: &Key, error: &EngineError) -> EngineError {
+    let message = format!(
+        "the settlement of {file} IS NOT THERE NOW, and recovery is served what lies under that \
+         name: {}",
+        chain(error)
+    );
+    EngineError::refused(error.kind(), message)
+        .hint("Run the same command again at once, and restore nothing before it has ended well.")
 }

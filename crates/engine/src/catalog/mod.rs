@@ -238,10 +238,13 @@ pub async fn read(
     let (known, unreadable) = backups(cluster).await?;
     let wal = StoredWal::read(cluster).await?;
     let mut times = Times::new(cluster);
-    let damaged = index::read_damage(&cluster.sealed, cluster.domain(), Purpose::Read).await?;
-    let mut broken = match damaged.is_empty() {
-        true => BTreeMap::new(),
-        false => verify::broken(cluster, &known, &Cancel::new()).await?,
+    let damaged_chunks = noted_there(cluster).await?;
+    let mut broken = match damaged_chunks {
+        0 => BTreeMap::new(),
+        _ => verify::broken(cluster, &known, &Cancel::new()).await.unwrap_or_else(|error| {
+            tracing::warn!("which backups are whole could not be told: {}", chain(&error));
+            BTreeMap::new()
+        }),
     };
     let mut rows = Vec::new();
     for backup in &known {
@@ -262,10 +265,23 @@ pub async fn read(
         wal_problems: wal_problems(&wal),
         wal_stored_bytes: timelines.iter().map(|row| row.stored_bytes).sum(),
         timelines,
-        damaged_chunks: u64::try_from(damaged.len()).unwrap_or(u64::MAX),
+        damaged_chunks,
         missing: Vec::new(),
         restore_key: cluster.sealed.keys().sealed_for().map(RestoreKeyPublic::fingerprint),
     })
+}
+
+/// Chunks that were found damaged in packs that are there yet. Notes stay when a collection has
+/// removed their packs.
+pub(crate) async fn noted_there(cluster: &ClusterStore) -> Result<u64, EngineError> {
+    let (sealed, domain) = (&cluster.sealed, cluster.domain());
+    let noted = index::read_damage(sealed, domain, Purpose::Read).await?;
+    if noted.is_empty() {
+        return Ok(0);
+    }
+    let packs = index::list_packs(sealed, domain).await?;
+    let there = noted.iter().filter(|chunk| packs.contains_key(&chunk.pack)).count();
+    Ok(u64::try_from(there).unwrap_or(u64::MAX))
 }
 
 /// Intents of backups that have not ended: of one that has, and was taken with credentials that may

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use pgrecall_pgformat::{SegmentName, SegmentSize};
 use pgrecall_repo::format::document::Manifest;
 use pgrecall_repo::id::BackupId;
-use pgrecall_repo::index::{self, Purpose};
 
 use super::plan::{BackupRow, RestorePlan, plan, with_prefix};
 use super::refusal::{PlanError, Refusal};
@@ -16,7 +15,7 @@ use super::repo_wal::{RepoWal, backups};
 use super::target::{BackupChoice, Request, Target};
 use crate::cancel::Cancel;
 use crate::catalog::wal_damage::KnownDamage;
-use crate::catalog::{Known, chain};
+use crate::catalog::{Known, chain, noted_there};
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
 use crate::verify;
@@ -75,23 +74,35 @@ pub async fn choose<'a>(
     }
 }
 
-/// A plan from a backup that is whole, as far as is known, where nobody has said which one is meant
-/// and one leads there; else from any.
+/// A plan from another backup in place of one that is not whole, where nobody has said which one is
+/// meant and the other leads to the very same moment.
 async fn plan_with(
     wal: &RepoWal<'_>,
     rows: &[BackupRow],
     request: &Request,
     bad: &BTreeMap<BackupId, String>,
 ) -> Result<RestorePlan, PlanError> {
+    let first = plan(wal, rows, request).await?;
+    if request.backup != BackupChoice::Best || !bad.contains_key(&first.backup.id) {
+        return Ok(first);
+    }
     let whole: Vec<BackupRow> =
         rows.iter().filter(|row| !bad.contains_key(&row.id)).cloned().collect();
-    if request.backup == BackupChoice::Best && !whole.is_empty() && whole.len() < rows.len() {
-        match plan(wal, &whole, request).await {
-            Err(PlanError::Refused(_)) => {}
-            planned => return planned,
-        }
+    if whole.is_empty() {
+        return Ok(first);
     }
-    plan(wal, rows, request).await
+    match plan(wal, &whole, request).await {
+        Ok(mut other) if (other.stop, other.timeline) == (first.stop, first.timeline) => {
+            let id = first.backup.id;
+            let why = bad.get(&id).map_or("", String::as_str);
+            other
+                .notes
+                .push(format!("Backup {id} cannot be restored whole, and is passed over: {why}."));
+            Ok(other)
+        }
+        Ok(_) | Err(PlanError::Refused(_)) => Ok(first),
+        Err(failed) => Err(failed),
+    }
 }
 
 /// The backups that cannot be restored whole, each with an example, where a verification has noted
@@ -101,8 +112,7 @@ async fn found_bad(
     rows: &[BackupRow],
     manifests: &[Manifest],
 ) -> Result<BTreeMap<BackupId, String>, EngineError> {
-    let noted = index::read_damage(&cluster.sealed, cluster.domain(), Purpose::Read).await?;
-    if noted.is_empty() {
+    if noted_there(cluster).await? == 0 {
         return Ok(BTreeMap::new());
     }
     let known = rows
@@ -110,19 +120,17 @@ async fn found_bad(
         .zip(manifests)
         .map(|(row, manifest)| Known { manifest: manifest.clone(), details: row.details.clone() });
     let known: Vec<Known> = known.collect();
-    verify::broken(cluster, &known, &Cancel::new()).await
+    // It is good advice, and nothing that a plan needs.
+    Ok(verify::broken(cluster, &known, &Cancel::new()).await.unwrap_or_else(|error| {
+        tracing::warn!("which backups are whole could not be told: {}", chain(&error));
+        BTreeMap::new()
+    }))
 }
 
 fn said_of_bad(plan: &RestorePlan, bad: &BTreeMap<BackupId, String>) -> Option<String> {
     let id = plan.backup.id;
-    if let Some(why) = bad.get(&id) {
-        return Some(format!("Backup {id} cannot be restored whole: {why}."));
-    }
-    let (other, why) = bad.iter().next_back()?;
-    Some(format!(
-        "{} backups cannot be restored whole, and are passed over, {other} among them: {why}.",
-        bad.len()
-    ))
+    let why = bad.get(&id)?;
+    Some(format!("Backup {id} cannot be restored whole: {why}."))
 }
 
 /// What a verification has found of the WAL that the plan goes through. It may have been mended

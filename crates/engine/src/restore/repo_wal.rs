@@ -148,13 +148,13 @@ impl<'a> RepoWal<'a> {
             }
             Err(error) => return Err(error),
         };
-        if let Some(why) = self.noted(name, &object).await? {
-            return Ok(Err(why));
-        }
         let Some(summary) = file.trailer.summary else {
             let reason = format!("the trailer of {object} says nothing of its records");
             return Ok(Err(Unreadable::damaged(reason)));
         };
+        if let Some(why) = self.noted(name, &object, &summary).await? {
+            return Ok(Err(why));
+        }
         let summary = Arc::new(summary);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT_MAX {
@@ -170,6 +170,7 @@ impl<'a> RepoWal<'a> {
         &self,
         name: ArchiveName,
         object: &Key,
+        summary: &SegmentSummary,
     ) -> Result<Option<Unreadable>, EngineError> {
         let ArchiveName::Segment(segment) = name else { return Ok(None) };
         let size = self.stored.segment_size;
@@ -177,7 +178,13 @@ impl<'a> RepoWal<'a> {
             return Ok(None);
         }
         match read_segment(self.cluster, object, size).await {
-            Ok(read) => Ok(read.err()),
+            Ok(Err(why)) => Ok(Some(why)),
+            Ok(Ok(bytes)) => {
+                let mut walk = SegmentWalk::new(segment, size);
+                walk.feed(&bytes);
+                let why = "its trailer tells of other records than it holds";
+                Ok((walk.finish() != *summary).then(|| Unreadable::damaged(why)))
+            }
             Err(EngineError::Repo(RepoError::NoRestoreKey { .. })) => Ok(None),
             Err(error) => Err(error),
         }

@@ -125,9 +125,7 @@ pub async fn plan(
         .into_iter()
         .filter(|backup| !log.entry().backups.contains(&backup.manifest.backup))
         .collect();
-    let stored = StoredWal::read(cluster).await?;
-    require_sound(&stored)?;
-    require_notes(cluster, &stored).await?;
+    let stored = sound_wal(cluster).await?;
     let (mut candidates, notes) = candidates(cluster, &known, &stored, request).await?;
     // A clock that is far ahead would make everything old: time ends with the newest good backup.
     let good = candidates.iter().filter(|backup| backup.good);
@@ -239,8 +237,18 @@ fn require_sound(stored: &StoredWal) -> Result<(), EngineError> {
         .hint("`pgrecall verify` says what is wrong. Until then nothing expires."))
 }
 
+/// The WAL, where all that says something of it reads. Notes of chunks come first: a repair that
+/// moves one says so before in those of WAL.
+async fn sound_wal(cluster: &ClusterStore) -> Result<StoredWal, EngineError> {
+    require_notes(cluster).await?;
+    let stored = StoredWal::read(cluster).await?;
+    require_sound(&stored)?;
+    require_none_due(&stored)?;
+    Ok(stored)
+}
+
 /// Without what verifications have noted, backups look good that cannot be restored.
-async fn require_notes(cluster: &ClusterStore, stored: &StoredWal) -> Result<(), EngineError> {
+async fn require_notes(cluster: &ClusterStore) -> Result<(), EngineError> {
     let read = index::read_damage(&cluster.sealed, cluster.domain(), Purpose::Refer).await;
     if let Err(error) = read.map_err(EngineError::from) {
         if !error.is_unreadable() {
@@ -251,11 +259,17 @@ async fn require_notes(cluster: &ClusterStore, stored: &StoredWal) -> Result<(),
         return Err(EngineError::refused(Cause::of(error.kind()).kind(), message)
             .hint("`pgrecall repair` moves it out of the way. Until then nothing expires."));
     }
+    Ok(())
+}
+
+fn require_none_due(stored: &StoredWal) -> Result<(), EngineError> {
     if stored.damage.notes.due {
         let message = "what was found damaged before is not known any more, so nobody knows which \
                        backups are good";
-        return Err(EngineError::refused(ErrorKind::Corrupt, message)
-            .hint("`pgrecall verify --read-data` finds it again. Until then nothing expires."));
+        return Err(EngineError::refused(ErrorKind::Corrupt, message).hint(
+            "`pgrecall verify --read-data` finds it again, run where the restore key is if there \
+             is one. Until then nothing expires.",
+        ));
     }
     Ok(())
 }

@@ -86,7 +86,9 @@ impl Bad {
     /// stored again.
     pub(super) fn tell(&self, report: &mut VerifyReport) -> Vec<DamagedChunk> {
         let mut damaged = Vec::new();
+        report.unsure |= !self.unsure.is_empty();
         for (pack, chunks) in &self.copies {
+            report.unsure |= chunks.values().any(|why| why.cause == Cause::OtherVersion);
             tell(*pack, chunks, report);
             let bad = chunks.iter().filter(|(chunk, why)| {
                 why.cause == Cause::Damage && !self.unsure.contains(&(*pack, **chunk))

@@ -124,6 +124,9 @@ pub struct VerifyReport {
     pub lost_moments: Vec<LostMoments>,
     /// How much was checked.
     pub checked: Checked,
+    /// Whether something could not be read or noted that may be damaged.
+    #[serde(skip)]
+    pub(super) unsure: bool,
 }
 
 impl VerifyReport {

@@ -135,6 +135,7 @@ pub async fn verify(
     if report.findings.iter().any(may_be_of_newer_keys) {
         require_newest_keys(cluster).await?;
     }
+    let all = if report.unsure || check.unsure { All::Not } else { all };
     note_wal(&check, (options, all), &mut report).await;
     Ok(report.finish())
 }
@@ -232,7 +233,8 @@ async fn report_notes(
             "notes",
             "what was found damaged before is not known any more: a note of it did not read"
                 .to_owned(),
-            "nothing expires until verify --read-data has read all backups: run it",
+            "nothing expires until verify --read-data has read all backups and their WAL: run it, where \
+             the restore key is if there is one",
         );
     }
     Ok(())
@@ -254,7 +256,7 @@ async fn note_wal(
             "WAL",
             format!("which WAL is damaged could not be written down: {}", chain(&error)),
             "`expire` does not know what is written here: run verify again with credentials that \
-             may put and delete",
+             may put",
         );
     }
 }
@@ -262,6 +264,7 @@ async fn note_wal(
 /// What was found matters more than that it cannot be written down: the reader may have no right to
 /// put, or look at the past.
 fn not_noted(error: &RepoError, report: &mut VerifyReport) {
+    report.unsure = true;
     report.add(
         Severity::Warning,
         "data",
@@ -317,6 +320,7 @@ async fn list(
     report: &mut VerifyReport,
 ) -> Result<Vec<Known>, EngineError> {
     let (mut backups, unreadable) = catalog::backups(cluster).await?;
+    report.unsure |= !unreadable.is_empty();
     for row in unreadable {
         let consequence = match which {
             Which::One(only) if only != row.id => continue,

@@ -117,6 +117,8 @@ pub(super) struct WalCheck<'a> {
     told: Vec<(String, TimelineId, Lsn)>,
     /// What is to be noted as damaged.
     damaged: BTreeSet<DamagedWal>,
+    /// Whether something did not read that may be sound, or not.
+    pub(super) unsure: bool,
     /// What was read as a whole and is sound, in the words of notes.
     sound: BTreeSet<(String, Option<String>)>,
 }
@@ -137,6 +139,7 @@ impl<'a> WalCheck<'a> {
             other_version: BTreeSet::new(),
             told: Vec::new(),
             damaged: BTreeSet::new(),
+            unsure: false,
             sound: BTreeSet::new(),
         }
     }
@@ -190,9 +193,10 @@ impl<'a> WalCheck<'a> {
             let unchanged = known.unreadable.is_none() && now.is(&known.notes);
             let before = now.damaged.iter().filter(|noted| !(unchanged && is_over(noted)));
             let damaged: BTreeSet<DamagedWal> = before.chain(&self.damaged).cloned().collect();
-            // What was found again is said again, for those that began before.
             let due = now.due && !(unchanged && all == All::Read);
-            if (&damaged, due) == (&now.damaged, now.due) && self.damaged.is_empty() {
+            // What was found again by reading is said again, for those that began before.
+            let found_again = self.depth == Depth::ReadData && !self.damaged.is_empty();
+            if (&damaged, due) == (&now.damaged, now.due) && !found_again {
                 return Ok(());
             }
             let say = Say { damaged, due, found: found.clone() };
@@ -402,7 +406,10 @@ impl<'a> WalCheck<'a> {
         let after = match broken.of {
             Whose::Segment => None,
             Whose::Link => before_file,
-            Whose::Unsure => return Ok(Some(broken)),
+            Whose::Unsure => {
+                self.unsure = true;
+                return Ok(Some(broken));
+            }
         };
         if broken.why.cause == Cause::Damage {
             let from = broken.at.to_string();

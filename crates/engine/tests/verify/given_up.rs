@@ -29,17 +29,28 @@ async fn a_lost_part_of_the_list_of_files_stops_collections_until_the_backup_is_
     let error = live_chunks(sealed, domain).await.unwrap_err();
     let RepoError::NeedUnknown { backup, .. } = &error else { panic!("{error}") };
     assert_eq!(*backup, id.to_string());
-    // With keys that are missing it may be whole.
-    let domain_name = domain.clone();
-    made.repository.rotate(&domain_name, Rotation::Sealing, None).await.unwrap();
+    // With keys that are missing it may be whole: those of the packs, not of its own manifest.
+    made.repository.rotate(domain, Rotation::Sealing, None).await.unwrap();
+    let rotated = made.repository.existing_domain(domain).await.unwrap();
+    let newer = ClusterStore { sealed: rotated, ..cluster.clone() };
+    let of_newer_keys = push_backup(&newer).await;
+    for pack in made.names("domains/main/packs/meta/").await {
+        made.store.delete(&pack).await.unwrap();
+    }
+    assert_eq!(plan(&newer, of_newer_keys).await.unwrap().quarantined.len(), 1);
     let keys = names::domain_keys(domain).entry(0);
     let kept = made.store.get(&keys, 1 << 20).await.unwrap();
     made.store.delete(&keys).await.unwrap();
     let lacking = made.repository.existing_domain(domain).await.unwrap();
     let lacking = ClusterStore { sealed: lacking, ..cluster.clone() };
-    let refused = plan(&lacking, id).await.unwrap_err();
-    assert!(refused.kind() != ErrorKind::Invalid, "{refused}");
+    let refused = plan(&lacking, of_newer_keys).await.unwrap_err();
+    assert!(refused.to_string().contains("the keys of epoch 0"), "{refused}");
     assert!(matches!(made.store.put_if_absent(&keys, kept).await, Put::Created));
+    // With keys that are too old what was moved meanwhile seems to be lost.
+    let refused = plan(cluster, id).await.unwrap_err();
+    assert!(refused.to_string().contains("were rotated since"), "{refused}");
+    made.store.delete(&names::manifest(&cluster.at, of_newer_keys)).await.unwrap();
+    let (cluster, sealed) = (&newer, &newer.sealed);
     let planned = plan(cluster, id).await.unwrap();
     let manifest = names::manifest(&cluster.at, id);
     assert_eq!(planned.quarantined[0].name, manifest);

@@ -2,7 +2,8 @@
 
 use pgrecall_repo::damaged_wal::WalNotes;
 use pgrecall_repo::format::document::Resolution;
-use pgrecall_testkit::stores::{BadSector, Meanwhile};
+use pgrecall_repo::repair::{carry_out, look};
+use pgrecall_testkit::stores::{BadSector, CallKind, Meanwhile};
 
 use super::*;
 
@@ -86,6 +87,40 @@ async fn damaged_wal_is_noted_until_it_is_sound_or_gone() {
     made.store.delete(&object).await.unwrap();
     check(&made, Depth::Structure).await;
     assert_eq!(noted().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_is_not_known_any_more_is_due_until_all_was_read() {
+    let mut made = made().await;
+    let (sealed, at) = (made.cluster.sealed.clone(), made.cluster.at.clone());
+    let due = async || WalNotes::read(&sealed, &at).await.unwrap().due;
+    made.flip(&segment_object(&made.cluster), 5000).await;
+    check(&made, Depth::ReadData).await;
+    made.flip(&segment_object(&made.cluster), 5000).await;
+    let entry = names::damaged_wal(&at).unwrap().entry(0);
+    made.flip_from_end(&entry, 40).await;
+    assert_damaged(&check(&made, Depth::Structure).await, "a note of what was found damaged");
+    let mending = look(&sealed, &at.domain).await.unwrap();
+    carry_out(&sealed, &at.domain, &mending).await.unwrap();
+    assert!(due().await);
+    assert_damaged(&check(&made, Depth::Structure).await, "is not known any more");
+    assert!(due().await, "not all of it was read");
+    let store = made.store.clone();
+    made.read_through(BadSector::over(store.clone(), SEGMENT, 1));
+    check(&made, Depth::ReadData).await;
+    assert!(due().await, "a disk has not read it");
+    made.read_through(FailNth::over(
+        store.clone(),
+        Calls::of(&[CallKind::PutIfAbsent, CallKind::PutOnce]),
+        1,
+        Lasting::ForEver,
+        pgrecall_store::ErrorKind::Denied,
+    ));
+    check(&made, Depth::ReadData).await;
+    assert!(due().await, "nothing could be written");
+    made.read_through(store);
+    assert!(check(&made, Depth::ReadData).await.sound);
+    assert!(!due().await);
 }
 
 /// What a verification has read long ago may have rotted since, and another one have noted it.

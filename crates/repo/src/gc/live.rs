@@ -133,8 +133,10 @@ impl Live {
     ) -> Result<Self, RepoError> {
         let index = Index::open(sealed, domain, Purpose::ReadMeta).await?;
         let added = self.add_backup((sealed, domain, &index), manifest).await;
+        if added.is_err() {
+            index.require_known_version()?;
+        }
         added.map_err(|error| need_unknown(manifest, error))?;
-        index.require_known_version()?;
         self.settle();
         Ok(self)
     }

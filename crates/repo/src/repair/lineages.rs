@@ -10,7 +10,7 @@ use pgrecall_store::Key;
 use super::look::read;
 use super::{RepairPlan, What};
 use crate::archive;
-use crate::error::RepoError;
+use crate::error::{ErrorKind, RepoError};
 use crate::format::document::{Damage, Identity};
 use crate::format::header::Kind;
 use crate::names::{self, ClusterRef, Name};
@@ -66,7 +66,9 @@ fn failed(name: Key, what: What, read: Result<(), RepoError>) -> Result<Option<F
         Ok(()) => Ok(None),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) if error.is_damage() => Ok(Some((name, what, error))),
-        Err(error) => Err(error),
+        Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
+        // Another cluster's, which this host may not read.
+        Err(_) => Ok(None),
     }
 }
 
