@@ -94,6 +94,8 @@ fn spread_and_fast(major: u32) {
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE query ~ 'backup_start|start_backup' \
                  AND pid <> pg_backend_pid()";
     cluster.wait_until("the backup waits", || cluster.psql(waits) == "1");
+    // A request that the checkpointer has not taken up yet is one with the next.
+    cluster.wait_until("the checkpoint begins", || !checkpoints(&cluster, since).is_empty());
     backup.signal(Signal::INT);
     let began = std::time::Instant::now();
     let ended = backup.end();
