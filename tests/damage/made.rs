@@ -18,7 +18,8 @@ use pgrecall_pgformat::{ArchiveName, SegmentName, SegmentNumber, TimelineId};
 use pgrecall_repo::backup::{self, BackupNote, BackupSession, Claim};
 use pgrecall_repo::codec::Level;
 use pgrecall_repo::format::document::{
-    DamagedChunk, Expired, Manifest, Promise, Resolution, RetireVerdict, StoreRecord, TableChunk,
+    Damage, DamagedChunk, DamagedWal, Expired, Manifest, Promise, Resolution, RetireVerdict,
+    StoreRecord, TableChunk,
 };
 use pgrecall_repo::format::header::{KeyClass, Kind};
 use pgrecall_repo::format::map::{Extent, FileMap, HashSource, MapChunk, Source};
@@ -96,6 +97,7 @@ impl Made {
         backups.push(back_up(&cluster, &summary, 2).await);
         let newer: Vec<_> = ids(&path).difference(&before).cloned().collect();
         notes(&cluster, &repository).await;
+        notes_of_wal(&cluster).await;
         let tombstones = rounds(&cluster).await;
         let encryption = match suite {
             RootSuite::Aes256Gcm => "aes-256-gcm",
@@ -471,5 +473,24 @@ async fn notes(cluster: &ClusterStore, repository: &Repository) {
         let record = StoreRecord { put_if_absent: Promise::Kept, note: "probed".into() };
         let name = names::store_log().entry(number);
         repository.sealed().put(Kind::StoreRecord, &name, &record).await.expect("a record");
+    }
+}
+
+/// Says of a segment that no backup needs that it is damaged, in the second entry of the log; the
+/// first one says nothing, as when all had been found sound.
+async fn notes_of_wal(cluster: &ClusterStore) {
+    let size = cluster.facts.wal_segment_size;
+    let settled = SegmentName::parse(SETTLED, size).expect("a segment's name");
+    let plain =
+        wal_place::object(&cluster.at, ArchiveName::Segment(settled), size).expect("a name");
+    let wal = DamagedWal {
+        object: format!("{plain}.0123456789abcdef"),
+        after: None,
+        from: settled.number.start(size).to_string(),
+    };
+    for (number, wal) in [(0, Vec::new()), (1, vec![wal])] {
+        let name = names::damaged_wal(&cluster.at).expect("a log").entry(number);
+        let note = Damage { chunks: Vec::new(), wal, found: "made up".into(), due: false };
+        cluster.sealed.put(Kind::Damage, &name, &note).await.expect("a log entry");
     }
 }

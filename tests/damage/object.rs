@@ -20,6 +20,7 @@ pub(crate) enum Kind {
     Index,
     Manifest,
     DamageNote,
+    WalNote,
     Expired,
     Intent,
     Start,
@@ -36,7 +37,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// In the order of the table.
-    pub(crate) const ALL: [(Self, &'static str); 24] = [
+    pub(crate) const ALL: [(Self, &'static str); 25] = [
         (Self::Root, "root"),
         (Self::Wrap, "wrap"),
         (Self::KeyLog, "key log"),
@@ -49,6 +50,7 @@ impl Kind {
         (Self::Index, "index"),
         (Self::Manifest, "manifest"),
         (Self::DamageNote, "damage note"),
+        (Self::WalNote, "note of WAL"),
         (Self::Expired, "expired log"),
         (Self::Intent, "intent"),
         (Self::Start, "start"),
@@ -84,6 +86,7 @@ impl Kind {
             Self::Index => ("domains/main/index", copy.made.newer.as_str()),
             Self::Manifest => ("domains/main/backups", copy.made.newer.as_str()),
             Self::DamageNote => ("domains/main/damaged", ""),
+            Self::WalNote => ("clusters/main", NUMBER_1),
             Self::Expired => ("domains/main/expired", NUMBER_1),
             Self::Intent | Self::Start => ("domains/main/intents", ""),
             Self::Resolution | Self::Kept => ("clusters/main", SETTLED),
@@ -109,6 +112,7 @@ impl Kind {
         match self {
             Self::Wrap => !name.contains("/log/"),
             Self::Identity => name.ends_with("/identity"),
+            Self::WalNote => name.contains("/damaged/"),
             Self::Segment => name.contains("/wal/") && !file_name(name).contains('.'),
             Self::History => name.ends_with(".history"),
             Self::Intent => !name.ends_with(".start"),

@@ -227,9 +227,7 @@ fn require_sound(stored: &StoredWal) -> Result<(), EngineError> {
     let bad = histories.chain(settlements).map(|(file, e)| (file, Cause::of(e.kind())));
     let missing = stored.without_history().into_iter();
     let missing = missing.map(|t| (format!("{:08X}.history", t.0), Cause::Damage));
-    let notes = stored.damage.unreadable.iter();
-    let notes = notes.map(|e| ("the note of damaged WAL".to_owned(), Cause::of(e.kind())));
-    let bad: Vec<(String, Cause)> = bad.chain(missing).chain(notes).collect();
+    let bad: Vec<(String, Cause)> = bad.chain(missing).collect();
     let Some((example, cause)) = gravest(&bad, |(_, cause)| *cause) else { return Ok(()) };
     let message =
         format!("{example} does not read or is not there, so nobody knows what is needed");
@@ -243,6 +241,9 @@ async fn sound_wal(cluster: &ClusterStore) -> Result<StoredWal, EngineError> {
     require_notes(cluster).await?;
     let stored = StoredWal::read(cluster).await?;
     require_sound(&stored)?;
+    if let Some(error) = &stored.damage.unreadable {
+        return Err(unread_note(error));
+    }
     require_none_due(&stored)?;
     Ok(stored)
 }
@@ -254,12 +255,16 @@ async fn require_notes(cluster: &ClusterStore) -> Result<(), EngineError> {
         if !error.is_unreadable() {
             return Err(error);
         }
-        let message =
-            format!("a note of what was found damaged does not read: {}", catalog::chain(&error));
-        return Err(EngineError::refused(Cause::of(error.kind()).kind(), message)
-            .hint("`pgrecall repair` moves it out of the way. Until then nothing expires."));
+        return Err(unread_note(&error));
     }
     Ok(())
+}
+
+fn unread_note(error: &EngineError) -> EngineError {
+    let message =
+        format!("a note of what was found damaged does not read: {}", catalog::chain(error));
+    EngineError::refused(Cause::of(error.kind()).kind(), message)
+        .hint("`pgrecall repair` moves it out of the way. Until then nothing expires.")
 }
 
 fn require_none_due(stored: &StoredWal) -> Result<(), EngineError> {
