@@ -128,7 +128,7 @@ fn documents() -> Vec<(Kind, Value)> {
         Identity { cluster: text(), lineage: text(), domain: text(), details: Value::Null };
     let lost = DamagedWal { object: text(), after: Some(text()), from: text() };
     let chunks = vec![DamagedChunk { pack, chunk }];
-    let damage = Damage { chunks, wal: vec![lost], found: text(), due: true };
+    let damage = Damage { chunks, wal: vec![lost], found: text(), due: Some(7) };
     let lineage =
         ShreddedLineage { cluster: text(), lineage: text(), backups: 1, identity: text() };
     let shredded = Shredded { domain: text(), at: text(), host: text(), lineages: vec![lineage] };

@@ -37,6 +37,10 @@ pub(crate) fn for_repo(error: &RepoError) -> Option<String> {
             "Nothing else opens it: bring back the object with its keys, by an earlier version of \
              it or from a copy of the repository. Where keys were rotated meanwhile, run it again."
         }
+        RepoError::NotesLost { .. } => {
+            "`pgrecall verify --read-data` finds it again, run where the restore key is if there \
+             is one. Until then nothing expires and nothing is collected."
+        }
         RepoError::Newer { .. } => "Use the version of pgrecall that wrote it, or a newer one.",
         RepoError::Older { .. } => {
             "Builds from before the first release wrote it, and nothing converts it: make another \

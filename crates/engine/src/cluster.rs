@@ -211,9 +211,17 @@ impl ClusterStore {
                 let Some((_, id)) = names::manifest_of(&there.domain, &object.key) else {
                     continue;
                 };
-                let Ok(sealed) = repository.existing_domain(&there.domain).await else { break };
-                if manifests::read(&sealed, &there, id).await.is_ok_and(|found| found.is_some()) {
-                    return Ok(Some(there.domain));
+                let sealed = match repository.existing_domain(&there.domain).await {
+                    Ok(sealed) => sealed,
+                    Err(RepoError::Shredded { .. }) => break,
+                    Err(error) => return Err(error.into()),
+                };
+                match manifests::read(&sealed, &there, id).await {
+                    Ok(None) => {}
+                    Ok(Some(_)) => return Ok(Some(there.domain)),
+                    // It says nothing; by another version it may.
+                    Err(error) if error.kind() == ErrorKind::Corrupt => {}
+                    Err(error) => return Err(error.into()),
                 }
             }
         }

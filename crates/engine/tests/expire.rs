@@ -261,7 +261,7 @@ async fn one_whose_wal_was_found_damaged_pushes_out_none_that_works() {
         let wal = DamagedWal { object, after: None, from: from.into() };
         let notes = WalNotes::read(sealed, at).await.unwrap();
         let damaged = BTreeSet::from([wal]);
-        let say = Say { damaged, due: false, found: "verify on db1".into() };
+        let say = Say { damaged, due: None, found: "verify on db1".into() };
         notes.put_next(sealed, at, say).await.unwrap();
     };
     // Behind the point where it is consistent, and what is not there: it can be restored.

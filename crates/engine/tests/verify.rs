@@ -7,6 +7,8 @@ mod given_up;
 mod identity;
 #[path = "verify/index.rs"]
 mod index_lost;
+#[path = "verify/lost_notes.rs"]
+mod lost_notes;
 #[path = "verify/wal.rs"]
 mod wal;
 

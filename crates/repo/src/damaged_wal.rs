@@ -20,9 +20,9 @@ pub struct WalNotes {
     pub damaged: BTreeSet<DamagedWal>,
     /// Who found it and when, for people.
     pub found: String,
-    /// Whether notes were lost, of this or of the domain's chunks: until all has been read again
-    /// nobody knows what is damaged.
-    pub due: bool,
+    /// Where notes were lost, of this or of the domain's chunks: the entry that said so. Until all
+    /// has been read again nobody knows what is damaged.
+    pub due: Option<u64>,
     /// The entry's number; nothing before the first.
     number: Option<u64>,
 }
@@ -78,7 +78,7 @@ pub struct Say {
     /// All that is damaged.
     pub damaged: BTreeSet<DamagedWal>,
     /// As [`WalNotes::due`].
-    pub due: bool,
+    pub due: Option<u64>,
     /// As [`WalNotes::found`].
     pub found: String,
 }
@@ -86,7 +86,9 @@ pub struct Say {
 /// Entries tried while others win them.
 const TRIES_MAX: u32 = 16;
 
-/// Says that notes were lost, above an entry that does not read too. What is noted stays so.
+/// Says that notes were lost, above an entry that does not read too. What is noted stays so. It is
+/// said anew also where it is said already: who has begun to read everything has not read what was
+/// noted until now.
 ///
 /// # Errors
 /// When the store fails.
@@ -98,7 +100,6 @@ pub(crate) async fn mark_due(sealed: &SealedStore, at: &ClusterRef) -> Result<()
         let known = match highest {
             None => WalNotes::default(),
             Some(number) => match sealed.get::<Damage>(Kind::Damage, &log.entry(number)).await {
-                Ok(note) if note.due => return Ok(()),
                 Ok(note) => WalNotes {
                     damaged: note.wal.into_iter().collect(),
                     found: note.found,
@@ -109,10 +110,10 @@ pub(crate) async fn mark_due(sealed: &SealedStore, at: &ClusterRef) -> Result<()
                 Err(error) => return Err(error),
             },
         };
-        let next = log.entry(highest.map_or(0, |number| number.saturating_add(1)));
+        let next = highest.map_or(0, |number| number.saturating_add(1));
         let (wal, found) = (known.damaged.into_iter().collect(), known.found);
-        let note = Damage { chunks: Vec::new(), wal, found, due: true };
-        if sealed.put(Kind::Damage, &next, &note).await? == Stored::Mine {
+        let note = Damage { chunks: Vec::new(), wal, found, due: Some(next) };
+        if sealed.put(Kind::Damage, &log.entry(next), &note).await? == Stored::Mine {
             return Ok(());
         }
     }

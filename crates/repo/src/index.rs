@@ -109,19 +109,33 @@ pub async fn read_damage(
     purpose: Purpose,
 ) -> Result<HashSet<DamagedChunk>, RepoError> {
     for _ in 1..LISTINGS_MAX {
-        match try_damage(sealed, domain, purpose).await {
+        match try_damage(sealed, domain, purpose, NotThere::Refused).await {
             // A repair has moved one that does not read.
             Err(error) if error.is_not_found() => {}
             read => return read,
         }
     }
-    try_damage(sealed, domain, purpose).await
+    let not_there = match purpose.takes_what_is_there() {
+        true => NotThere::PassedOver,
+        false => NotThere::Refused,
+    };
+    try_damage(sealed, domain, purpose, not_there).await
+}
+
+/// What a note that is listed and is not there means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NotThere {
+    /// The listing is old.
+    Refused,
+    /// The store goes on listing it.
+    PassedOver,
 }
 
 async fn try_damage(
     sealed: &SealedStore,
     domain: &Name,
     purpose: Purpose,
+    not_there: NotThere,
 ) -> Result<HashSet<DamagedChunk>, RepoError> {
     let listed = sealed.list(&names::all_damaged(domain)).await?;
     let mut notes = futures::stream::iter(listed)
@@ -135,7 +149,9 @@ async fn try_damage(
         match note {
             Ok(note) => damaged.extend(note.chunks),
             Err(error)
-                if purpose.takes_what_is_there() && error.is_damage() && !error.is_not_found() =>
+                if purpose.takes_what_is_there()
+                    && error.is_damage()
+                    && (not_there == NotThere::PassedOver || !error.is_not_found()) =>
             {
                 warn_unreadable(&name, &error, "a note of damage cannot be read");
             }

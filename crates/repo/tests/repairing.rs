@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use pgrecall_repo::ErrorKind;
+use pgrecall_repo::damaged_wal::{Say, WalNotes};
 use pgrecall_repo::expired::{self, ExpiredLog, Held};
 use pgrecall_repo::format::document::{Damage, DamagedChunk, Hold};
 use pgrecall_repo::format::header::Kind;
@@ -14,7 +14,8 @@ use pgrecall_repo::index::{self, Purpose};
 use pgrecall_repo::manifests;
 use pgrecall_repo::names::{self, RoundPart};
 use pgrecall_repo::repair::{RepairPlan, Repaired, What, carry_out, look};
-use pgrecall_repo::sealed_store::SealedStore;
+use pgrecall_repo::sealed_store::{SealedStore, Stored};
+use pgrecall_repo::{ErrorKind, RepoError};
 use pgrecall_store::{Key, Put};
 use pgrecall_testkit::chunked_backups::{at, backup, begin, check, domain, finish, plain, put};
 use pgrecall_testkit::stores::{Calls, FailNth, Lasting, Meanwhile};
@@ -285,7 +286,12 @@ async fn notes_that_do_not_read_are_moved_and_rounds_are_not() {
     let rounds = gc::rounds(&sealed, &at().domain).await.unwrap();
     assert_eq!(rounds.len(), 2);
     assert_eq!(plan(&sealed).await.left.len(), 1, "the list");
-    let nobody = async |_: &_, _| Ok::<bool, pgrecall_repo::RepoError>(false);
+    // Nobody knows which copies the note spoke of.
+    let nobody = async |_: &_, _| Ok::<bool, RepoError>(false);
+    let swept = gc::sweep(&sealed, &at().domain, &[sound], Live::default(), nobody).await;
+    assert!(matches!(swept, Err(RepoError::NotesLost { .. })), "{swept:?}");
+    let lost = WalNotes::read(&sealed, &at()).await.unwrap();
+    assert_eq!(lost.put_next(&sealed, &at(), Say::default()).await.unwrap(), Stored::Mine);
     gc::sweep(&sealed, &at().domain, &[sound], Live::default(), nobody).await.unwrap();
 }
 
@@ -299,7 +305,7 @@ async fn what_another_key_may_open_stays_where_it_is() {
     let new = made.repository.existing_domain(&name).await.unwrap();
     backup(&new, 0..20).await;
     let note = names::damaged(&name, pgrecall_repo::id::DamageId::random(new.random()));
-    let document = Damage { chunks: vec![], wal: vec![], found: "a test".into(), due: false };
+    let document = Damage { chunks: vec![], wal: vec![], found: "a test".into(), due: None };
     new.put(Kind::Damage, &note, &document).await.unwrap();
     let keys = names::domain_keys(&name).entry(1);
     made.store.delete(&keys).await.unwrap();

@@ -353,9 +353,11 @@ impl Moved {
             ("identity", ..) => {
                 "the next `pgrecall backup` on its server writes it again".to_owned()
             }
-            ("damage_note", ..) => "nothing expires until verify --read-data has found again what \
-                                    it noted: run it soon"
-                .to_owned(),
+            ("damage_note", ..) => {
+                "nothing expires or is collected until verify --read-data has found again what it \
+                 noted: run it soon"
+                    .to_owned()
+            }
             _ => {
                 "nobody knows what was in it: verify tells which backups lack something".to_owned()
             }

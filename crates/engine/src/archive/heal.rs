@@ -18,12 +18,10 @@ use crate::catalog::chain;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
 
-/// Entries tried while other hosts win them.
-const TRIES_MAX: u32 = 16;
-
 /// What is wrong with the stored copy of a file that has the same digest; nothing if it is sound.
 /// Its end was read, and said `damage` where it is damaged; all of it is read only where a
-/// verification has noted it as damaged, for on a standby that archives too this is the rule.
+/// verification has noted it as damaged, or nobody knows: for on a standby that archives too this
+/// is the rule.
 ///
 /// # Errors
 /// When the store fails.
@@ -36,18 +34,8 @@ pub(super) async fn what_rotted(
     if let Some(damage) = damage {
         return Ok(Some(chain(&damage)));
     }
-    let notes = match WalNotes::read(&cluster.sealed, &cluster.at).await {
-        Ok(notes) => notes,
-        // The file is stored, and its end reads: notes that this host may not read, or that do not
-        // read, are no reason to fail.
-        Err(error) if error.kind() == ErrorKind::Denied || error.is_damage() => {
-            tracing::debug!("whether {key} was found damaged is not known: {}", chain(&error));
-            return Ok(None);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let noted = |noted: &DamagedWal| noted.object == key.as_str() && noted.after.is_none();
-    if !notes.damaged.iter().any(noted) {
+    let noted = noted(cluster, key).await?;
+    if noted == Noted::No {
         return Ok(None);
     }
     let limit = check::limit_bytes(file.name, &cluster.facts);
@@ -55,9 +43,10 @@ pub(super) async fn what_rotted(
         Ok(()) => {}
         // What its records say may be what was found wrong, and then this one says the same.
         Err(RepoError::NoRestoreKey { .. }) => {
+            let Noted::By(found) = noted else { return Ok(None) };
             let ends = file.packed.summary.as_ref().map(|summary| &summary.end);
             let whole = matches!(ends, Some(SegmentEnd::Full | SegmentEnd::Switch { .. }));
-            return Ok(whole.then(|| format!("it was found damaged, by {}", notes.found)));
+            return Ok(whole.then(|| format!("it was found damaged, by {found}")));
         }
         Err(error @ RepoError::Corrupt { .. }) => return Ok(Some(chain(&error))),
         Err(error) => return Err(error.into()),
@@ -65,6 +54,38 @@ pub(super) async fn what_rotted(
     let stored = trailer::read(&cluster.sealed, key).await?;
     let same = stored.trailer.summary == file.packed.summary;
     Ok((!same).then(|| "its trailer tells of other records than it holds".into()))
+}
+
+/// Whether a verification has found an object damaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Noted {
+    /// It has, this one.
+    By(String),
+    No,
+    /// Notes were lost, or do not read.
+    Unknown,
+}
+
+async fn noted(cluster: &ClusterStore, object: &Key) -> Result<Noted, EngineError> {
+    match WalNotes::read(&cluster.sealed, &cluster.at).await {
+        Ok(notes) if notes.damaged.iter().any(|noted| is_of(noted, object)) => {
+            Ok(Noted::By(notes.found))
+        }
+        Ok(notes) if notes.due.is_some() => Ok(Noted::Unknown),
+        Ok(_) => Ok(Noted::No),
+        // The file is stored, and its end reads: notes that this host may not read are no reason to
+        // fail.
+        Err(error) if error.kind() == ErrorKind::Denied => {
+            tracing::debug!("whether {object} was found damaged is not known: {}", chain(&error));
+            Ok(Noted::No)
+        }
+        Err(error) if error.is_damage() => Ok(Noted::Unknown),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_of(noted: &DamagedWal, object: &Key) -> bool {
+    noted.object == object.as_str() && noted.after.is_none()
 }
 
 /// Stores the file beside its rotten copy, and has it hold from now on.
@@ -100,9 +121,13 @@ pub(super) async fn keep(
     file: &Prepared,
     request: &PushRequest,
 ) -> Result<(), EngineError> {
+    let notes = notes_before(cluster).await;
     let object = file.seal(cluster, kept, request)?;
     match file.store(cluster, kept, object).await? {
-        Stored::Created => Ok(()),
+        Stored::Created => {
+            forget(cluster, kept, notes).await;
+            Ok(())
+        }
         Stored::Before { .. } | Stored::Unknown { .. } => {
             keep_sound(cluster, kept, file, request).await.map(drop)
         }
@@ -122,6 +147,7 @@ pub(super) async fn keep_sound(
     file: &Prepared,
     request: &PushRequest,
 ) -> Result<PushResult, EngineError> {
+    let notes = notes_before(cluster).await;
     if rotten(cluster, kept, file).await?.is_none() {
         return Ok(PushResult::AlreadyThere);
     }
@@ -136,29 +162,30 @@ pub(super) async fn keep_sound(
     }
     let object = file.seal(cluster, kept, request)?;
     resolve::kept(kept, file.store(cluster, kept, object).await?)?;
-    if let Err(error) = forget(cluster, kept).await {
-        tracing::debug!("{kept} is noted as damaged still: {}", chain(&error));
-    }
+    forget(cluster, kept, notes).await;
     Ok(PushResult::Healed)
 }
 
-/// Takes a note back of what was stored again under the same name. A verification that has read it
-/// before, and writes later, finds that somebody has written since, and leaves it to the next.
-async fn forget(cluster: &ClusterStore, object: &Key) -> Result<(), EngineError> {
-    let (sealed, at) = (&cluster.sealed, &cluster.at);
-    let of_it = |noted: &&DamagedWal| noted.object == object.as_str() && noted.after.is_none();
-    for _ in 0..TRIES_MAX {
-        let notes = WalNotes::read(sealed, at).await?;
-        if !notes.damaged.iter().any(|noted| of_it(&noted)) {
-            return Ok(());
-        }
-        let damaged = notes.damaged.iter().filter(|noted| !of_it(noted)).cloned().collect();
-        let say = Say { damaged, due: notes.due, found: notes.found.clone() };
-        if notes.put_next(sealed, at, say).await? == Written::Mine {
-            return Ok(());
-        }
+/// The notes as they are before something is stored; nothing where they do not read.
+async fn notes_before(cluster: &ClusterStore) -> Option<WalNotes> {
+    let read = WalNotes::read(&cluster.sealed, &cluster.at).await;
+    read.inspect_err(|error| tracing::debug!("notes of damaged WAL: {}", chain(error))).ok()
+}
+
+/// Takes a note back of what was stored again under the same name, if nobody has written another
+/// since before that: he may have found it rotten once more. Then it stays for a verification.
+async fn forget(cluster: &ClusterStore, object: &Key, before: Option<WalNotes>) {
+    let Some(notes) = before else { return };
+    if !notes.damaged.iter().any(|noted| is_of(noted, object)) {
+        return;
     }
-    Ok(())
+    let damaged = notes.damaged.iter().filter(|noted| !is_of(noted, object)).cloned().collect();
+    let say = Say { damaged, due: notes.due, found: notes.found.clone() };
+    match notes.put_next(&cluster.sealed, &cluster.at, say).await {
+        Ok(Written::Mine) => {}
+        Ok(Written::Other) => tracing::debug!("{object} is noted as damaged still"),
+        Err(error) => tracing::debug!("{object} is noted as damaged still: {}", chain(&error)),
+    }
 }
 
 /// As [`what_rotted`], with a look at the end.

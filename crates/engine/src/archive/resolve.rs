@@ -10,7 +10,7 @@ use pgrecall_repo::format::document::Resolution;
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::id::Digest;
 use pgrecall_repo::object::{self, Payload, Proof, frames_of};
-use pgrecall_repo::sealed_store::Stored as Written;
+use pgrecall_repo::sealed_store::{SealedStore, Stored as Written};
 use pgrecall_repo::{RepoError, archive};
 use pgrecall_store::Key;
 
@@ -398,14 +398,13 @@ pub(super) async fn write_down(
         // A person says it anew, whatever it was.
         Err(error) => error.is_proven_damage(),
     };
-    if replaces && !resolution.heals {
-        sealed.store().delete(&key).await.map_err(RepoError::from)?;
-        match sealed.put(Kind::Resolution, &key, resolution).await {
-            Ok(Written::Mine) => return Ok(()),
-            Ok(Written::Other) => {}
-            Err(error) => return Err(unsettled_now(file, &error.into())),
-        }
-    }
+    let before = match replaces && !resolution.heals {
+        true => match replace(sealed, file, &key, resolution).await? {
+            Written::Mine => return Ok(()),
+            Written::Other => holder::settled(sealed, file).await,
+        },
+        false => before,
+    };
     let before = before?.map(|settled| settled.resolution);
     let (what, by, reason) = match before {
         Some(before) => (before.object, before.by, before.reason),
@@ -416,11 +415,34 @@ pub(super) async fn write_down(
     Err(EngineError::refused(ErrorKind::Conflict, message))
 }
 
-/// The old settlement is gone, and the new one did not arrive.
-fn unsettled_now(file: &Key, error: &EngineError) -> EngineError {
+/// Puts a settlement in the place of another. Until it has arrived, what lies under the plain name
+/// is served.
+async fn replace(
+    sealed: &SealedStore,
+    file: &Key,
+    key: &Key,
+    resolution: &Resolution,
+) -> Result<Written, EngineError> {
+    // Whatever ends this, a time limit too, the reader knows what to do.
+    tracing::warn!(
+        settlement = %key,
+        "a settlement is replaced; if this does not end well, run it again at once"
+    );
+    if let Err(error) = sealed.store().delete(key).await.map_err(RepoError::from) {
+        return match error.kind() {
+            ErrorKind::Denied => Err(error.into()),
+            _ => Err(unsettled_now(file, "MAY NOT BE THERE NOW", &error.into())),
+        };
+    }
+    let put = sealed.put(Kind::Resolution, key, resolution).await;
+    put.map_err(|error| unsettled_now(file, "IS NOT THERE NOW", &error.into()))
+}
+
+/// The old settlement is gone, or may be, and the new one did not arrive.
+fn unsettled_now(file: &Key, how: &str, error: &EngineError) -> EngineError {
     let message = format!(
-        "the settlement of {file} IS NOT THERE NOW, and recovery is served what lies under that \
-         name: {}",
+        "the settlement of {file} {how}; without it recovery is served what lies under that name: \
+         {}",
         chain(error)
     );
     EngineError::refused(error.kind(), message)

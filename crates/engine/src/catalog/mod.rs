@@ -239,10 +239,11 @@ pub async fn read(
     let wal = StoredWal::read(cluster).await?;
     let mut times = Times::new(cluster);
     let damaged_chunks = noted_there(cluster).await?;
+    let mut problems = wal_problems(&wal);
     let mut broken = match damaged_chunks {
         0 => BTreeMap::new(),
         _ => verify::broken(cluster, &known, &Cancel::new()).await.unwrap_or_else(|error| {
-            tracing::warn!("which backups are whole could not be told: {}", chain(&error));
+            problems.push(format!("which backups are whole could not be told: {}", chain(&error)));
             BTreeMap::new()
         }),
     };
@@ -262,7 +263,7 @@ pub async fn read(
         backups: rows,
         unreadable,
         under_way: live.iter().map(|live| under_way(live, now, host)).collect(),
-        wal_problems: wal_problems(&wal),
+        wal_problems: problems,
         wal_stored_bytes: timelines.iter().map(|row| row.stored_bytes).sum(),
         timelines,
         damaged_chunks,
@@ -319,7 +320,7 @@ fn wal_problems(wal: &StoredWal) -> Vec<String> {
     if let Some(error) = &wal.damage.unreadable {
         problems.push(format!("the note of damaged WAL does not read: {}", chain(error)));
     }
-    if wal.damage.notes.due {
+    if wal.damage.notes.due.is_some() {
         let what = "what was found damaged before is not known any more: run verify --read-data";
         problems.push(what.to_owned());
     }

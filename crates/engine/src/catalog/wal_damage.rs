@@ -21,7 +21,7 @@ pub struct KnownDamage {
     pub notes: WalNotes,
     /// Why nothing could be read, if so.
     pub unreadable: Option<EngineError>,
-    /// Of the notes those of what is not there any more, or holds no file.
+    /// Of the notes those of what is not there any more.
     pub over: BTreeSet<DamagedWal>,
     /// Who found it and when, for people.
     pub found: String,
@@ -66,11 +66,12 @@ impl KnownDamage {
             let Some(segment) = Segment::of(wal) else { continue };
             let holds = holders.object(&segment.file).as_str() == wal.object;
             let unsettled = || holders.unreadable.iter().any(|(file, _)| *file == segment.file);
-            if listed.contains(wal.object.as_str()) && (holds || unsettled()) {
-                self.add(segment);
-            } else {
+            if !listed.contains(wal.object.as_str()) {
                 self.over.insert(wal.clone());
+            } else if holds || unsettled() {
+                self.add(segment);
             }
+            // Else it does not hold now, and may again if what holds is lost.
         }
         for object in holders.settled().filter(|object| !listed.contains(object.as_str())) {
             if let Some(segment) = Segment::at(object.as_str()) {

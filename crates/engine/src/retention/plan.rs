@@ -268,12 +268,12 @@ fn unread_note(error: &EngineError) -> EngineError {
 }
 
 fn require_none_due(stored: &StoredWal) -> Result<(), EngineError> {
-    if stored.damage.notes.due {
+    if stored.damage.notes.due.is_some() {
         let message = "what was found damaged before is not known any more, so nobody knows which \
                        backups are good";
         return Err(EngineError::refused(ErrorKind::Corrupt, message).hint(
             "`pgrecall verify --read-data` finds it again, run where the restore key is if there \
-             is one. Until then nothing expires.",
+             is one. Until then nothing expires and nothing is collected.",
         ));
     }
     Ok(())

@@ -11,6 +11,7 @@ mod directories;
 mod files;
 pub mod finding;
 pub mod lost_moments;
+mod notes;
 mod rows;
 mod sources;
 pub mod touched;
@@ -18,10 +19,8 @@ mod wal;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pgrecall_repo::RepoError;
 use pgrecall_repo::expired::ExpiredLog;
 use pgrecall_repo::id::BackupId;
-use pgrecall_repo::index::{self, Purpose};
 use pgrecall_repo::keys::RestoreKeyPublic;
 use pgrecall_repo::names;
 
@@ -29,7 +28,7 @@ use crate::cancel::Cancel;
 use crate::catalog::order;
 use crate::catalog::reach::is_consistent;
 use crate::catalog::wal::{Gap, StoredWal};
-use crate::catalog::{self, Known, chain};
+use crate::catalog::{self, Known};
 use crate::clock::Clock;
 use crate::cluster::ClusterStore;
 use crate::error::EngineError;
@@ -39,8 +38,9 @@ use crate::seen::{BRING_BACK, GO_ON};
 use crate::unreadable::{Cause, Unreadable};
 use files::Walked;
 use finding::{Finding, Severity, Verdict, VerifyReport};
+use notes::LostNotes;
 use touched::TouchedFile;
-use wal::{All, WalCheck};
+use wal::WalCheck;
 
 /// How thorough a verification is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,21 +102,21 @@ pub async fn verify(
     options: &VerifyOptions,
 ) -> Result<VerifyReport, EngineError> {
     let mut report = VerifyReport::default();
+    let lost = LostNotes::read(cluster).await?;
     for missing in &options.missing {
         report.add_missing("the repository", missing, format!("{BRING_BACK} {GO_ON}"));
     }
     let mut backups = list(cluster, options.which, &mut report).await?;
     options.progress.phase("looking at backups", None);
     let read = (options.depth == Depth::ReadData).then_some(options);
-    let looked = chunks::look(cluster, &backups, &mut report, (read, &options.cancel)).await?;
+    let mut looked = chunks::look(cluster, &backups, &mut report, (read, &options.cancel)).await?;
     options.progress.phase("looking at WAL", None);
     let stored = StoredWal::read(cluster).await?;
-    let all = reads_all(cluster, options);
     report_histories(&stored, &mut report);
-    report_notes(cluster, (&stored, all), &mut report).await?;
+    notes::report_unread(cluster, &stored, &mut report).await?;
     report_locked(options, cluster, &mut report);
     let mut check = WalCheck::new(cluster, &stored, options.depth, &options.cancel);
-    for (backup, walked) in backups.iter().zip(looked.walked) {
+    for (backup, walked) in backups.iter().zip(std::mem::take(&mut looked.walked)) {
         let verdict = judge(cluster, backup, walked, &mut check, &mut report).await?;
         report.backups.push(verdict);
     }
@@ -135,8 +135,7 @@ pub async fn verify(
     if report.findings.iter().any(may_be_of_newer_keys) {
         require_newest_keys(cluster).await?;
     }
-    let all = if report.unsure || check.unsure { All::Not } else { all };
-    note_wal(&check, (options, all), &mut report).await;
+    notes::write_down(&lost, (cluster, options), (&check, &looked), &mut report).await?;
     Ok(report.finish())
 }
 
@@ -196,82 +195,6 @@ async fn require_newest_keys(cluster: &ClusterStore) -> Result<(), EngineError> 
         true => Err(newer_keys(cluster.domain())),
         false => Ok(()),
     }
-}
-
-fn reads_all(cluster: &ClusterStore, options: &VerifyOptions) -> All {
-    let has_keys = cluster.sealed.keys().restore_keys_missing().is_empty();
-    match options.depth == Depth::ReadData && options.which == Which::All && has_keys {
-        true => All::Read,
-        false => All::Not,
-    }
-}
-
-/// What is wrong with the notes that earlier verifications left: nothing expires by them.
-async fn report_notes(
-    cluster: &ClusterStore,
-    (stored, all): (&StoredWal, All),
-    report: &mut VerifyReport,
-) -> Result<(), EngineError> {
-    let read = index::read_damage(&cluster.sealed, cluster.domain(), Purpose::Refer).await;
-    let unread = match read.map_err(EngineError::from) {
-        Ok(_) => None,
-        Err(error) if error.is_unreadable() => Some(error),
-        Err(error) => return Err(error),
-    };
-    for error in unread.iter().chain(&stored.damage.unreadable) {
-        report.add_unreadable(
-            Severity::Damage,
-            "notes",
-            ("a note of what was found damaged does not read: ", &Unreadable::from(error)),
-            "nothing expires until it does: `pgrecall repair` moves it out of the way, and verify \
-             --read-data finds again what it noted",
-        );
-    }
-    if stored.damage.notes.due && all == All::Not {
-        report.add(
-            Severity::Damage,
-            "notes",
-            "what was found damaged before is not known any more: a note of it did not read"
-                .to_owned(),
-            "nothing expires until verify --read-data has read all backups and their WAL: run it, where \
-             the restore key is if there is one",
-        );
-    }
-    Ok(())
-}
-
-/// Writes down which WAL is damaged, for those that expire backups.
-async fn note_wal(
-    check: &WalCheck<'_>,
-    (options, all): (&VerifyOptions, All),
-    report: &mut VerifyReport,
-) {
-    if options.notes == Notes::None {
-        return;
-    }
-    let found = format!("verify on {} at {}", options.host, options.clock.now_text());
-    if let Err(error) = check.write_down(found, all).await {
-        report.add(
-            Severity::Warning,
-            "WAL",
-            format!("which WAL is damaged could not be written down: {}", chain(&error)),
-            "`expire` does not know what is written here: run verify again with credentials that \
-             may put",
-        );
-    }
-}
-
-/// What was found matters more than that it cannot be written down: the reader may have no right to
-/// put, or look at the past.
-fn not_noted(error: &RepoError, report: &mut VerifyReport) {
-    report.unsure = true;
-    report.add(
-        Severity::Warning,
-        "data",
-        format!("which chunks are bad could not be written down: {}", chain(error)),
-        "a later backup does not store them again by itself: run verify --read-data again with \
-         credentials that may put",
-    );
 }
 
 /// Tells what was not opened for want of a key.

@@ -66,15 +66,6 @@ enum Whose {
     Unsure,
 }
 
-/// Whether a verification has read all that backups need, and found again what was noted before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum All {
-    /// It has.
-    Read,
-    /// It has looked at a part, or not read the data.
-    Not,
-}
-
 /// Whether it was looked at if a segment goes on where the one before it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Judged {
@@ -119,6 +110,8 @@ pub(super) struct WalCheck<'a> {
     damaged: BTreeSet<DamagedWal>,
     /// Whether something did not read that may be sound, or not.
     pub(super) unsure: bool,
+    /// Whether only a restore key opens some of it, which is not here.
+    pub(super) locked: bool,
     /// What was read as a whole and is sound, in the words of notes.
     sound: BTreeSet<(String, Option<String>)>,
 }
@@ -140,6 +133,7 @@ impl<'a> WalCheck<'a> {
             told: Vec::new(),
             damaged: BTreeSet::new(),
             unsure: false,
+            locked: false,
             sound: BTreeSet::new(),
         }
     }
@@ -177,11 +171,16 @@ impl<'a> WalCheck<'a> {
 
     /// Writes down what is damaged: what was found, and what was noted before, but for what this
     /// has read and found sound, or is gone. Where somebody else has written since this began,
-    /// nothing is left out: it may have rotted after it was read here.
+    /// nothing is left out: it may have rotted after it was read here. `again` is the loss of notes
+    /// after which this has read everything. Gives that which is not made good.
     ///
     /// # Errors
     /// When the notes do not read, the store fails, or does not confirm it.
-    pub(super) async fn write_down(&self, found: String, all: All) -> Result<(), EngineError> {
+    pub(super) async fn write_down(
+        &self,
+        found: String,
+        again: Option<u64>,
+    ) -> Result<Option<u64>, EngineError> {
         let (sealed, at) = (&self.cluster.sealed, &self.cluster.at);
         let is_over = |noted: &&DamagedWal| {
             let noted_of = (noted.object.clone(), noted.after.clone());
@@ -193,15 +192,14 @@ impl<'a> WalCheck<'a> {
             let unchanged = known.unreadable.is_none() && now.is(&known.notes);
             let before = now.damaged.iter().filter(|noted| !(unchanged && is_over(noted)));
             let damaged: BTreeSet<DamagedWal> = before.chain(&self.damaged).cloned().collect();
-            let due = now.due && !(unchanged && all == All::Read);
-            // What was found again by reading is said again, for those that began before.
-            let found_again = self.depth == Depth::ReadData && !self.damaged.is_empty();
-            if (&damaged, due) == (&now.damaged, now.due) && !found_again {
-                return Ok(());
+            let due = now.due.filter(|loss| Some(*loss) != again);
+            // What was found again is said again, for those that began before.
+            if (&damaged, due) == (&now.damaged, now.due) && self.damaged.is_empty() {
+                return Ok(due);
             }
             let say = Say { damaged, due, found: found.clone() };
             if now.put_next(sealed, at, say).await? == Stored::Mine {
-                return Ok(());
+                return Ok(due);
             }
         }
         let message = "other hosts keep writing down what is damaged";
@@ -398,6 +396,7 @@ impl<'a> WalCheck<'a> {
             if proven.whole {
                 return Ok(None);
             }
+            self.locked |= self.depth == Depth::ReadData;
             let known = self.wal.damage.of_step(name, before, way.size);
             let found = &self.wal.damage.found;
             let why = || Unreadable::damaged(format!("it was found damaged before, by {found}"));

@@ -35,7 +35,7 @@ async fn note(bench: &Bench, access: &Access, key: &Key) {
     let wal = DamagedWal { object: key.to_string(), after: None, from: "0/100000".into() };
     let notes = WalNotes::read(&sealed, &at).await.unwrap();
     let damaged = BTreeSet::from([wal]);
-    let say = Say { damaged, due: false, found: "verify on db2".into() };
+    let say = Say { damaged, due: None, found: "verify on db2".into() };
     let put = notes.put_next(&sealed, &at, say).await.unwrap();
     assert_eq!(put, Stored::Mine);
 }
@@ -104,6 +104,32 @@ async fn what_nobody_has_noted_is_not_read_again_and_a_note_alone_changes_nothin
     rot(&bench, AT_THE_END).await;
     assert_eq!(push(&bench.access(), &other).await.unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(push(&bench.access(), &path).await.unwrap().result, PushResult::Healed);
+}
+
+/// Who has been told by a verification that a segment is damaged pushes it, whatever became of the
+/// note meanwhile.
+#[tokio::test]
+async fn where_notes_are_lost_or_do_not_read_a_push_reads_what_is_stored() {
+    for rots in [false, true] {
+        let bench = Bench::new().await;
+        let path = bench.file(FIRST, &segment(SYSTEM, 1, 0));
+        push(&bench.access(), &path).await.unwrap();
+        rot(&bench, IN_THE_BODY).await;
+        assert_eq!(push(&bench.access(), &path).await.unwrap().result, PushResult::AlreadyThere);
+        let access = bench.access();
+        let repository =
+            Repository::open(bench.store.clone(), bench.options.clone()).await.unwrap();
+        let sealed = repository.existing_domain(&access.domain).await.unwrap();
+        let (at, notes) = (access.at(SYSTEM), WalNotes::default());
+        let say = Say { due: Some(0), ..Say::default() };
+        assert_eq!(notes.put_next(&sealed, &at, say).await.unwrap(), Stored::Mine);
+        if rots {
+            let entry = pgrecall_repo::names::damaged_wal(&at).unwrap().entry(0);
+            rot_object(&bench, &entry, AT_THE_END).await;
+        }
+        assert_eq!(push(&bench.access(), &path).await.unwrap().result, PushResult::Healed);
+        assert_eq!(push(&bench.access(), &path).await.unwrap().result, PushResult::AlreadyThere);
+    }
 }
 
 #[tokio::test]

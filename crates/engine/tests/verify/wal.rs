@@ -2,8 +2,7 @@
 
 use pgrecall_repo::damaged_wal::WalNotes;
 use pgrecall_repo::format::document::Resolution;
-use pgrecall_repo::repair::{carry_out, look};
-use pgrecall_testkit::stores::{BadSector, CallKind, Meanwhile};
+use pgrecall_testkit::stores::{BadSector, Meanwhile};
 
 use super::*;
 
@@ -89,43 +88,44 @@ async fn damaged_wal_is_noted_until_it_is_sound_or_gone() {
     assert_eq!(noted().await, Vec::<String>::new());
 }
 
+/// What lies under the plain name is served again once the settlement over it is lost.
 #[tokio::test]
-async fn what_is_not_known_any_more_is_due_until_all_was_read() {
-    let mut made = made().await;
-    let (sealed, at) = (made.cluster.sealed.clone(), made.cluster.at.clone());
-    let due = async || WalNotes::read(&sealed, &at).await.unwrap().due;
-    made.flip(&segment_object(&made.cluster), 5000).await;
-    check(&made, Depth::ReadData).await;
-    made.flip(&segment_object(&made.cluster), 5000).await;
-    let entry = names::damaged_wal(&at).unwrap().entry(0);
-    made.flip_from_end(&entry, 40).await;
-    assert_damaged(&check(&made, Depth::Structure).await, "a note of what was found damaged");
-    let mending = look(&sealed, &at.domain).await.unwrap();
-    carry_out(&sealed, &at.domain, &mending).await.unwrap();
-    assert!(due().await);
-    assert_damaged(&check(&made, Depth::Structure).await, "is not known any more");
-    assert!(due().await, "not all of it was read");
-    let store = made.store.clone();
-    made.read_through(BadSector::over(store.clone(), SEGMENT, 1));
-    check(&made, Depth::ReadData).await;
-    assert!(due().await, "a disk has not read it");
-    made.read_through(FailNth::over(
-        store.clone(),
-        Calls::of(&[CallKind::PutIfAbsent, CallKind::PutOnce]),
-        1,
-        Lasting::ForEver,
-        pgrecall_store::ErrorKind::Denied,
-    ));
-    check(&made, Depth::ReadData).await;
-    assert!(due().await, "nothing could be written");
-    made.read_through(store);
-    assert!(check(&made, Depth::ReadData).await.sound);
-    assert!(!due().await);
+async fn a_note_stays_while_another_copy_holds() {
+    let made = made().await;
+    let (sealed, object) = (&made.cluster.sealed, segment_object(&made.cluster));
+    let trailer = trailer::read(sealed, &object).await.unwrap().trailer;
+    made.flip(&object, 5000).await;
+    assert!(!check(&made, Depth::ReadData).await.sound);
+    let beside = Key::parse(&format!("{object}.0123456789abcdef")).unwrap();
+    let mut bytes = fixture(&format!("{SEGMENT}.head"));
+    bytes.resize(1 << 20, 0);
+    push(&made.cluster, &beside, &bytes, &trailer.encode()).await;
+    let settlement = Key::parse(&format!("{object}.resolved")).unwrap();
+    let heals = Resolution {
+        object: beside.to_string(),
+        reason: "it has rotted".into(),
+        by: "db1".into(),
+        heals: true,
+    };
+    sealed.put(Kind::Resolution, &settlement, &heals).await.unwrap();
+    for depth in [Depth::ReadData, Depth::Structure] {
+        let report = check(&made, depth).await;
+        assert!(report.sound && report.backups[0].restorable, "{}", said(&report));
+    }
+    made.store.delete(&settlement).await.unwrap();
+    assert_damaged(&check(&made, Depth::Structure).await, "it was found damaged before");
 }
 
 /// What a verification has read long ago may have rotted since, and another one have noted it.
 #[tokio::test]
 async fn a_note_is_not_taken_back_by_who_began_before_it() {
+    // By reading all, and by the trailer alone.
+    not_taken_back(Depth::ReadData, async |made, object| made.flip(object, 5000).await).await;
+    not_taken_back(Depth::Structure, async |made, object| made.flip_from_end(object, 40).await)
+        .await;
+}
+
+async fn not_taken_back(found_by: Depth, rots: impl AsyncFn(&Made, &Key) + Copy + Send + 'static) {
     for nth in 1.. {
         let mut made = made().await;
         let object = segment_object(&made.cluster);
@@ -141,8 +141,8 @@ async fn a_note_is_not_taken_back_by_who_began_before_it() {
         };
         let key = object.clone();
         let meanwhile = Meanwhile::over(store, nth, async move || {
-            other.flip(&key, 5000).await;
-            assert!(!check(&other, Depth::ReadData).await.sound);
+            rots(&other, &key).await;
+            assert!(!check(&other, found_by).await.sound);
         });
         made.read_through(meanwhile.clone());
         check(&made, Depth::ReadData).await;

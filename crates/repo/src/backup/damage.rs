@@ -39,7 +39,7 @@ pub(crate) async fn note_damage(
         return Ok(());
     }
     let name = names::damaged(domain, DamageId::random(sealed.random()));
-    sealed.put(Kind::Damage, &name, &Damage { chunks, wal: Vec::new(), found, due: false }).await?;
+    sealed.put(Kind::Damage, &name, &Damage { chunks, wal: Vec::new(), found, due: None }).await?;
     Ok(())
 }
 

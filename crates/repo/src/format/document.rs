@@ -239,9 +239,10 @@ pub struct Damage {
     pub wal: Vec<DamagedWal>,
     /// Who found it and when, for people.
     pub found: String,
-    /// Whether something was found before that nobody knows any more.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub due: bool,
+    /// Where something was found before that nobody knows any more: the number of the log's entry
+    /// that said so first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<u64>,
 }
 
 /// A chunk that failed to open.

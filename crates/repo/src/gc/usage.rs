@@ -11,11 +11,12 @@ use crate::format::document::DamagedChunk;
 use crate::format::header::Kind;
 use crate::format::index::{IndexEntry, IndexPack};
 use crate::id::PackId;
-use crate::index::{self, IndexObject, Purpose, short};
+use crate::index::{self, IndexObject, short};
 use crate::names::Name;
 use crate::pack::frame_len;
 use crate::sealed_store::SealedStore;
 
+use super::damage::known_damage;
 use super::live::Live;
 
 /// A pack, and how much of it is needed from it and no other pack.
@@ -93,7 +94,7 @@ const NOWHERE: Home = Home { pack: u32::MAX, bytes: 0 };
 /// When a marker or a note of damage cannot be read, or the store fails.
 pub async fn usage(sealed: &SealedStore, domain: &Name, live: &Live) -> Result<Usage, RepoError> {
     let marked = index::read_markers(sealed, domain).await?;
-    let damaged = index::read_damage(sealed, domain, Purpose::Refer).await?;
+    let damaged = known_damage(sealed, domain).await?;
     let mut count = Count {
         packs: unmarked(sealed, domain, &marked).await?,
         marked,
