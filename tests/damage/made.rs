@@ -490,7 +490,8 @@ async fn notes_of_wal(cluster: &ClusterStore) {
     };
     for (number, wal) in [(0, Vec::new()), (1, vec![wal])] {
         let name = names::damaged_wal(&cluster.at).expect("a log").entry(number);
-        let note = Damage { chunks: Vec::new(), wal, found: "made up".into(), due: None };
+        let note =
+            Damage { chunks: Vec::new(), wal, found: "made up".into(), replaces: Vec::new() };
         cluster.sealed.put(Kind::Damage, &name, &note).await.expect("a log entry");
     }
 }

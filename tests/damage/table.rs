@@ -21,7 +21,7 @@ Made by `tests/damage.rs`: one object of a repository with two backups is damage
 - `wal fetch`: *stops* is exit code 126, *absent* is 1. It is called for a stored segment, for one of which two contents
   were stored and settled, and for one that was never stored.
 - `expire --keep-last 1`, `gc`, `repair` and `gc` once more come last. What could be restored before can be restored
-  after them. Notes of damage that `repair` has moved stop `gc` until `verify --read-data` has found again what they said.
+  after them. Of notes of damage that do not read `verify` has found again what they said, where it can.
 - *plan*, *restore* and *list* succeed with the older backup where the newer one is not there.
 
 ";

@@ -19,7 +19,7 @@ use pgrecall_repo::format::document::{
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::format::root::{Root, RootSuite};
 use pgrecall_repo::format::wrap::{Wrap, WrapMethod};
-use pgrecall_repo::id::{BackupId, ChunkId, KeyId, PackId, RepositoryId};
+use pgrecall_repo::id::{BackupId, ChunkId, DamageId, KeyId, PackId, RepositoryId};
 use serde_json::Value;
 
 use crate::specification::{specification, table};
@@ -127,8 +127,8 @@ fn documents() -> Vec<(Kind, Value)> {
     let identity =
         Identity { cluster: text(), lineage: text(), domain: text(), details: Value::Null };
     let lost = DamagedWal { object: text(), after: Some(text()), from: text() };
-    let chunks = vec![DamagedChunk { pack, chunk }];
-    let damage = Damage { chunks, wal: vec![lost], found: text(), due: Some(7) };
+    let (chunks, note) = (vec![DamagedChunk { pack, chunk }], DamageId::from_bytes([5; 16]));
+    let damage = Damage { chunks, wal: vec![lost], found: text(), replaces: vec![note] };
     let lineage =
         ShreddedLineage { cluster: text(), lineage: text(), backups: 1, identity: text() };
     let shredded = Shredded { domain: text(), at: text(), host: text(), lineages: vec![lineage] };

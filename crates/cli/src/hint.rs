@@ -37,9 +37,9 @@ pub(crate) fn for_repo(error: &RepoError) -> Option<String> {
             "Nothing else opens it: bring back the object with its keys, by an earlier version of \
              it or from a copy of the repository. Where keys were rotated meanwhile, run it again."
         }
-        RepoError::NotesLost { .. } => {
-            "`pgrecall verify --read-data` finds it again, run where the restore key is if there \
-             is one. Until then nothing expires and nothing is collected."
+        RepoError::Corrupt { object, .. } if object.contains("/damaged/") => {
+            "`pgrecall verify --read-data` reads everything again, and puts another note in its \
+             place. Until then nothing expires and nothing is collected."
         }
         RepoError::Newer { .. } => "Use the version of pgrecall that wrote it, or a newer one.",
         RepoError::Older { .. } => {

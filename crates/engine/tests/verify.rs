@@ -32,12 +32,12 @@ use pgrecall_pgformat::segment_summary::{HeadExtent, SegmentHead, SegmentSummary
 use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, TimelineId};
 use pgrecall_repo::backup::Claim;
 use pgrecall_repo::codec::Level;
+use pgrecall_repo::damaged_chunks::ChunkNotes;
 use pgrecall_repo::format::document::{Manifest, TableChunk};
 use pgrecall_repo::format::header::{KeyClass, Kind};
 use pgrecall_repo::format::map::{Extent, FileMap, HashChunk, HashSource, MapChunk, Source};
 use pgrecall_repo::format::table::{self, Entry, EntryKind, Piece, PieceMap, RelativePath};
 use pgrecall_repo::id::{BackupId, ChunkId};
-use pgrecall_repo::index::{self, Purpose};
 use pgrecall_repo::object::{self, Payload};
 use pgrecall_repo::pack::PackBuilder;
 use pgrecall_repo::repository::Repository;
@@ -354,10 +354,8 @@ async fn a_rotten_chunk_is_found_by_reading_noted_and_stored_again() {
     let report = check(&made, Depth::ReadData).await;
     assert_damaged(&report, ": every stored copy of chunk");
     assert!(!report.backups[0].restorable);
-    let noted = index::read_damage(&made.cluster.sealed, made.cluster.domain(), Purpose::Read)
-        .await
-        .unwrap();
-    assert_eq!(noted.len(), 1);
+    let noted = ChunkNotes::read(&made.cluster.sealed, made.cluster.domain()).await.unwrap();
+    assert_eq!(noted.chunks.len(), 1);
     // From now on looking is enough, and the next backup has to store it again.
     assert_damaged(&check(&made, Depth::Structure).await, "every stored copy");
     let session = begin(&made.cluster.sealed, &made.cluster.at).await;

@@ -29,7 +29,6 @@ use crate::pack::{ConfirmedPack, FinishedPack};
 use crate::sealed_store::{SealedStore, Stored};
 
 use claims::Claims;
-pub(crate) use damage::note_damage;
 pub use damage::report_damage;
 pub(crate) use ended::remove_lone_starts;
 pub use ended::{LiveIntent, end_dead, live_intents};

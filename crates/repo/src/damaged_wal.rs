@@ -20,9 +20,6 @@ pub struct WalNotes {
     pub damaged: BTreeSet<DamagedWal>,
     /// Who found it and when, for people.
     pub found: String,
-    /// Where notes were lost, of this or of the domain's chunks: the entry that said so. Until all
-    /// has been read again nobody knows what is damaged.
-    pub due: Option<u64>,
     /// The entry's number; nothing before the first.
     number: Option<u64>,
 }
@@ -38,7 +35,6 @@ impl WalNotes {
         Ok(newest.map_or_else(Self::default, |(number, note)| Self {
             damaged: note.wal.into_iter().collect(),
             found: note.found,
-            due: note.due,
             number: Some(number),
         }))
     }
@@ -47,6 +43,15 @@ impl WalNotes {
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         self.number == other.number
+    }
+
+    /// The highest entry, whether it reads or not: what it says is not known.
+    ///
+    /// # Errors
+    /// When it cannot be listed.
+    pub async fn unread(sealed: &SealedStore, at: &ClusterRef) -> Result<Self, RepoError> {
+        let log = names::damaged_wal(at)?;
+        Ok(Self { number: highest(sealed, &log).await?, ..Self::default() })
     }
 
     /// Puts the entry after this one. [`Stored::Other`] is no error: somebody was faster, and what
@@ -58,18 +63,27 @@ impl WalNotes {
         &self,
         sealed: &SealedStore,
         at: &ClusterRef,
-        Say { damaged, due, found }: Say,
+        Say { damaged, found }: Say,
     ) -> Result<Stored, RepoError> {
         let log = names::damaged_wal(at)?;
         let number = self.number.map_or(0, |number| number.saturating_add(1));
         let wal = damaged.into_iter().collect();
-        let note = Damage { chunks: Vec::new(), wal, found, due };
-        let stored = sealed.put(Kind::Damage, &log.entry(number), &note).await?;
-        if stored == Stored::Mine {
-            remove_lower(sealed, &log, number).await;
+        let note = Damage { chunks: Vec::new(), wal, found, replaces: Vec::new() };
+        if sealed.put(Kind::Damage, &log.entry(number), &note).await? == Stored::Other {
+            return Ok(Stored::Other);
         }
-        Ok(stored)
+        // The number may have been taken before, and tidied away: then nobody reads this.
+        if highest(sealed, &log).await? != Some(number) {
+            return Ok(Stored::Other);
+        }
+        remove_lower(sealed, &log, number).await;
+        Ok(Stored::Mine)
     }
+}
+
+async fn highest(sealed: &SealedStore, log: &names::LogName) -> Result<Option<u64>, RepoError> {
+    let listed = sealed.list(log.prefix()).await?;
+    Ok(listed.iter().filter_map(|object| log.number(&object.key)).max())
 }
 
 /// What an entry says.
@@ -77,50 +91,8 @@ impl WalNotes {
 pub struct Say {
     /// All that is damaged.
     pub damaged: BTreeSet<DamagedWal>,
-    /// As [`WalNotes::due`].
-    pub due: Option<u64>,
     /// As [`WalNotes::found`].
     pub found: String,
-}
-
-/// Entries tried while others win them.
-const TRIES_MAX: u32 = 16;
-
-/// Says that notes were lost, above an entry that does not read too. What is noted stays so. It is
-/// said anew also where it is said already: who has begun to read everything has not read what was
-/// noted until now.
-///
-/// # Errors
-/// When the store fails.
-pub(crate) async fn mark_due(sealed: &SealedStore, at: &ClusterRef) -> Result<(), RepoError> {
-    let log = names::damaged_wal(at)?;
-    for _ in 0..TRIES_MAX {
-        let listed = sealed.list(log.prefix()).await?;
-        let highest = listed.iter().filter_map(|object| log.number(&object.key)).max();
-        let known = match highest {
-            None => WalNotes::default(),
-            Some(number) => match sealed.get::<Damage>(Kind::Damage, &log.entry(number)).await {
-                Ok(note) => WalNotes {
-                    damaged: note.wal.into_iter().collect(),
-                    found: note.found,
-                    ..WalNotes::default()
-                },
-                Err(error) if error.is_not_found() => continue,
-                Err(error) if error.is_damage() => WalNotes::default(),
-                Err(error) => return Err(error),
-            },
-        };
-        let next = highest.map_or(0, |number| number.saturating_add(1));
-        let (wal, found) = (known.damaged.into_iter().collect(), known.found);
-        let note = Damage { chunks: Vec::new(), wal, found, due: Some(next) };
-        if sealed.put(Kind::Damage, &log.entry(next), &note).await? == Stored::Mine {
-            return Ok(());
-        }
-    }
-    Err(RepoError::Invalid {
-        what: log.prefix().to_string(),
-        reason: "other hosts keep changing it; try again".into(),
-    })
 }
 
 /// Those below the highest say nothing any more; who may not delete them leaves them.

@@ -219,17 +219,6 @@ pub enum RepoError {
         /// When, RFC 3339.
         at: String,
     },
-    /// What verifications have found damaged was noted, and the notes are lost.
-    #[error(
-        "what was found damaged before is not known any more for cluster {cluster} ({lineage}), \
-         since a note of it did not read"
-    )]
-    NotesLost {
-        /// The cluster.
-        cluster: String,
-        /// Its system identifier.
-        lineage: String,
-    },
     /// There is no repository at this place.
     #[error("there is no repository at {url}: it holds no pgrecall.json")]
     NoRepository {
@@ -369,9 +358,7 @@ impl RepoError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Store(source) => source.kind().into(),
-            Self::Corrupt { .. } | Self::KeysMissing { .. } | Self::NotesLost { .. } => {
-                ErrorKind::Corrupt
-            }
+            Self::Corrupt { .. } | Self::KeysMissing { .. } => ErrorKind::Corrupt,
             Self::Newer { .. } | Self::Older { .. } => ErrorKind::Unsupported,
             Self::NoRepository { .. } | Self::NoSuchBackup { .. } => ErrorKind::NotFound,
             Self::OtherRepository { .. } | Self::OtherSuite { .. } | Self::Invalid { .. } => {

@@ -3,7 +3,6 @@
 //! have ended. Any host may go on where another has stopped, several at once, and be late by hours.
 
 mod copies;
-mod damage;
 mod live;
 mod merge;
 mod retire;

@@ -17,7 +17,7 @@ use futures::StreamExt as _;
 use pgrecall_store::{Key, Listed};
 
 use crate::error::RepoError;
-use crate::format::document::{Damage, DamagedChunk, Retired};
+use crate::format::document::Retired;
 use crate::format::header::Kind;
 use crate::format::index::{IndexEntry, IndexPack};
 use crate::id::{ChunkId, PackId};
@@ -96,69 +96,6 @@ pub async fn list_packs_by_kind(
         }
     }
     Ok(packs)
-}
-
-/// Every note of damage of a domain. For [`Purpose::Read`] one that cannot be read is passed over:
-/// what it notes is tried like any other chunk.
-///
-/// # Errors
-/// When they cannot be listed, or one cannot be read.
-pub async fn read_damage(
-    sealed: &SealedStore,
-    domain: &Name,
-    purpose: Purpose,
-) -> Result<HashSet<DamagedChunk>, RepoError> {
-    for _ in 1..LISTINGS_MAX {
-        match try_damage(sealed, domain, purpose, NotThere::Refused).await {
-            // A repair has moved one that does not read.
-            Err(error) if error.is_not_found() => {}
-            read => return read,
-        }
-    }
-    let not_there = match purpose.takes_what_is_there() {
-        true => NotThere::PassedOver,
-        false => NotThere::Refused,
-    };
-    try_damage(sealed, domain, purpose, not_there).await
-}
-
-/// What a note that is listed and is not there means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NotThere {
-    /// The listing is old.
-    Refused,
-    /// The store goes on listing it.
-    PassedOver,
-}
-
-async fn try_damage(
-    sealed: &SealedStore,
-    domain: &Name,
-    purpose: Purpose,
-    not_there: NotThere,
-) -> Result<HashSet<DamagedChunk>, RepoError> {
-    let listed = sealed.list(&names::all_damaged(domain)).await?;
-    let mut notes = futures::stream::iter(listed)
-        .map(|object| async move {
-            let note = sealed.get::<Damage>(Kind::Damage, &object.key).await;
-            (object.key, note)
-        })
-        .buffered(READS_AT_ONCE);
-    let mut damaged = HashSet::new();
-    while let Some((name, note)) = notes.next().await {
-        match note {
-            Ok(note) => damaged.extend(note.chunks),
-            Err(error)
-                if purpose.takes_what_is_there()
-                    && error.is_damage()
-                    && (not_there == NotThere::PassedOver || !error.is_not_found()) =>
-            {
-                warn_unreadable(&name, &error, "a note of damage cannot be read");
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(damaged)
 }
 
 pub(crate) fn warn_unreadable(name: &Key, error: &RepoError, what: &str) {

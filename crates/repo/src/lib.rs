@@ -32,6 +32,7 @@ pub mod backup;
 mod chunk_mac;
 pub mod chunks;
 pub mod codec;
+pub mod damaged_chunks;
 pub mod damaged_wal;
 pub mod error;
 pub mod expired;

@@ -283,6 +283,12 @@ pub fn damaged(domain: &Name, id: DamageId) -> Key {
     key(format!("domains/{domain}/damaged/{id}"))
 }
 
+/// The note of damage that an object is, if it is one.
+#[must_use]
+pub fn damaged_of(domain: &Name, name: &Key) -> Option<DamageId> {
+    name.strip_prefix(&all_damaged(domain))?.parse().ok()
+}
+
 /// `domains/<domain>/damaged/`.
 #[must_use]
 pub fn all_damaged(domain: &Name) -> Prefix {

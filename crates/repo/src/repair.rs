@@ -85,14 +85,8 @@ pub enum What {
     },
     /// An index object: moved once all that the packs hold is in the index.
     Index,
-    /// A note of damaged chunks. Until they are found again nothing of the domain's lineages
-    /// expires.
+    /// A note of damaged chunks for which another stands.
     DamageNote,
-    /// The note of damaged WAL of a lineage, of which nothing expires then.
-    WalNote {
-        /// Its cluster.
-        at: ClusterRef,
-    },
     /// The identity of a cluster of this domain: its backups say what it was, and who archives or
     /// backs up on its server puts it again.
     Identity {

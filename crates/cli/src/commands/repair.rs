@@ -329,7 +329,7 @@ impl Moved {
         let kind = match object.what {
             What::Manifest { .. } => "manifest",
             What::Index => "index",
-            What::DamageNote | What::WalNote { .. } => "damage_note",
+            What::DamageNote => "damage_note",
             What::Identity { .. } => "identity",
             What::Pack { .. } => "pack",
         };
@@ -337,7 +337,7 @@ impl Moved {
             What::Manifest { at, backup } => {
                 (Some(backup.to_string()), Some(at.cluster.to_string()))
             }
-            What::Identity { at } | What::WalNote { at } => (None, Some(at.cluster.to_string())),
+            What::Identity { at } => (None, Some(at.cluster.to_string())),
             _ => (None, None),
         };
         let (object, reason) = (object.name.to_string(), object.reason.clone());
@@ -353,11 +353,7 @@ impl Moved {
             ("identity", ..) => {
                 "the next `pgrecall backup` on its server writes it again".to_owned()
             }
-            ("damage_note", ..) => {
-                "nothing expires or is collected until verify --read-data has found again what it \
-                 noted: run it soon"
-                    .to_owned()
-            }
+            ("damage_note", ..) => "another stands for it, since all was read again".to_owned(),
             _ => {
                 "nobody knows what was in it: verify tells which backups lack something".to_owned()
             }

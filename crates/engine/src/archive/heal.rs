@@ -49,6 +49,11 @@ pub(super) async fn what_rotted(
             return Ok(whole.then(|| format!("it was found damaged, by {found}")));
         }
         Err(error @ RepoError::Corrupt { .. }) => return Ok(Some(chain(&error))),
+        // Its end reads, which is all that is asked of one that nobody has noted.
+        Err(error) if noted == Noted::Unknown => {
+            tracing::warn!("whether {key} is sound is not known: {}", chain(&error));
+            return Ok(None);
+        }
         Err(error) => return Err(error.into()),
     }
     let stored = trailer::read(&cluster.sealed, key).await?;
@@ -62,7 +67,7 @@ enum Noted {
     /// It has, this one.
     By(String),
     No,
-    /// Notes were lost, or do not read.
+    /// The notes do not read.
     Unknown,
 }
 
@@ -71,7 +76,6 @@ async fn noted(cluster: &ClusterStore, object: &Key) -> Result<Noted, EngineErro
         Ok(notes) if notes.damaged.iter().any(|noted| is_of(noted, object)) => {
             Ok(Noted::By(notes.found))
         }
-        Ok(notes) if notes.due.is_some() => Ok(Noted::Unknown),
         Ok(_) => Ok(Noted::No),
         // The file is stored, and its end reads: notes that this host may not read are no reason to
         // fail.
@@ -180,7 +184,7 @@ async fn forget(cluster: &ClusterStore, object: &Key, before: Option<WalNotes>) 
         return;
     }
     let damaged = notes.damaged.iter().filter(|noted| !is_of(noted, object)).cloned().collect();
-    let say = Say { damaged, due: notes.due, found: notes.found.clone() };
+    let say = Say { damaged, found: notes.found.clone() };
     match notes.put_next(&cluster.sealed, &cluster.at, say).await {
         Ok(Written::Mine) => {}
         Ok(Written::Other) => tracing::debug!("{object} is noted as damaged still"),

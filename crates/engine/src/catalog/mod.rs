@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use pgrecall_repo::backup as sessions;
+use pgrecall_repo::damaged_chunks::ChunkNotes;
 use pgrecall_repo::id::BackupId;
-use pgrecall_repo::index::{self, Purpose};
+use pgrecall_repo::index;
 use pgrecall_repo::keys::RestoreKeyPublic;
 use pgrecall_repo::{manifests, names};
 use serde::Serialize;
@@ -276,7 +277,7 @@ pub async fn read(
 /// removed their packs.
 pub(crate) async fn noted_there(cluster: &ClusterStore) -> Result<u64, EngineError> {
     let (sealed, domain) = (&cluster.sealed, cluster.domain());
-    let noted = index::read_damage(sealed, domain, Purpose::Read).await?;
+    let noted = ChunkNotes::read(sealed, domain).await?.known();
     if noted.is_empty() {
         return Ok(0);
     }
@@ -319,10 +320,6 @@ fn wal_problems(wal: &StoredWal) -> Vec<String> {
     }
     if let Some(error) = &wal.damage.unreadable {
         problems.push(format!("the note of damaged WAL does not read: {}", chain(error)));
-    }
-    if wal.damage.notes.due.is_some() {
-        let what = "what was found damaged before is not known any more: run verify --read-data";
-        problems.push(what.to_owned());
     }
     for (size, name) in wal.damage.segments() {
         let (file, found) = (name.file_name(size), &wal.damage.found);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use pgrecall_pgformat::{ArchiveName, Lsn, SegmentName, SegmentSize};
+use pgrecall_repo::RepoError;
 use pgrecall_repo::damaged_wal::WalNotes;
 use pgrecall_repo::format::document::DamagedWal;
 use pgrecall_store::Key;
@@ -43,10 +44,21 @@ impl KnownDamage {
         match WalNotes::read(&cluster.sealed, &cluster.at).await.map_err(EngineError::from) {
             Ok(notes) => Ok(Self { found: notes.found.clone(), notes, ..Self::default() }),
             Err(error) if error.is_unreadable() => {
-                Ok(Self { unreadable: Some(error), ..Self::default() })
+                let notes = WalNotes::unread(&cluster.sealed, &cluster.at).await?;
+                Ok(Self { notes, unreadable: Some(error), ..Self::default() })
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the notes are lost: not where other keys or another version may read them.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        let is_lost = |error: &EngineError| match error {
+            EngineError::Repo(RepoError::Store(error)) if error.is_media_error() => true,
+            error => error.is_proven_damage(),
+        };
+        self.unreadable.as_ref().is_some_and(is_lost)
     }
 
     /// What the notes say of listed objects that hold their files; what they say of others is over.

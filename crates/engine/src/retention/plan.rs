@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use pgrecall_pgformat::{Lsn, TimelineId};
 use pgrecall_repo::backup::{LiveIntent, live_intents};
+use pgrecall_repo::damaged_chunks::ChunkNotes;
 use pgrecall_repo::expired::ExpiredLog;
 use pgrecall_repo::id::BackupId;
-use pgrecall_repo::index::{self, Purpose};
 use pgrecall_repo::names;
 use pgrecall_store::{Listed, Prefix};
 
@@ -244,14 +244,13 @@ async fn sound_wal(cluster: &ClusterStore) -> Result<StoredWal, EngineError> {
     if let Some(error) = &stored.damage.unreadable {
         return Err(unread_note(error));
     }
-    require_none_due(&stored)?;
     Ok(stored)
 }
 
 /// Without what verifications have noted, backups look good that cannot be restored.
 async fn require_notes(cluster: &ClusterStore) -> Result<(), EngineError> {
-    let read = index::read_damage(&cluster.sealed, cluster.domain(), Purpose::Refer).await;
-    if let Err(error) = read.map_err(EngineError::from) {
+    let notes = ChunkNotes::read(&cluster.sealed, cluster.domain()).await?;
+    if let Err(error) = notes.all().map_err(EngineError::from) {
         if !error.is_unreadable() {
             return Err(error);
         }
@@ -263,20 +262,10 @@ async fn require_notes(cluster: &ClusterStore) -> Result<(), EngineError> {
 fn unread_note(error: &EngineError) -> EngineError {
     let message =
         format!("a note of what was found damaged does not read: {}", catalog::chain(error));
-    EngineError::refused(Cause::of(error.kind()).kind(), message)
-        .hint("`pgrecall repair` moves it out of the way. Until then nothing expires.")
-}
-
-fn require_none_due(stored: &StoredWal) -> Result<(), EngineError> {
-    if stored.damage.notes.due.is_some() {
-        let message = "what was found damaged before is not known any more, so nobody knows which \
-                       backups are good";
-        return Err(EngineError::refused(ErrorKind::Corrupt, message).hint(
-            "`pgrecall verify --read-data` finds it again, run where the restore key is if there \
-             is one. Until then nothing expires and nothing is collected.",
-        ));
-    }
-    Ok(())
+    EngineError::refused(Cause::of(error.kind()).kind(), message).hint(
+        "`pgrecall verify --read-data` reads everything again, and puts another in its place. \
+             Until then nothing expires.",
+    )
 }
 
 async fn candidates(

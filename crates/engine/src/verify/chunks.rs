@@ -1,7 +1,9 @@
 //! What backups need of packs: looked for, and read where that is asked; once more where a
 //! collection has moved it meanwhile (R1).
 
-use pgrecall_repo::backup::report_damage;
+use std::collections::BTreeSet;
+
+use pgrecall_repo::damaged_chunks::{self, UnreadNote};
 use pgrecall_repo::id::{ChunkId, PackId};
 use pgrecall_repo::names::Name;
 use pgrecall_repo::sealed_store::SealedStore;
@@ -9,9 +11,9 @@ use pgrecall_repo::sealed_store::SealedStore;
 use super::content::{Bad, Reading};
 use super::files::{Walked, Walker};
 use super::finding::VerifyReport;
-use super::notes::not_noted;
+use super::notes::{not_noted, report_notes};
 use super::rows::{Rows, Taken};
-use super::{Notes, VerifyOptions, directories};
+use super::{Notes, VerifyOptions, Which, directories};
 use crate::cancel::Cancel;
 use crate::catalog::Known;
 use crate::cluster::ClusterStore;
@@ -67,6 +69,11 @@ impl Look<'_> {
             looks += 1;
             let mut found = VerifyReport::default();
             let mut rows = Rows::read(sealed, domain, (&mut found, self.cancel)).await?;
+            if self.may_replace(&rows) {
+                // What a note said that is lost may have been said of any copy.
+                rows.ask_all(sealed, domain, self.cancel).await?;
+                rows.every_copy = true;
+            }
             let mut walked = self.walk_all(&mut rows).await?;
             before.take().iter().for_each(|before| rows.take_over(before));
             bad.mark(&mut rows);
@@ -89,8 +96,9 @@ impl Look<'_> {
                 bad.mark(&mut rows);
                 walked = self.walk_all(&mut rows).await?;
             }
-            self.tell(&bad, report).await;
-            if moved || unread && rows.any_unread() {
+            let standing = unread && rows.any_unread();
+            self.tell(&bad, &rows, report).await;
+            if moved || standing {
                 return Err(never_still());
             }
             (report.checked.chunks, report.checked.packs) = rows.referred();
@@ -120,18 +128,34 @@ impl Look<'_> {
         Ok(gone)
     }
 
-    /// Tells what is bad, and notes what is damaged.
-    async fn tell(&self, bad: &Bad, report: &mut VerifyReport) {
-        let damaged = bad.tell(report);
-        let Some(options) =
-            self.read.filter(|options| options.notes == Notes::Written && !damaged.is_empty())
-        else {
-            return;
+    /// Whether this can put another note in the place of those that are lost.
+    fn may_replace(&self, rows: &Rows) -> bool {
+        let all = |options: &VerifyOptions| {
+            options.which == Which::All && options.notes == Notes::Written
         };
-        let note = format!("verify on {} at {}", options.host, options.clock.now_text());
-        let (sealed, at) = (&self.cluster.sealed, &self.cluster.at);
-        let noted = report_damage(sealed, at, damaged, note).await;
-        noted.unwrap_or_else(|error| not_noted(&error, report));
+        self.read.is_some_and(all) && rows.unread_notes.iter().any(UnreadNote::is_lost)
+    }
+
+    /// Tells what is bad, and notes what is damaged; where every copy was read, instead of notes
+    /// that are lost.
+    async fn tell(&self, bad: &Bad, rows: &Rows, report: &mut VerifyReport) {
+        let damaged = bad.tell(report);
+        let in_doubt = rows.any_unread() || rows.directories_in_doubt || bad.any_in_doubt();
+        let replaces: Vec<_> = match rows.every_copy && !in_doubt {
+            true => rows.unread_notes.iter().filter(|note| note.is_lost()).collect(),
+            false => Vec::new(),
+        };
+        let ids = replaces.iter().map(|note| note.id).collect();
+        let mut replaced = BTreeSet::new();
+        if let Some(options) = self.read.filter(|options| options.notes == Notes::Written) {
+            let found = format!("verify on {} at {}", options.host, options.clock.now_text());
+            let (sealed, domain) = self.at();
+            match damaged_chunks::note(sealed, domain, damaged, ids, found).await {
+                Ok(()) => replaced.extend(replaces.iter().map(|note| note.id)),
+                Err(error) => not_noted(&error, report),
+            }
+        }
+        report_notes(&rows.unread_notes, &replaced, rows.every_copy, report);
     }
 
     async fn walk_all(&self, rows: &mut Rows) -> Result<Vec<Walked>, EngineError> {

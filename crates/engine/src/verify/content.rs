@@ -82,6 +82,13 @@ impl Bad {
         }
     }
 
+    /// Whether some could not be judged: they may be bad for all that is known.
+    pub(super) fn any_in_doubt(&self) -> bool {
+        let of_other_version = |why: &Unreadable| why.cause == Cause::OtherVersion;
+        !self.unsure.is_empty()
+            || self.copies.values().any(|chunks| chunks.values().any(of_other_version))
+    }
+
     /// Tells of them, and gives those that are damaged: what another version reads needs not be
     /// stored again.
     pub(super) fn tell(&self, report: &mut VerifyReport) -> Vec<DamagedChunk> {

@@ -38,7 +38,6 @@ use crate::seen::{BRING_BACK, GO_ON};
 use crate::unreadable::{Cause, Unreadable};
 use files::Walked;
 use finding::{Finding, Severity, Verdict, VerifyReport};
-use notes::LostNotes;
 use touched::TouchedFile;
 use wal::WalCheck;
 
@@ -102,21 +101,19 @@ pub async fn verify(
     options: &VerifyOptions,
 ) -> Result<VerifyReport, EngineError> {
     let mut report = VerifyReport::default();
-    let lost = LostNotes::read(cluster).await?;
     for missing in &options.missing {
         report.add_missing("the repository", missing, format!("{BRING_BACK} {GO_ON}"));
     }
     let mut backups = list(cluster, options.which, &mut report).await?;
     options.progress.phase("looking at backups", None);
     let read = (options.depth == Depth::ReadData).then_some(options);
-    let mut looked = chunks::look(cluster, &backups, &mut report, (read, &options.cancel)).await?;
+    let looked = chunks::look(cluster, &backups, &mut report, (read, &options.cancel)).await?;
     options.progress.phase("looking at WAL", None);
     let stored = StoredWal::read(cluster).await?;
     report_histories(&stored, &mut report);
-    notes::report_unread(cluster, &stored, &mut report).await?;
     report_locked(options, cluster, &mut report);
     let mut check = WalCheck::new(cluster, &stored, options.depth, &options.cancel);
-    for (backup, walked) in backups.iter().zip(std::mem::take(&mut looked.walked)) {
+    for (backup, walked) in backups.iter().zip(looked.walked) {
         let verdict = judge(cluster, backup, walked, &mut check, &mut report).await?;
         report.backups.push(verdict);
     }
@@ -135,7 +132,7 @@ pub async fn verify(
     if report.findings.iter().any(may_be_of_newer_keys) {
         require_newest_keys(cluster).await?;
     }
-    notes::write_down(&lost, (cluster, options), (&check, &looked), &mut report).await?;
+    notes::write_down(options, &check, &mut report).await;
     Ok(report.finish())
 }
 

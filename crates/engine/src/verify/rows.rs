@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 use pgrecall_repo::chunks::{self, ReadRange};
+use pgrecall_repo::damaged_chunks::UnreadNote;
 use pgrecall_repo::format::document::DamagedChunk;
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::format::index::{IndexEntry, IndexPack};
@@ -64,6 +65,10 @@ pub(super) struct Rows {
     pub(super) objects: Vec<Key>,
     pub(super) unreadable: Vec<Key>,
     noted: HashSet<DamagedChunk>,
+    /// Notes of chunks that do not read.
+    pub(super) unread_notes: Vec<UnreadNote>,
+    /// Whether every copy is to be read, and not only those that are referred to.
+    pub(super) every_copy: bool,
     /// Packs that the index names and that are not there as it says, with the number of their
     /// chunks, and which of those each chunk is in. A collection leaves many.
     pub(super) gone_packs: BTreeMap<PackId, (IndexPack, u64)>,
@@ -79,14 +84,16 @@ pub(super) struct Rows {
     pub(super) misses: bool,
     /// Whether a directory that was asked is of another version.
     pub(super) directory_of_other_version: bool,
+    /// Whether a directory that was asked did not read, and may do so later.
+    pub(super) directories_in_doubt: bool,
     /// Whether an index object is of another version: what no other names may be named there.
     pub(super) index_of_other_version: bool,
 }
 
 impl Row {
     /// Whether it counts, and nobody has read it.
-    const fn is_unread(&self) -> bool {
-        self.referred && self.bad.is_none() && !self.taken
+    const fn is_unread(&self, every_copy: bool) -> bool {
+        (self.referred || every_copy) && self.bad.is_none() && !self.taken
     }
 }
 
@@ -207,10 +214,9 @@ impl Rows {
     /// nobody has taken it.
     pub(super) fn take(&mut self, chunk: &ChunkId, pack: PackId) -> bool {
         let Some(&number) = self.numbers.get(&pack) else { return false };
-        let range = self.range(short(chunk));
+        let (range, every) = (self.range(short(chunk)), self.every_copy);
         let copies = self.rows.get_mut(range).unwrap_or_default();
-        let wanted =
-            |row: &&mut Row| row.pack == number && row.referred && row.bad.is_none() && !row.taken;
+        let wanted = |row: &&mut Row| row.pack == number && row.is_unread(every);
         let taken = copies.iter_mut().find(wanted);
         taken.map(|row| row.taken = true).is_some()
     }
@@ -247,12 +253,12 @@ impl Rows {
 
     /// Whether a copy that counts has not been read.
     pub(super) fn any_unread(&self) -> bool {
-        self.rows.iter().any(Row::is_unread)
+        self.rows.iter().any(|row| row.is_unread(self.every_copy))
     }
 
     /// The packs that were asked what is in them, and of which something is to be read.
     pub(super) fn asked_and_unread(&self) -> Vec<(Kind, PackId)> {
-        let unread = self.rows.iter().filter(|row| row.is_unread());
+        let unread = self.rows.iter().filter(|row| row.is_unread(self.every_copy));
         let unread: HashSet<u32> = unread.map(|row| row.pack).collect();
         let is_unread =
             |id: &PackId| self.numbers.get(id).is_some_and(|number| unread.contains(number));

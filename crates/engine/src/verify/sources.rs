@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
+use pgrecall_repo::RepoError;
+use pgrecall_repo::damaged_chunks::ChunkNotes;
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::format::index::IndexPack;
 use pgrecall_repo::id::PackId;
-use pgrecall_repo::index::{self, IndexObject, Purpose};
+use pgrecall_repo::index::{self, IndexObject};
 use pgrecall_repo::names::{self, Name};
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_store::Listed;
@@ -39,8 +41,9 @@ impl Rows {
         domain: &Name,
         (report, cancel): (&mut VerifyReport, &Cancel),
     ) -> Result<Self, EngineError> {
-        let noted = index::read_damage(sealed, domain, Purpose::Read).await?;
-        let mut rows = Self::without(noted);
+        let notes = ChunkNotes::read(sealed, domain).await?;
+        let mut rows = Self::without(notes.chunks);
+        rows.unread_notes = notes.unread;
         // Packs of listed manifests were there before these; those that come later are of backups
         // that are not looked at.
         let listed = index::list_packs_by_kind(sealed, domain).await?;
@@ -180,6 +183,7 @@ impl Rows {
                 Err(error) if error.is_not_found() => {}
                 Err(error) if error.is_damage() => {
                     let cause = Cause::of(error.kind());
+                    self.directories_in_doubt |= !matches!(error, RepoError::Corrupt { .. });
                     self.directory_of_other_version |= cause == Cause::OtherVersion;
                     let pack = names::pack(domain, kind, id);
                     tracing::warn!(%pack, %error, "the directory of a pack cannot be read");

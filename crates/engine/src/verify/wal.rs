@@ -66,6 +66,15 @@ enum Whose {
     Unsure,
 }
 
+/// Whether a verification has read all WAL that backups need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum All {
+    /// It has.
+    Read,
+    /// It has looked at a part, or not read it.
+    Not,
+}
+
 /// Whether it was looked at if a segment goes on where the one before it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Judged {
@@ -171,35 +180,42 @@ impl<'a> WalCheck<'a> {
 
     /// Writes down what is damaged: what was found, and what was noted before, but for what this
     /// has read and found sound, or is gone. Where somebody else has written since this began,
-    /// nothing is left out: it may have rotted after it was read here. `again` is the loss of notes
-    /// after which this has read everything. Gives that which is not made good.
+    /// nothing is left out: it may have rotted after it was read here. Where the notes did not read
+    /// then, and nobody has written since, this says all if it has read all.
     ///
     /// # Errors
     /// When the notes do not read, the store fails, or does not confirm it.
-    pub(super) async fn write_down(
-        &self,
-        found: String,
-        again: Option<u64>,
-    ) -> Result<Option<u64>, EngineError> {
+    pub(super) async fn write_down(&self, found: String, all: All) -> Result<(), EngineError> {
         let (sealed, at) = (&self.cluster.sealed, &self.cluster.at);
+        let known = &self.wal.damage;
         let is_over = |noted: &&DamagedWal| {
             let noted_of = (noted.object.clone(), noted.after.clone());
-            self.sound.contains(&noted_of) || self.wal.damage.over.contains(*noted)
+            self.sound.contains(&noted_of) || known.over.contains(*noted)
         };
         for _ in 0..TRIES_MAX {
-            let now = WalNotes::read(sealed, at).await?;
-            let known = &self.wal.damage;
-            let unchanged = known.unreadable.is_none() && now.is(&known.notes);
+            let (now, lost) = match WalNotes::read(sealed, at).await.map_err(EngineError::from) {
+                Ok(now) => (now, false),
+                Err(error) if all == All::Read && known.is_lost() && error.is_unreadable() => {
+                    (WalNotes::unread(sealed, at).await?, true)
+                }
+                Err(error) => return Err(error),
+            };
+            let unchanged = now.is(&known.notes);
+            if lost && !unchanged {
+                return Err(EngineError::refused(
+                    ErrorKind::Corrupt,
+                    "a note has rotted meanwhile",
+                ));
+            }
             let before = now.damaged.iter().filter(|noted| !(unchanged && is_over(noted)));
             let damaged: BTreeSet<DamagedWal> = before.chain(&self.damaged).cloned().collect();
-            let due = now.due.filter(|loss| Some(*loss) != again);
             // What was found again is said again, for those that began before.
-            if (&damaged, due) == (&now.damaged, now.due) && self.damaged.is_empty() {
-                return Ok(due);
+            if damaged == now.damaged && self.damaged.is_empty() && !lost {
+                return Ok(());
             }
-            let say = Say { damaged, due, found: found.clone() };
+            let say = Say { damaged, found: found.clone() };
             if now.put_next(sealed, at, say).await? == Stored::Mine {
-                return Ok(due);
+                return Ok(());
             }
         }
         let message = "other hosts keep writing down what is damaged";
@@ -456,7 +472,10 @@ impl<'a> WalCheck<'a> {
             Ok(stored) => stored,
             // A settlement may name what is not there.
             Err(error) if error.is_unreadable() || error.kind() == ErrorKind::NotFound => {
-                let of = Whose::of(&error);
+                let of = match error.kind() {
+                    ErrorKind::NotFound => Whose::Segment,
+                    _ => Whose::of(&error),
+                };
                 return Ok((None, 0, broken(Unreadable::from(&error), of)));
             }
             Err(error) => return Err(error),

@@ -1,28 +1,25 @@
-//! Notes of damage that do not read, and what may be done until all has been read again.
+//! Notes of damage that do not read: nothing is deleted until everything has been read again.
 
 use pgrecall_repo::damaged_wal::WalNotes;
+use pgrecall_repo::format::document::{Damage, DamagedChunk};
 use pgrecall_repo::gc::{live_chunks, usage};
-use pgrecall_repo::manifests;
 use pgrecall_repo::repair::{carry_out, look};
+use pgrecall_repo::{backup, manifests};
 use pgrecall_testkit::stores::{BadSector, CallKind, Meanwhile};
 
 use super::*;
 
-async fn due(cluster: &ClusterStore) -> Option<u64> {
-    WalNotes::read(&cluster.sealed, &cluster.at).await.unwrap().due
-}
-
-async fn repair(cluster: &ClusterStore) {
-    let planned = look(&cluster.sealed, cluster.domain()).await.unwrap();
-    assert_eq!(planned.quarantined.len(), 1, "{planned:?}");
-    carry_out(&cluster.sealed, cluster.domain(), &planned).await.unwrap();
-}
-
 /// Whether a collection may go by the notes.
-async fn collects(cluster: &ClusterStore) -> Result<(), pgrecall_repo::RepoError> {
-    let (sealed, domain) = (&cluster.sealed, cluster.domain());
+async fn collects(made: &Made) -> bool {
+    let (sealed, domain) = (&made.cluster.sealed, made.cluster.domain());
     let live = live_chunks(sealed, domain).await.unwrap();
-    usage(sealed, domain, &live).await.map(drop)
+    match usage(sealed, domain, &live).await {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.kind(), pgrecall_repo::ErrorKind::Corrupt, "{error}");
+            false
+        }
+    }
 }
 
 /// A chunk that a verification has found bad, and noted.
@@ -31,19 +28,18 @@ async fn made_with_a_noted_chunk() -> Made {
     let pack = made.names("domains/main/packs/data/").await.remove(0);
     made.flip(&pack, 120).await;
     check(&made, Depth::ReadData).await;
+    assert_eq!(noted(&made).await.len(), 1);
     made
 }
 
-/// The note rots, and is moved out of the way.
 async fn lose_the_note(made: &Made) {
     let note = made.names("domains/main/damaged/").await.remove(0);
     made.flip_from_end(&note, 40).await;
-    repair(&made.cluster).await;
 }
 
-async fn noted_chunks(made: &Made) -> usize {
-    let (sealed, domain) = (&made.cluster.sealed, made.cluster.domain());
-    index::read_damage(sealed, domain, Purpose::Refer).await.unwrap().len()
+async fn noted(made: &Made) -> Vec<DamagedChunk> {
+    let notes = ChunkNotes::read(&made.cluster.sealed, made.cluster.domain()).await.unwrap();
+    notes.chunks.into_iter().collect()
 }
 
 fn with_puts_denied(made: &mut Made, naming: &'static str) {
@@ -53,135 +49,186 @@ fn with_puts_denied(made: &mut Made, naming: &'static str) {
 }
 
 #[tokio::test]
-async fn what_is_not_known_any_more_is_due_until_all_was_read() {
-    let mut made = made().await;
-    let cluster = made.cluster.clone();
-    made.flip(&segment_object(&cluster), 5000).await;
-    check(&made, Depth::ReadData).await;
-    made.flip(&segment_object(&cluster), 5000).await;
-    let entry = names::damaged_wal(&cluster.at).unwrap().entry(0);
-    made.flip_from_end(&entry, 40).await;
-    assert_damaged(&check(&made, Depth::Structure).await, "a note of what was found damaged");
-    repair(&cluster).await;
-    assert!(due(&cluster).await.is_some());
-    assert_damaged(&check(&made, Depth::Structure).await, "this one has read a part of it");
-    assert!(due(&cluster).await.is_some());
-    let store = made.store.clone();
-    made.read_through(BadSector::over(store.clone(), SEGMENT, 1));
-    assert_damaged(&check(&made, Depth::ReadData).await, "something could not be read");
-    assert!(due(&cluster).await.is_some(), "a disk has not read it");
-    made.read_through(store.clone());
-
-    // A chunk that is bad cannot be noted: all else can be written.
-    let pack = made.names("domains/main/packs/data/").await.remove(0);
-    made.flip(&pack, 120).await;
-    with_puts_denied(&mut made, "domains/main/damaged/");
-    assert_damaged(&check(&made, Depth::ReadData).await, "which chunks are bad could not be");
-    assert!(due(&cluster).await.is_some(), "the chunk is not noted");
-    made.read_through(store);
-    made.flip(&pack, 120).await;
-
-    assert!(check(&made, Depth::ReadData).await.sound);
-    assert_eq!(due(&cluster).await, None);
-}
-
-/// Of a chunk that was found bad a collection would keep the bad copy.
-#[tokio::test]
-async fn nothing_is_collected_while_notes_of_chunks_are_lost() {
-    let made = made_with_a_noted_chunk().await;
-    collects(&made.cluster).await.unwrap();
+async fn a_lost_note_of_chunks_stops_collections_until_every_copy_was_read_again() {
+    let mut made = made_with_a_noted_chunk().await;
+    let before = noted(&made).await;
+    assert!(collects(&made).await);
     lose_the_note(&made).await;
-    let error = collects(&made.cluster).await.unwrap_err();
-    assert!(matches!(error, pgrecall_repo::RepoError::NotesLost { .. }), "{error}");
-    let at = &made.cluster.at;
-    assert!(error.to_string().contains(&format!("cluster main ({})", at.lineage)), "{error}");
-    check(&made, Depth::ReadData).await;
-    assert_eq!(noted_chunks(&made).await, 1);
-    collects(&made.cluster).await.unwrap();
+    assert!(!collects(&made).await);
+    let planned = look(&made.cluster.sealed, made.cluster.domain()).await.unwrap();
+    assert!(planned.is_empty() && planned.left.len() == 1, "{planned:?}");
+    for depth in [Depth::Structure, Depth::ReadData] {
+        with_puts_denied(&mut made, "domains/main/damaged/");
+        assert_damaged(&check(&made, depth).await, "nothing is collected until");
+        made.read_through(made.store.clone());
+        assert!(!collects(&made).await);
+    }
+    let report = check(&made, Depth::ReadData).await;
+    let told = said(&report);
+    assert!(told.contains("another note stands for it"), "{told}");
+    assert_eq!(noted(&made).await, before);
+    assert!(collects(&made).await);
+    // From now on the lost one is only in the way.
+    let told = said(&check(&made, Depth::Structure).await);
+    assert!(!told.contains("a note of chunks"), "{told}");
+    let planned = look(&made.cluster.sealed, made.cluster.domain()).await.unwrap();
+    assert_eq!(planned.quarantined.len(), 1, "{planned:?}");
+    carry_out(&made.cluster.sealed, made.cluster.domain(), &planned).await.unwrap();
+    assert_eq!((noted(&made).await, made.names("domains/main/damaged/").await.len()), (before, 1));
 }
 
-/// Who heeds a note does not read what it speaks of: where it is lost after that, that has to be
-/// read by the next.
+/// What the lost note said may be of a chunk that no backup needs now: one that is under way may.
 #[tokio::test]
-async fn a_note_that_is_lost_during_a_verification_is_due_still() {
-    for due_before in [false, true] {
-        for nth in 1.. {
-            let mut made = made_with_a_noted_chunk().await;
-            let cluster = made.cluster.clone();
-            if due_before {
-                // A note of WAL was lost before.
-                let entry = names::damaged_wal(&cluster.at).unwrap().entry(0);
-                cluster.sealed.put(Kind::Damage, &entry, &no_damage()).await.unwrap();
-                made.flip_from_end(&entry, 40).await;
-                repair(&cluster).await;
-            }
-            let other = Made {
-                store: made.store.clone(),
-                repository: made.repository.clone(),
-                cluster: cluster.clone(),
-                backup: made.backup,
-            };
-            let meanwhile = Meanwhile::over(made.store.clone(), nth, async move || {
-                lose_the_note(&other).await;
-            });
-            made.read_through(meanwhile.clone());
-            check(&made, Depth::ReadData).await;
-            if !meanwhile.hook().has_happened() {
-                assert!(nth > 10, "{nth}");
-                break;
-            }
-            let known = noted_chunks(&made).await > 0 || due(&cluster).await.is_some();
-            assert!(known, "before request {nth}: nobody knows what is damaged");
+async fn copies_that_nobody_needs_are_read_too() {
+    let made = made().await;
+    let data = made.names("domains/main/packs/data/").await;
+    let session = begin(&made.cluster.sealed, &made.cluster.at).await;
+    let (sealed, domain) = (&made.cluster.sealed, made.cluster.domain());
+    for (number, indexed) in [(1_u8, true), (2, false)] {
+        let mut pack = PackBuilder::new(sealed, domain, Kind::DataPack).unwrap();
+        let plain = vec![number; 9000];
+        let id = sealed.keys().chunk_id(&plain);
+        assert_eq!(session.claim(&id), Claim::Store);
+        pack.add(id, &plain, Level::default()).unwrap();
+        session.put_pack(pack.finish().unwrap()).await.unwrap();
+        if indexed {
+            session.flush_index().await.unwrap();
         }
     }
-}
-
-fn no_damage() -> pgrecall_repo::format::document::Damage {
-    pgrecall_repo::format::document::Damage {
-        chunks: Vec::new(),
-        wal: Vec::new(),
-        found: "a test".into(),
-        due: None,
+    let now = made.names("domains/main/packs/data/").await;
+    let unneeded: Vec<_> = now.into_iter().filter(|name| !data.contains(name)).collect();
+    assert_eq!(unneeded.len(), 2);
+    for pack in &unneeded {
+        made.flip(pack, 110).await;
     }
+    assert!(check(&made, Depth::ReadData).await.sound, "no backup needs them");
+    assert_eq!(noted(&made).await, []);
+    let chunk = DamagedChunk {
+        pack: names::pack_of(domain, &data[0]).unwrap().1,
+        chunk: sealed.keys().chunk_id(b"of another pack"),
+    };
+    backup::report_damage(sealed, &made.cluster.at, vec![chunk], "a test".into()).await.unwrap();
+    lose_the_note(&made).await;
+    check(&made, Depth::ReadData).await;
+    let bad: Vec<_> = noted(&made).await.into_iter().map(|chunk| chunk.pack).collect();
+    for pack in &unneeded {
+        assert!(bad.contains(&names::pack_of(domain, pack).unwrap().1), "{pack} in {bad:?}");
+    }
+    assert!(bad.len() == 2 && collects(&made).await);
+    session.abandon().await.unwrap();
 }
 
-/// A backup that is taken meanwhile was not read, and may refer to what was known to be bad.
+/// A disk that does not read a copy says nothing of it.
 #[tokio::test]
-async fn a_backup_that_comes_during_a_verification_keeps_it_due() {
-    let (mut kept, mut cleared) = (0, 0);
+async fn what_does_not_read_is_not_taken_for_read() {
+    let mut made = made_with_a_noted_chunk().await;
+    lose_the_note(&made).await;
+    made.read_through(BadSector::over(made.store.clone(), "/packs/data/", 300));
+    let report = check(&made, Depth::ReadData).await;
+    assert_damaged(&report, "bring that back or move it out of the way");
+    made.read_through(made.store.clone());
+    assert!(!collects(&made).await);
+}
+
+/// Who heeds a note does not read what it speaks of: where it is lost after that, the next reads it.
+#[tokio::test]
+async fn a_note_that_is_lost_during_a_verification_is_not_forgotten() {
     for nth in 1.. {
         let mut made = made_with_a_noted_chunk().await;
-        lose_the_note(&made).await;
-        let cluster = made.cluster.clone();
-        let (other, id) = (cluster.clone(), made.backup);
-        let before = made.names("domains/main/backups/").await;
+        let before = noted(&made).await;
+        // Another one is lost already, so that this one reads everything.
+        let chunk = DamagedChunk { chunk: made.cluster.sealed.keys().chunk_id(b"x"), ..before[0] };
+        let at = &made.cluster.at;
+        backup::report_damage(&made.cluster.sealed, at, vec![chunk], "a test".into())
+            .await
+            .unwrap();
+        let (mut lost, mut standing) = (None, None);
+        for name in made.names("domains/main/damaged/").await {
+            let note: Damage = made.cluster.sealed.get(Kind::Damage, &name).await.unwrap();
+            *if note.chunks == before { &mut standing } else { &mut lost } = Some(name);
+        }
+        made.flip_from_end(&lost.unwrap(), 40).await;
+        let other = Made {
+            store: made.store.clone(),
+            repository: made.repository.clone(),
+            cluster: made.cluster.clone(),
+            backup: made.backup,
+        };
         let meanwhile = Meanwhile::over(made.store.clone(), nth, async move || {
-            push_same_backup(&other, id).await;
+            other.flip_from_end(&standing.unwrap(), 40).await;
         });
         made.read_through(meanwhile.clone());
-        let report = check(&made, Depth::ReadData).await;
+        check(&made, Depth::ReadData).await;
         if !meanwhile.hook().has_happened() {
+            assert!(nth > 10, "{nth}");
             break;
         }
-        let now = made.names("domains/main/backups/").await;
-        assert_eq!(now.len(), before.len() + 1);
-        match due(&cluster).await {
-            Some(_) => kept += 1,
-            None => {
-                // It was read, or came when all had been written down.
-                let read = report.backups.len() == now.len();
-                assert!(read || report.backups.len() == before.len(), "before request {nth}");
-                cleared += 1;
-            }
-        }
+        made.read_through(made.store.clone());
+        let known = noted(&made).await.contains(&before[0]);
+        assert!(known || !collects(&made).await, "before request {nth}: it is forgotten");
     }
-    assert!(kept > 10 && cleared > 0, "{kept} {cleared}");
 }
 
-/// A backup of the same files: it refers to what is there.
-async fn push_same_backup(cluster: &ClusterStore, id: BackupId) {
-    let read = manifests::read(&cluster.sealed, &cluster.at, id).await.unwrap();
-    let session = begin(&cluster.sealed, &cluster.at).await;
+#[tokio::test]
+async fn a_lost_note_of_wal_is_replaced_by_who_has_read_all_of_it() {
+    let mut made = made().await;
+    let cluster = made.cluster.clone();
+    let object = segment_object(&cluster);
+    let read = async || WalNotes::read(&cluster.sealed, &cluster.at).await;
+    made.flip(&object, 5000).await;
+    check(&made, Depth::ReadData).await;
+    let entry = names::damaged_wal(&cluster.at).unwrap().entry(0);
+    made.flip_from_end(&entry, 40).await;
+    let planned = look(&cluster.sealed, cluster.domain()).await.unwrap();
+    assert!(planned.is_empty() && planned.left.len() == 1, "{planned:?}");
+    assert_damaged(&check(&made, Depth::Structure).await, "this one has read a part of it");
+    assert!(read().await.is_err() && collects(&made).await, "of chunks it says nothing");
+    let store = made.store.clone();
+    made.read_through(BadSector::over(store.clone(), SEGMENT, 1));
+    assert_damaged(&check(&made, Depth::ReadData).await, "whether it is sound");
+    assert!(read().await.is_err(), "a disk has not read it");
+    made.read_through(store.clone());
+    with_puts_denied(&mut made, "/damaged/");
+    assert_damaged(&check(&made, Depth::ReadData).await, "it could not be written down");
+    made.read_through(store);
+    let told = said(&check(&made, Depth::ReadData).await);
+    assert!(told.contains("another note stands for it"), "{told}");
+    let noted: Vec<_> = read().await.unwrap().damaged.into_iter().map(|wal| wal.object).collect();
+    assert_eq!(noted, [object.to_string()]);
+    let told = said(&check(&made, Depth::ReadData).await);
+    assert!(!told.contains("note of damaged WAL"), "{told}");
+}
+
+/// A number that was taken and tidied away is nobody's again.
+#[tokio::test]
+async fn who_wins_a_number_below_the_highest_has_said_nothing() {
+    let made = made().await;
+    let (sealed, at) = (&made.cluster.sealed, &made.cluster.at);
+    let say = |found: &str| pgrecall_repo::damaged_wal::Say {
+        damaged: std::collections::BTreeSet::new(),
+        found: found.into(),
+    };
+    let old = WalNotes::read(sealed, at).await.unwrap();
+    for found in ["one", "two"] {
+        let now = WalNotes::read(sealed, at).await.unwrap();
+        let put = now.put_next(sealed, at, say(found)).await.unwrap();
+        assert_eq!(put, pgrecall_repo::sealed_store::Stored::Mine);
+    }
+    let put = old.put_next(sealed, at, say("late")).await.unwrap();
+    assert_eq!(put, pgrecall_repo::sealed_store::Stored::Other);
+    assert_eq!(WalNotes::read(sealed, at).await.unwrap().found, "two");
+}
+
+/// Backups go on meanwhile.
+#[tokio::test]
+async fn a_backup_is_taken_while_a_note_does_not_read() {
+    let made = made_with_a_noted_chunk().await;
+    lose_the_note(&made).await;
+    let (sealed, at) = (&made.cluster.sealed, &made.cluster.at);
+    let read = manifests::read(sealed, at, made.backup).await.unwrap();
+    let session = begin(sealed, at).await;
     let manifest = Manifest { backup: session.id(), ..read.expect("it is there") };
     session.commit(&manifest).await.unwrap();
+    let report = check(&made, Depth::ReadData).await;
+    assert!(report.backups.iter().all(|verdict| !verdict.restorable), "it is found all the same");
 }

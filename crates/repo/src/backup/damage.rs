@@ -3,11 +3,11 @@
 use futures::StreamExt as _;
 
 use crate::chunks;
+use crate::damaged_chunks;
 use crate::error::{FormatError, RepoError};
-use crate::format::document::{Damage, DamagedChunk};
-use crate::format::header::Kind;
+use crate::format::document::DamagedChunk;
 use crate::format::index::IndexPack;
-use crate::id::{ChunkId, DamageId};
+use crate::id::ChunkId;
 use crate::index;
 use crate::names::{self, ClusterRef, Name};
 use crate::sealed_store::SealedStore;
@@ -25,22 +25,7 @@ pub async fn report_damage(
     chunks: Vec<DamagedChunk>,
     found: String,
 ) -> Result<(), RepoError> {
-    note_damage(sealed, &at.domain, chunks, found).await
-}
-
-/// The same by a domain.
-pub(crate) async fn note_damage(
-    sealed: &SealedStore,
-    domain: &Name,
-    chunks: Vec<DamagedChunk>,
-    found: String,
-) -> Result<(), RepoError> {
-    if chunks.is_empty() {
-        return Ok(());
-    }
-    let name = names::damaged(domain, DamageId::random(sealed.random()));
-    sealed.put(Kind::Damage, &name, &Damage { chunks, wal: Vec::new(), found, due: None }).await?;
-    Ok(())
+    damaged_chunks::note(sealed, &at.domain, chunks, Vec::new(), found).await
 }
 
 /// Reads chunks back out of the packs that a backup refers to them in. Where one is bad its whole

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::FormatError;
-use crate::id::{BackupId, ChunkId, KeyId, PackId};
+use crate::id::{BackupId, ChunkId, DamageId, KeyId, PackId};
 
 /// A document with a version and a list of features that its reader must know.
 pub trait Document: Serialize + DeserializeOwned {
@@ -239,10 +239,9 @@ pub struct Damage {
     pub wal: Vec<DamagedWal>,
     /// Who found it and when, for people.
     pub found: String,
-    /// Where something was found before that nobody knows any more: the number of the log's entry
-    /// that said so first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub due: Option<u64>,
+    /// Notes of chunks that do not read, for which this one stands: all was read again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<DamageId>,
 }
 
 /// A chunk that failed to open.

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use futures::StreamExt as _;
 
+use crate::damaged_chunks::ChunkNotes;
 use crate::error::RepoError;
 use crate::format::document::{DamagedChunk, Retired};
 use crate::format::header::Kind;
@@ -12,7 +13,6 @@ use crate::index::{self, short};
 use crate::names::{self, Name};
 use crate::sealed_store::SealedStore;
 
-use super::damage::known_damage;
 use super::live::Live;
 
 /// Directories of packs read at once: small reads.
@@ -37,7 +37,7 @@ pub(super) async fn dead_packs<'a>(
     for _ in 0..READINGS_MAX {
         // S3.
         let marked = index::read_markers(sealed, domain).await?;
-        let damaged = known_damage(sealed, domain).await?;
+        let damaged = ChunkNotes::read(sealed, domain).await?.all()?;
         let before = index::list_packs_by_kind(sealed, domain).await?;
         let needed = needed_of(sealed, domain, &ours, &before, live).await?;
         let mut copied = Bits::of(live.len());

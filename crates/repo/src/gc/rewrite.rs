@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use futures::StreamExt as _;
 
-use crate::backup::note_damage;
 use crate::chunks::{self, Buffers, Opener};
+use crate::damaged_chunks;
 use crate::error::RepoError;
 use crate::format::document::DamagedChunk;
 use crate::format::frame::Opened;
@@ -98,7 +98,8 @@ pub async fn rewrite(
             }
         }
     }
-    note_damage(sealed, domain, damaged, "read by a collection".into()).await?;
+    damaged_chunks::note(sealed, domain, damaged, Vec::new(), "read by a collection".into())
+        .await?;
     rewriter.finish().await
 }
 

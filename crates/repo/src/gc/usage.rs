@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use pgrecall_store::Key;
 
+use crate::damaged_chunks::ChunkNotes;
 use crate::error::RepoError;
 use crate::format::document::DamagedChunk;
 use crate::format::header::Kind;
@@ -16,7 +17,6 @@ use crate::names::Name;
 use crate::pack::frame_len;
 use crate::sealed_store::SealedStore;
 
-use super::damage::known_damage;
 use super::live::Live;
 
 /// A pack, and how much of it is needed from it and no other pack.
@@ -94,7 +94,7 @@ const NOWHERE: Home = Home { pack: u32::MAX, bytes: 0 };
 /// When a marker or a note of damage cannot be read, or the store fails.
 pub async fn usage(sealed: &SealedStore, domain: &Name, live: &Live) -> Result<Usage, RepoError> {
     let marked = index::read_markers(sealed, domain).await?;
-    let damaged = known_damage(sealed, domain).await?;
+    let damaged = ChunkNotes::read(sealed, domain).await?.all()?;
     let mut count = Count {
         packs: unmarked(sealed, domain, &marked).await?,
         marked,

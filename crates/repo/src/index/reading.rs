@@ -11,9 +11,10 @@ use super::directory::read_directory;
 use super::object::read_object;
 use super::rows::Rows;
 use super::{
-    Location, Purpose, READS_AT_ONCE, list_objects, list_packs_by_kind, read_damage, read_markers,
+    Location, Purpose, READS_AT_ONCE, list_objects, list_packs_by_kind, read_markers,
     warn_unreadable,
 };
+use crate::damaged_chunks::ChunkNotes;
 use crate::error::{FormatError, RepoError};
 use crate::format::document::DamagedChunk;
 use crate::format::header::Kind;
@@ -58,7 +59,7 @@ impl Reading {
             Purpose::Refer => read_markers(sealed, domain).await?,
             Purpose::Read | Purpose::ReadMeta => HashSet::new(),
         };
-        let damaged = read_damage(sealed, domain, purpose).await?;
+        let damaged = ChunkNotes::read(sealed, domain).await?.known();
         let objects = list_objects(sealed, domain).await?;
         let packs = list_packs_by_kind(sealed, domain).await?;
         Ok(Self {

@@ -1,20 +1,19 @@
 //! Carrying a repair out. It can be ended at any moment, and begun again.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use bytes::Bytes;
 use pgrecall_store::{Key, Put};
 use sha2::{Digest as _, Sha256};
 
 use super::look::{is_still_damaged, look};
-use super::{Left, LostPack, Quarantined, RepairPlan, What};
-use crate::damaged_wal;
+use super::{Left, LostPack, Quarantined, RepairPlan};
 use crate::error::{ErrorKind, RepoError};
 use crate::expired::ExpiredLog;
 use crate::format::document::Expired;
 use crate::id::BackupId;
 use crate::index;
-use crate::names::{self, ClusterRef, Name};
+use crate::names::{self, Name};
 use crate::sealed_store::SealedStore;
 
 /// Packs and chunks of one new index object, which is put together in memory.
@@ -76,33 +75,8 @@ pub async fn carry_out(
             Err(error) => return Err(error),
         }
     }
-    // Before they move: who expires must not take what they noted for sound.
-    for at in lineages_noted(sealed, domain, &copied).await? {
-        damaged_wal::mark_due(sealed, &at).await?;
-    }
     move_away(sealed, domain, copied, &mut done).await?;
     Ok(done)
-}
-
-/// The lineages of which moved notes spoke, or may have spoken: those that have backups.
-async fn lineages_noted(
-    sealed: &SealedStore,
-    domain: &Name,
-    copied: &[(&Quarantined, ContentHash)],
-) -> Result<BTreeSet<ClusterRef>, RepoError> {
-    let mut lineages = BTreeSet::new();
-    for (object, _) in copied {
-        match &object.what {
-            What::WalNote { at } => drop(lineages.insert(at.clone())),
-            What::DamageNote => {
-                let listed = sealed.list(&names::manifests(domain)).await?;
-                let at = |name| names::manifest_of(domain, name).map(|(at, _)| at);
-                lineages.extend(listed.iter().filter_map(|object| at(&object.key)));
-            }
-            What::Manifest { .. } | What::Index | What::Identity { .. } | What::Pack { .. } => {}
-        }
-    }
-    Ok(lineages)
 }
 
 /// Gives backups up whose manifests read, and that are lost otherwise: the caller has made sure of

@@ -34,38 +34,44 @@ pub(super) async fn look(
             let lineage = lineage.name().to_owned();
             let at = ClusterRef { domain: domain.clone(), cluster, lineage };
             let Ok(identity) = names::cluster_object(&at, "identity") else { continue };
-            let mut bad = Vec::new();
             let read_it = read::<Identity>(sealed, Kind::Identity, &identity).await;
-            bad.extend(failed(identity, What::Identity { at: at.clone() }, read_it)?);
-            if let Some(note) = newest_note(sealed, &at).await? {
-                let read_it = read::<Damage>(sealed, Kind::Damage, &note).await;
-                bad.extend(failed(note, What::WalNote { at: at.clone() }, read_it)?);
-            }
-            if bad.is_empty() {
+            let lost = failed(identity, read_it)?;
+            let note = match newest_note(sealed, &at).await? {
+                Some(note) => {
+                    let read_it = read::<Damage>(sealed, Kind::Damage, &note).await;
+                    failed(note, read_it)?
+                }
+                None => None,
+            };
+            if lost.is_none() && note.is_none() {
                 continue;
             }
             let of_us = proof(sealed, &at, readable).await?;
             if let Proof::File { epoch } = of_us {
                 epochs.insert(epoch);
             }
-            if of_us != Proof::None {
-                for (name, what, error) in bad {
-                    plan.judge(sealed, name, what, Err(error)).await?;
-                }
+            if of_us == Proof::None {
+                continue;
+            }
+            if let Some((name, error)) = lost {
+                plan.judge(sealed, name, What::Identity { at }, Err(error)).await?;
+            }
+            if let Some((name, error)) = note {
+                plan.leave_note(name, &error);
             }
         }
     }
     Ok(epochs)
 }
 
-type Failed = (Key, What, RepoError);
+type Failed = (Key, RepoError);
 
 /// What is there and does not read.
-fn failed(name: Key, what: What, read: Result<(), RepoError>) -> Result<Option<Failed>, RepoError> {
+fn failed(name: Key, read: Result<(), RepoError>) -> Result<Option<Failed>, RepoError> {
     match read {
         Ok(()) => Ok(None),
         Err(error) if error.is_not_found() => Ok(None),
-        Err(error) if error.is_damage() => Ok(Some((name, what, error))),
+        Err(error) if error.is_damage() => Ok(Some((name, error))),
         Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
         // Another cluster's, which this host may not read.
         Err(_) => Ok(None),

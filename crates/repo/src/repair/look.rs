@@ -6,6 +6,7 @@ use futures::StreamExt as _;
 use pgrecall_store::Key;
 
 use super::{Left, LostPack, Quarantined, RepairPlan, What, lineages};
+use crate::damaged_chunks::ChunkNotes;
 use crate::error::{ErrorKind, RepoError};
 use crate::expired::ExpiredLog;
 use crate::format::document::{Damage, Document, Identity, RetireVerdict, Retired, RetiredIntents};
@@ -33,10 +34,7 @@ pub async fn look(sealed: &SealedStore, domain: &Name) -> Result<RepairPlan, Rep
     let mut readable = look_at_manifests(sealed, domain, &mut plan).await?;
     proven.extend(lineages::look(sealed, domain, &readable, &mut plan).await?);
     readable.extend(known.objects);
-    for object in sealed.list(&names::all_damaged(domain)).await? {
-        let read = sealed.get::<Damage>(Kind::Damage, &object.key).await;
-        plan.judge(sealed, object.key, What::DamageNote, read.map(drop)).await?;
-    }
+    look_at_notes(sealed, domain, &mut plan).await?;
     look_at_rounds(sealed, domain, &mut plan).await?;
     plan.leave_unproven(sealed, proven, &readable).await?;
     Ok(plan)
@@ -113,6 +111,13 @@ impl RepairPlan {
         Ok(())
     }
 
+    /// Leaves a note of damage of which nobody knows any more what it said.
+    pub(super) fn leave_note(&mut self, name: Key, error: &RepoError) {
+        let way_out = "`pgrecall verify --read-data` reads everything again, and puts another in \
+                       its place";
+        self.leave(name, error.kind(), format!("{}; {way_out}", error.chain()));
+    }
+
     fn append(&mut self, other: Self) {
         self.reindexed.extend(other.reindexed);
         self.quarantined.extend(other.quarantined);
@@ -149,7 +154,7 @@ pub(super) async fn is_still_damaged(
         What::Manifest { at, backup } => manifests::read(sealed, at, *backup).await.map(drop),
         What::Index => index::read_object(sealed, name).await.map(drop),
         What::Identity { .. } => read::<Identity>(sealed, Kind::Identity, name).await,
-        What::DamageNote | What::WalNote { .. } => read::<Damage>(sealed, Kind::Damage, name).await,
+        What::DamageNote => read::<Damage>(sealed, Kind::Damage, name).await,
         What::Pack { kind, id } => {
             index::read_directory(sealed, domain, *kind, *id).await.map(drop)
         }
@@ -325,6 +330,23 @@ async fn look_at_manifests(
         plan.judge(sealed, name, what, Err(found.error)).await?;
     }
     Ok(readable)
+}
+
+/// Only those go for which another stands: what they said is known again.
+async fn look_at_notes(
+    sealed: &SealedStore,
+    domain: &Name,
+    plan: &mut RepairPlan,
+) -> Result<(), RepoError> {
+    let notes = ChunkNotes::read(sealed, domain).await?;
+    for name in notes.replaced {
+        let read = read::<Damage>(sealed, Kind::Damage, &name).await;
+        plan.judge(sealed, name, What::DamageNote, read).await?;
+    }
+    for note in notes.unread {
+        plan.leave_note(note.name, &note.error);
+    }
+    Ok(())
 }
 
 /// Of a round nothing is moved: somebody who has read its verdict may still be deleting, and no

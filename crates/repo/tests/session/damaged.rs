@@ -7,6 +7,7 @@ use std::sync::Arc;
 use pgrecall_repo::archive::{self, Pushed};
 use pgrecall_repo::backup::{self, BackupNote, BackupSession, Claim};
 use pgrecall_repo::codec::Level;
+use pgrecall_repo::damaged_chunks::ChunkNotes;
 use pgrecall_repo::format::document::{DamagedChunk, Expired};
 use pgrecall_repo::format::header::{KeyClass, Kind};
 use pgrecall_repo::id::{ChunkId, DamageId};
@@ -84,7 +85,7 @@ async fn a_metadata_chunk_found_bad_is_stored_again() {
     assert_eq!(session.claim(&id), Claim::Known, "and is stored once");
     session.put_pack(pack(&session)).await.unwrap();
     session.commit(&manifest(session.id())).await.unwrap();
-    let noted = index::read_damage(&sealed, &at().domain, Purpose::Refer).await.unwrap();
+    let noted = ChunkNotes::read(&sealed, &at().domain).await.unwrap().chunks;
     assert_eq!(noted.len(), 1, "whoever comes next does not refer to it either");
 
     // Of the two copies the good one is read, noted or not.
@@ -159,7 +160,9 @@ async fn what_is_not_needed_and_rots_ends_no_restore() {
     assert_eq!(backups.valid.len(), 1);
     assert_eq!(backups.log_error.unwrap().kind(), ErrorKind::Corrupt, "who deletes must know");
     read_all(&sealed, &ids).await.unwrap();
-    let error = index::read_damage(&sealed, &at().domain, Purpose::Refer).await.unwrap_err();
+    // Nor a backup; who deletes must know.
+    assert!(begin(&sealed).await.refer(&ids[0]));
+    let error = ChunkNotes::read(&sealed, &at().domain).await.unwrap().all().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
 }
 

@@ -49,12 +49,15 @@ const SHALLOW_BY_GC: [Plant; 6] = [
     Plant::CopyNotIndexed,
 ];
 
+/// Seeds within which they are found: X6 takes some 150 on an average.
+const SHALLOW_SEEDS_BY_GC: u64 = 1000;
+
 #[test]
 fn what_is_planted_in_a_shipped_collection_is_found() {
     let wal = WalFolder::new().unwrap();
     for plant in SHALLOW_BY_GC {
         let caught = |seed| simulate(&by_gc(with(plant, random(seed))), &wal).violation.is_some();
-        assert!((0..SHALLOW_SEEDS).any(caught), "{} is not found", plant.name());
+        assert!((0..SHALLOW_SEEDS_BY_GC).any(caught), "{} is not found", plant.name());
     }
 }
 
