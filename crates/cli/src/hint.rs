@@ -13,6 +13,15 @@ pub(crate) fn for_store(error: &StoreError) -> Option<String> {
 /// What to do about an error of the repository.
 pub(crate) fn for_repo(error: &RepoError) -> Option<String> {
     let sentence = match error {
+        RepoError::NoteUnread { source }
+            if source.kind() == pgrecall_repo::ErrorKind::Unsupported =>
+        {
+            return for_repo(source);
+        }
+        RepoError::NoteUnread { .. } => {
+            "`pgrecall verify --read-data` reads everything again, and puts another note in its \
+             place. Until then nothing expires and nothing is collected."
+        }
         RepoError::Store(source) | RepoError::Unknown { source, .. } => return for_store(source),
         RepoError::NoRepository { .. } => {
             "Is the right place named, and is the disk mounted? pgrecall init makes a repository."
@@ -36,10 +45,6 @@ pub(crate) fn for_repo(error: &RepoError) -> Option<String> {
         RepoError::KeysMissing { .. } => {
             "Nothing else opens it: bring back the object with its keys, by an earlier version of \
              it or from a copy of the repository. Where keys were rotated meanwhile, run it again."
-        }
-        RepoError::Corrupt { object, .. } if object.contains("/damaged/") => {
-            "`pgrecall verify --read-data` reads everything again, and puts another note in its \
-             place. Until then nothing expires and nothing is collected."
         }
         RepoError::Newer { .. } => "Use the version of pgrecall that wrote it, or a newer one.",
         RepoError::Older { .. } => {

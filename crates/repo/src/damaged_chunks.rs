@@ -20,6 +20,9 @@ use crate::sealed_store::SealedStore;
 /// Small reads at once.
 const READS_AT_ONCE: usize = 16;
 
+/// Chunks of one note: a document has a limit.
+const CHUNKS_MAX: usize = 100_000;
+
 /// Times that notes are listed, since those that were replaced go.
 const LISTINGS_MAX: u32 = 5;
 
@@ -46,14 +49,14 @@ pub struct UnreadNote {
 }
 
 impl UnreadNote {
-    /// Whether its bytes are not what was written, or the disk has lost them: by other keys or
-    /// another version of the program it does not read.
+    /// Whether another can stand for it once everything has been read: not where another version of
+    /// the program may read it.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         match &self.error {
             // Such as one that is far too long.
             RepoError::Store(error) => error.is_media_error() || error.kind() == Refusal::Corrupt,
-            error => matches!(error, RepoError::Corrupt { .. }),
+            error => matches!(error, RepoError::Corrupt { .. } | RepoError::KeysMissing { .. }),
         }
     }
 }
@@ -110,7 +113,7 @@ impl ChunkNotes {
     /// When there is a note that does not read.
     pub fn all(self) -> Result<HashSet<DamagedChunk>, RepoError> {
         match self.unread.into_iter().next() {
-            Some(note) => Err(note.error),
+            Some(note) => Err(RepoError::NoteUnread { source: Box::new(note.error) }),
             None => Ok(self.chunks),
         }
     }
@@ -141,11 +144,30 @@ pub async fn note(
     replaces: Vec<DamageId>,
     found: String,
 ) -> Result<(), RepoError> {
-    if chunks.is_empty() && replaces.is_empty() {
-        return Ok(());
+    // The last says what the others are parts of.
+    let mut parts = chunks.chunks(CHUNKS_MAX).peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_some() {
+            put(sealed, domain, part, Vec::new(), &found).await?;
+        } else {
+            return put(sealed, domain, part, replaces, &found).await;
+        }
     }
+    if !replaces.is_empty() {
+        put(sealed, domain, &[], replaces, &found).await?;
+    }
+    Ok(())
+}
+
+async fn put(
+    sealed: &SealedStore,
+    domain: &Name,
+    chunks: &[DamagedChunk],
+    replaces: Vec<DamageId>,
+    found: &str,
+) -> Result<(), RepoError> {
     let name = names::damaged(domain, DamageId::random(sealed.random()));
-    let note = Damage { chunks, wal: Vec::new(), found, replaces };
+    let note = Damage { chunks: chunks.to_vec(), wal: Vec::new(), found: found.into(), replaces };
     sealed.put(Kind::Damage, &name, &note).await?;
     Ok(())
 }

@@ -219,6 +219,12 @@ pub enum RepoError {
         /// When, RFC 3339.
         at: String,
     },
+    /// A note of what was found damaged does not read.
+    #[error("what was found damaged is not known")]
+    NoteUnread {
+        /// Why not.
+        source: Box<RepoError>,
+    },
     /// There is no repository at this place.
     #[error("there is no repository at {url}: it holds no pgrecall.json")]
     NoRepository {
@@ -377,7 +383,7 @@ impl RepoError {
                 ErrorKind::Corrupt | ErrorKind::NotFound => ErrorKind::Conflict,
                 kind => kind,
             },
-            Self::NeedUnknown { source, .. } => source.kind(),
+            Self::NeedUnknown { source, .. } | Self::NoteUnread { source } => source.kind(),
             Self::PacksMissing { .. } | Self::ChunkMissing { .. } => ErrorKind::Incomplete,
         }
     }
@@ -399,7 +405,7 @@ impl RepoError {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Store(source) if source.is_media_error() => true,
-            Self::NeedUnknown { source, .. } => source.is_damage(),
+            Self::NeedUnknown { source, .. } | Self::NoteUnread { source } => source.is_damage(),
             _ => matches!(
                 self.kind(),
                 ErrorKind::Corrupt | ErrorKind::Unsupported | ErrorKind::NotFound

@@ -6,11 +6,9 @@ pub mod reach;
 pub mod wal;
 pub mod wal_damage;
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use pgrecall_repo::backup as sessions;
-use pgrecall_repo::damaged_chunks::ChunkNotes;
+use pgrecall_repo::damaged_chunks::{ChunkNotes, UnreadNote};
 use pgrecall_repo::id::BackupId;
 use pgrecall_repo::index;
 use pgrecall_repo::keys::RestoreKeyPublic;
@@ -239,15 +237,20 @@ pub async fn read(
     let (known, unreadable) = backups(cluster).await?;
     let wal = StoredWal::read(cluster).await?;
     let mut times = Times::new(cluster);
-    let damaged_chunks = noted_there(cluster).await?;
+    let (damaged_chunks, unread) = noted_there(cluster).await?;
     let mut problems = wal_problems(&wal);
+    problems.extend(unread.iter().map(|note| {
+        let why = chain(&note.error);
+        format!("a note of chunks that were found damaged does not read: {}: {why}", note.name)
+    }));
     let mut broken = match damaged_chunks {
-        0 => BTreeMap::new(),
+        0 => verify::Broken::default(),
         _ => verify::broken(cluster, &known, &Cancel::new()).await.unwrap_or_else(|error| {
             problems.push(format!("which backups are whole could not be told: {}", chain(&error)));
-            BTreeMap::new()
+            verify::Broken::default()
         }),
-    };
+    }
+    .backups;
     let mut rows = Vec::new();
     for backup in &known {
         let reach = reach::of(&backup.details, &wal, &mut times).await?;
@@ -275,15 +278,17 @@ pub async fn read(
 
 /// Chunks that were found damaged in packs that are there yet. Notes stay when a collection has
 /// removed their packs.
-pub(crate) async fn noted_there(cluster: &ClusterStore) -> Result<u64, EngineError> {
+pub(crate) async fn noted_there(
+    cluster: &ClusterStore,
+) -> Result<(u64, Vec<UnreadNote>), EngineError> {
     let (sealed, domain) = (&cluster.sealed, cluster.domain());
-    let noted = ChunkNotes::read(sealed, domain).await?.known();
+    let ChunkNotes { chunks: noted, unread, .. } = ChunkNotes::read(sealed, domain).await?;
     if noted.is_empty() {
-        return Ok(0);
+        return Ok((0, unread));
     }
     let packs = index::list_packs(sealed, domain).await?;
     let there = noted.iter().filter(|chunk| packs.contains_key(&chunk.pack)).count();
-    Ok(u64::try_from(there).unwrap_or(u64::MAX))
+    Ok((u64::try_from(there).unwrap_or(u64::MAX), unread))
 }
 
 /// Intents of backups that have not ended: of one that has, and was taken with credentials that may

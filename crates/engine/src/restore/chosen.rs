@@ -112,7 +112,7 @@ async fn found_bad(
     rows: &[BackupRow],
     manifests: &[Manifest],
 ) -> Result<BTreeMap<BackupId, String>, EngineError> {
-    if noted_there(cluster).await? == 0 {
+    if noted_there(cluster).await?.0 == 0 {
         return Ok(BTreeMap::new());
     }
     let known = rows
@@ -121,10 +121,14 @@ async fn found_bad(
         .map(|(row, manifest)| Known { manifest: manifest.clone(), details: row.details.clone() });
     let known: Vec<Known> = known.collect();
     // It is good advice, and nothing that a plan needs.
-    Ok(verify::broken(cluster, &known, &Cancel::new()).await.unwrap_or_else(|error| {
-        tracing::warn!("which backups are whole could not be told: {}", chain(&error));
-        BTreeMap::new()
-    }))
+    let broken = verify::broken(cluster, &known, &Cancel::new()).await;
+    Ok(broken.map_or_else(
+        |error| {
+            tracing::warn!("which backups are whole could not be told: {}", chain(&error));
+            BTreeMap::new()
+        },
+        |broken| broken.backups,
+    ))
 }
 
 fn said_of_bad(plan: &RestorePlan, bad: &BTreeMap<BackupId, String>) -> Option<String> {

@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use pgrecall_pgformat::{Lsn, TimelineId};
 use pgrecall_repo::backup::{LiveIntent, live_intents};
-use pgrecall_repo::damaged_chunks::ChunkNotes;
 use pgrecall_repo::expired::ExpiredLog;
 use pgrecall_repo::id::BackupId;
 use pgrecall_repo::names;
@@ -235,10 +234,8 @@ fn require_sound(stored: &StoredWal) -> Result<(), EngineError> {
         .hint("`pgrecall verify` says what is wrong. Until then nothing expires."))
 }
 
-/// The WAL, where all that says something of it reads. Notes of chunks come first: a repair that
-/// moves one says so before in those of WAL.
+/// The WAL, where all that says something of it reads.
 async fn sound_wal(cluster: &ClusterStore) -> Result<StoredWal, EngineError> {
-    require_notes(cluster).await?;
     let stored = StoredWal::read(cluster).await?;
     require_sound(&stored)?;
     if let Some(error) = &stored.damage.unreadable {
@@ -248,24 +245,17 @@ async fn sound_wal(cluster: &ClusterStore) -> Result<StoredWal, EngineError> {
 }
 
 /// Without what verifications have noted, backups look good that cannot be restored.
-async fn require_notes(cluster: &ClusterStore) -> Result<(), EngineError> {
-    let notes = ChunkNotes::read(&cluster.sealed, cluster.domain()).await?;
-    if let Err(error) = notes.all().map_err(EngineError::from) {
-        if !error.is_unreadable() {
-            return Err(error);
-        }
-        return Err(unread_note(&error));
-    }
-    Ok(())
-}
-
 fn unread_note(error: &EngineError) -> EngineError {
     let message =
         format!("a note of what was found damaged does not read: {}", catalog::chain(error));
-    EngineError::refused(Cause::of(error.kind()).kind(), message).hint(
-        "`pgrecall verify --read-data` reads everything again, and puts another in its place. \
-             Until then nothing expires.",
-    )
+    let cause = Cause::of(error.kind());
+    EngineError::refused(cause.kind(), message).hint(match cause {
+        Cause::OtherVersion => "Use the version of pgrecall that wrote it, or a newer one.",
+        Cause::Damage => {
+            "`pgrecall verify --read-data` reads everything again, and puts another in its place. \
+             Until then nothing expires."
+        }
+    })
 }
 
 async fn candidates(
@@ -278,7 +268,11 @@ async fn candidates(
     let endings: Vec<Ending> = known.iter().map(|backup| Ending::of(&backup.details)).collect();
     let history = |timeline| stored.history(timeline);
     let places = order::places(&endings, history, request.clock.now());
-    let broken = verify::broken(cluster, known, &request.cancel).await?;
+    let verify::Broken { backups: broken, unread } =
+        verify::broken(cluster, known, &request.cancel).await?;
+    if let Some(note) = unread.into_iter().next() {
+        return Err(unread_note(&note.error.into()));
+    }
     let mut notes: Vec<String> = broken
         .iter()
         .map(|(id, why)| format!("{id} cannot be restored whole, so it does not count: {why}"))

@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 
 use pgrecall_repo::damaged_chunks::{self, UnreadNote};
-use pgrecall_repo::id::{ChunkId, PackId};
+use pgrecall_repo::id::{ChunkId, DamageId, PackId};
 use pgrecall_repo::names::Name;
 use pgrecall_repo::sealed_store::SealedStore;
 
 use super::content::{Bad, Reading};
 use super::files::{Walked, Walker};
 use super::finding::VerifyReport;
-use super::notes::{not_noted, report_notes};
+use super::notes::{Standing, not_noted, report_notes};
 use super::rows::{Rows, Taken};
 use super::{Notes, VerifyOptions, Which, directories};
 use crate::cancel::Cancel;
@@ -65,10 +65,13 @@ impl Look<'_> {
         let (sealed, domain) = self.at();
         let mut bad = Bad::default();
         let (mut before, mut looks) = (None::<Taken>, 0);
+        let mut first = None::<BTreeSet<DamageId>>;
         loop {
             looks += 1;
             let mut found = VerifyReport::default();
             let mut rows = Rows::read(sealed, domain, (&mut found, self.cancel)).await?;
+            let unread = rows.unread_notes.iter().map(|note| note.id);
+            let first = first.get_or_insert_with(|| unread.collect());
             if self.may_replace(&rows) {
                 // What a note said that is lost may have been said of any copy.
                 rows.ask_all(sealed, domain, self.cancel).await?;
@@ -97,7 +100,7 @@ impl Look<'_> {
                 walked = self.walk_all(&mut rows).await?;
             }
             let standing = unread && rows.any_unread();
-            self.tell(&bad, &rows, report).await;
+            self.tell(&bad, &rows, first, report).await;
             if moved || standing {
                 return Err(never_still());
             }
@@ -138,24 +141,48 @@ impl Look<'_> {
 
     /// Tells what is bad, and notes what is damaged; where every copy was read, instead of notes
     /// that are lost.
-    async fn tell(&self, bad: &Bad, rows: &Rows, report: &mut VerifyReport) {
-        let damaged = bad.tell(report);
-        let in_doubt = rows.any_unread() || rows.directories_in_doubt || bad.any_in_doubt();
-        let replaces: Vec<_> = match rows.every_copy && !in_doubt {
-            true => rows.unread_notes.iter().filter(|note| note.is_lost()).collect(),
-            false => Vec::new(),
+    async fn tell(
+        &self,
+        bad: &Bad,
+        rows: &Rows,
+        first: &BTreeSet<DamageId>,
+        report: &mut VerifyReport,
+    ) {
+        let mut damaged = bad.tell(report);
+        let mut standing = match rows.every_copy {
+            true => self.why_not(bad, rows),
+            false => Some(Standing::Unread),
         };
-        let ids = replaces.iter().map(|note| note.id).collect();
-        let mut replaced = BTreeSet::new();
+        // What was read before a note was lost says nothing of it.
+        let lost = rows.unread_notes.iter().filter(|note| note.is_lost());
+        let mut ids: Vec<_> = lost.map(|note| note.id).filter(|id| first.contains(id)).collect();
+        match standing {
+            Some(_) => ids.clear(),
+            // A pack that comes back may be one that a note spoke of.
+            None if !ids.is_empty() => damaged.extend(&rows.gone_copies),
+            None => {}
+        }
         if let Some(options) = self.read.filter(|options| options.notes == Notes::Written) {
             let found = format!("verify on {} at {}", options.host, options.clock.now_text());
             let (sealed, domain) = self.at();
-            match damaged_chunks::note(sealed, domain, damaged, ids, found).await {
-                Ok(()) => replaced.extend(replaces.iter().map(|note| note.id)),
-                Err(error) => not_noted(&error, report),
+            let noted = damaged_chunks::note(sealed, domain, damaged, ids.clone(), found).await;
+            if let Err(error) = noted {
+                not_noted(&error, report);
+                ids.clear();
+                standing = standing.or(Some(Standing::Unwritten));
             }
         }
-        report_notes(&rows.unread_notes, &replaced, rows.every_copy, report);
+        report_notes(&rows.unread_notes, &ids, standing.unwrap_or(Standing::Meanwhile), report);
+    }
+
+    /// Why this cannot stand for what is lost, though it has read every copy that it could.
+    fn why_not(&self, bad: &Bad, rows: &Rows) -> Option<Standing> {
+        let keys = self.cluster.sealed.keys();
+        if rows.packs.iter().any(|pack| keys.locked(&pack.sealing).is_some()) {
+            return Some(Standing::Locked);
+        }
+        let in_doubt = rows.any_unread() || rows.directories_in_doubt || bad.any_in_doubt();
+        in_doubt.then_some(Standing::InDoubt)
     }
 
     async fn walk_all(&self, rows: &mut Rows) -> Result<Vec<Walked>, EngineError> {

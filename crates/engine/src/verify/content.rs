@@ -31,7 +31,7 @@ const EXAMPLES_MAX: usize = 3;
 struct Opened {
     read_bytes: u64,
     bad: Vec<Copy>,
-    /// Those of them that the disk could not read.
+    /// Those of them that may be whole.
     unsure: Vec<(PackId, ChunkId)>,
     /// Copies whose pack is not there.
     gone: Vec<(ChunkId, PackId)>,
@@ -53,8 +53,8 @@ pub(super) type Copy = (ChunkId, PackId, Unreadable);
 #[derive(Debug, Default)]
 pub(super) struct Bad {
     copies: BTreeMap<PackId, BTreeMap<ChunkId, Unreadable>>,
-    /// Those that a disk could not read: it may be able to again, or all of it may be gone. They
-    /// are told, and nothing is noted that would hold for ever.
+    /// Those that a disk could not read: it may be able to again, or all of it may be gone. And
+    /// those whose keys are not here. They are told, and nothing is noted that would hold for ever.
     unsure: BTreeSet<(PackId, ChunkId)>,
 }
 
@@ -265,7 +265,7 @@ impl Opened {
                 self.gone.push((*chunk, pack));
                 continue;
             }
-            if matches!(error, RepoError::Store(error) if error.is_media_error()) {
+            if is_unsure(error) {
                 self.unsure.push((pack, *chunk));
             }
             self.bad.push((*chunk, pack, why.clone()));
@@ -295,11 +295,23 @@ fn open(sealed: &SealedStore, range: &ReadRange, bytes: &[u8]) -> Opened {
             Ok(()) => opened.read_bytes += u64::from(location.plain_len),
             Err(error) => {
                 let why = Unreadable { cause: Cause::of(error.kind()), reason: cause(&error) };
-                opened.bad.push((*chunk, Arc::as_ref(&location.pack).id, why));
+                let pack = Arc::as_ref(&location.pack).id;
+                if is_unsure(&error) {
+                    opened.unsure.push((pack, *chunk));
+                }
+                opened.bad.push((*chunk, pack, why));
             }
         }
     }
     opened
+}
+
+/// Whether what could not be read may be whole: with another disk below it, or other keys.
+fn is_unsure(error: &RepoError) -> bool {
+    match error {
+        RepoError::Store(error) => error.is_media_error(),
+        error => matches!(error, RepoError::KeysMissing { .. }),
+    }
 }
 
 /// What is wrong, without the object's name, which the finding has already.

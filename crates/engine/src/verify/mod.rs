@@ -19,6 +19,7 @@ mod wal;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pgrecall_repo::damaged_chunks::UnreadNote;
 use pgrecall_repo::expired::ExpiredLog;
 use pgrecall_repo::id::BackupId;
 use pgrecall_repo::keys::RestoreKeyPublic;
@@ -269,7 +270,16 @@ async fn list(
     Ok(backups)
 }
 
-/// The backups some of whose chunks are not there or were found bad, each with an example.
+/// Backups that are not whole.
+#[derive(Debug, Default)]
+pub struct Broken {
+    /// Each with an example of what is not there or was found bad.
+    pub backups: BTreeMap<BackupId, String>,
+    /// Notes that do not read, which may say so of others.
+    pub unread: Vec<UnreadNote>,
+}
+
+/// The backups some of whose chunks are not there or were found bad.
 ///
 /// # Errors
 /// When the store fails.
@@ -277,9 +287,10 @@ pub async fn broken(
     cluster: &ClusterStore,
     backups: &[Known],
     cancel: &Cancel,
-) -> Result<BTreeMap<BackupId, String>, EngineError> {
+) -> Result<Broken, EngineError> {
     let mut report = VerifyReport::default();
     let looked = chunks::look(cluster, backups, &mut report, (None, cancel)).await?;
+    let unread = looked.rows.unread_notes;
     let ids = backups.iter().map(|backup| backup.manifest.backup);
     let broken = ids.zip(looked.walked).filter(|(_, walked)| !walked.is_whole());
     let mut broken: BTreeMap<_, _> = broken.map(|(id, walked)| (id, walked.example())).collect();
@@ -289,7 +300,7 @@ pub async fn broken(
         broken.retain(|id, _| !expired.contains(id));
         require_newest_keys(cluster).await?;
     }
-    Ok(broken)
+    Ok(Broken { backups: broken, unread })
 }
 
 fn report_histories(stored: &StoredWal, report: &mut VerifyReport) {

@@ -1,8 +1,6 @@
 //! What verifications note in the repository, and what becomes of notes that do not read: until all
 //! that they may have spoken of has been read again nothing expires.
 
-use std::collections::BTreeSet;
-
 use pgrecall_repo::RepoError;
 use pgrecall_repo::damaged_chunks::UnreadNote;
 use pgrecall_repo::id::DamageId;
@@ -11,40 +9,74 @@ use super::finding::{Severity, VerifyReport};
 use super::wal::{All, WalCheck};
 use super::{Depth, Notes, VerifyOptions, Which};
 use crate::catalog::chain;
-use crate::unreadable::Unreadable;
+use crate::unreadable::{Cause, Unreadable};
 
-/// Tells which notes of chunks do not read, but for those for which another stands now.
+/// Why a note of chunks that does not read stands in the way still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Not every copy was read.
+    Unread,
+    /// Some were compared in their sealed form only.
+    Locked,
+    /// Some could not be judged.
+    InDoubt,
+    /// The note that was to stand for it could not be put.
+    Unwritten,
+    /// It was read when copies were.
+    Meanwhile,
+}
+
+impl Standing {
+    const fn what_then(self) -> &'static str {
+        match self {
+            Self::Unread => {
+                "nothing expires and nothing is collected until verify --read-data, of all \
+                 backups and with the right to put, has read everything again"
+            }
+            Self::Locked => {
+                "nothing expires and nothing is collected until everything has been read again: \
+                 run verify --read-data where the restore key is, with the right to put"
+            }
+            Self::InDoubt => {
+                "nothing expires and nothing is collected until everything has been read again; \
+                 of what is told here as unreadable nobody knows whether it is sound. Bring its \
+                 keys back, or copy the repository to a disk that reads (what is lost then is \
+                 damaged for certain), and run it again"
+            }
+            Self::Unwritten => {
+                "nothing expires and nothing is collected until another note stands for it, which \
+                 could not be written: run it again with credentials that may put"
+            }
+            Self::Meanwhile => {
+                "nothing expires and nothing is collected until everything has been read again: \
+                 it was lost while this one read, so run it again"
+            }
+        }
+    }
+}
+
+/// Tells which notes of chunks do not read. Those of `replaced` stand in nobody's way any more.
 pub(super) fn report_notes(
     unread: &[UnreadNote],
-    replaced: &BTreeSet<DamageId>,
-    every_copy: bool,
+    replaced: &[DamageId],
+    standing: Standing,
     report: &mut VerifyReport,
 ) {
     for note in unread {
         let what = "a note of chunks that were found damaged does not read: ";
         let why = Unreadable::of(note.error.kind(), &note.error);
-        if replaced.contains(&note.id) {
-            report.add_unreadable(
+        let (severity, consequence) = match replaced.contains(&note.id) {
+            true => (
                 Severity::Warning,
-                note.name.as_str(),
-                (what, &why),
                 "every stored copy was read again, and another note stands for it: `pgrecall \
                  repair` moves it out of the way",
-            );
-            continue;
-        }
-        let consequence = match every_copy {
-            false => {
-                "nothing expires and nothing is collected until verify --read-data, of all \
-                 backups, has read everything again"
+            ),
+            false if why.cause == Cause::OtherVersion => {
+                (Severity::Damage, "nothing expires and nothing is collected by this version")
             }
-            true => {
-                "nothing expires and nothing is collected until everything has been read again; \
-                 of what is told here as unreadable nobody knows yet whether it is sound: bring \
-                 that back or move it out of the way, and run it again"
-            }
+            false => (Severity::Damage, standing.what_then()),
         };
-        report.add_unreadable(Severity::Damage, note.name.as_str(), (what, &why), consequence);
+        report.add_unreadable(severity, note.name.as_str(), (what, &why), consequence);
     }
 }
 
@@ -89,7 +121,7 @@ pub(super) async fn write_down(
             Severity::Warning,
             "WAL",
             format!("which WAL is damaged could not be written down: {}", chain(&error)),
-            "`expire` does not know what is written here: run verify again with credentials that \
+            "`expire` does not know what is written here: run verify again, with credentials that \
              may put",
         );
     }
@@ -106,6 +138,9 @@ fn read_all(
     }
     if check.locked {
         return Err("the restore key that opens the rest is not here");
+    }
+    if check.knows_not_what_holds() {
+        return Err("a history or a settlement does not read, or is not there");
     }
     if report.unsure || check.unsure {
         return Err("of what is told here as unreadable nobody knows yet whether it is sound");

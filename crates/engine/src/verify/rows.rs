@@ -73,6 +73,8 @@ pub(super) struct Rows {
     /// chunks, and which of those each chunk is in. A collection leaves many.
     pub(super) gone_packs: BTreeMap<PackId, (IndexPack, u64)>,
     pub(super) gone: HashMap<Short, PackId>,
+    /// All of what is in them, where notes are lost that may have spoken of it.
+    pub(super) gone_copies: Vec<DamagedChunk>,
     /// Those of which something is referred to that is nowhere else.
     pub(super) missed: BTreeSet<PackId>,
     /// Packs whose directories were asked, since the index says nothing of them, or not enough.

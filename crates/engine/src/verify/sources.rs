@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::{StreamExt, stream};
 use pgrecall_repo::RepoError;
 use pgrecall_repo::damaged_chunks::ChunkNotes;
+use pgrecall_repo::format::document::DamagedChunk;
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::format::index::IndexPack;
 use pgrecall_repo::id::PackId;
@@ -110,6 +111,10 @@ impl Rows {
                 let gone = self.gone_packs.entry(pack.id);
                 gone.or_insert_with(|| (IndexPack::clone(pack), 0)).1 += 1;
                 self.gone.insert(short(&entry.chunk), pack.id);
+                if !self.unread_notes.is_empty() {
+                    let copy = DamagedChunk { pack: pack.id, chunk: entry.chunk };
+                    self.gone_copies.push(copy);
+                }
             }
         }
     }

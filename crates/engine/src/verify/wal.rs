@@ -152,6 +152,13 @@ impl<'a> WalCheck<'a> {
         self.wal
     }
 
+    /// Whether something does not read that says which copies hold, or where timelines part.
+    pub(super) fn knows_not_what_holds(&self) -> bool {
+        let wal = self.wal;
+        let unread = !wal.holders.unreadable.is_empty() || !wal.bad_histories.is_empty();
+        unread || !wal.without_history().is_empty()
+    }
+
     /// Whether recovery ends at `end` because this version cannot read what comes.
     pub(super) fn ends_by_version(&self, start: Lsn, end: Lsn) -> bool {
         self.other_version.iter().any(|at| (*at).max(start) == end)

@@ -3,6 +3,8 @@
 use pgrecall_repo::damaged_wal::WalNotes;
 use pgrecall_repo::format::document::{Damage, DamagedChunk};
 use pgrecall_repo::gc::{live_chunks, usage};
+use pgrecall_repo::keys::{RestoreKey, Rotation};
+use pgrecall_repo::random::SharedRandom;
 use pgrecall_repo::repair::{carry_out, look};
 use pgrecall_repo::{backup, manifests};
 use pgrecall_testkit::stores::{BadSector, CallKind, Meanwhile};
@@ -57,9 +59,15 @@ async fn a_lost_note_of_chunks_stops_collections_until_every_copy_was_read_again
     assert!(!collects(&made).await);
     let planned = look(&made.cluster.sealed, made.cluster.domain()).await.unwrap();
     assert!(planned.is_empty() && planned.left.len() == 1, "{planned:?}");
-    for depth in [Depth::Structure, Depth::ReadData] {
+    for (depth, why) in
+        [(Depth::Structure, "has read everything again"), (Depth::ReadData, "that may put")]
+    {
         with_puts_denied(&mut made, "domains/main/damaged/");
-        assert_damaged(&check(&made, depth).await, "nothing is collected until");
+        let report = check(&made, depth).await;
+        let found: Vec<_> =
+            report.findings.iter().filter(|found| found.what.contains("a note of")).collect();
+        assert!(found.len() == 1 && found[0].severity == Severity::Damage, "{}", said(&report));
+        assert!(found[0].consequence.contains(why), "{}", said(&report));
         made.read_through(made.store.clone());
         assert!(!collects(&made).await);
     }
@@ -125,7 +133,7 @@ async fn what_does_not_read_is_not_taken_for_read() {
     lose_the_note(&made).await;
     made.read_through(BadSector::over(made.store.clone(), "/packs/data/", 300));
     let report = check(&made, Depth::ReadData).await;
-    assert_damaged(&report, "bring that back or move it out of the way");
+    assert_damaged(&report, "copy the repository to a disk that reads");
     made.read_through(made.store.clone());
     assert!(!collects(&made).await);
 }
@@ -231,4 +239,78 @@ async fn a_backup_is_taken_while_a_note_does_not_read() {
     session.commit(&manifest).await.unwrap();
     let report = check(&made, Depth::ReadData).await;
     assert!(report.backups.iter().all(|verdict| !verdict.restorable), "it is found all the same");
+}
+
+/// What is sealed for a restore key that is not here was compared by a check alone, which somebody
+/// made who may have sealed something wrong.
+#[tokio::test]
+async fn without_the_restore_key_not_everything_was_read() {
+    let mut made = made_with_a_noted_chunk().await;
+    let key = RestoreKey::random(&SharedRandom::system());
+    let domain = made.cluster.domain().clone();
+    made.repository.rotate(&domain, Rotation::Ids, Some(key.public())).await.unwrap();
+    let sealed = made.repository.existing_domain(&domain).await.unwrap();
+    made.cluster = ClusterStore { sealed, ..made.cluster };
+    push_backup(&made.cluster).await;
+    lose_the_note(&made).await;
+    assert_damaged(&check(&made, Depth::ReadData).await, "where the restore key is");
+    assert!(!collects(&made).await);
+}
+
+/// A pack that is not there may come back, and with it a copy that the lost note named.
+#[tokio::test]
+async fn copies_in_packs_that_are_gone_are_named_as_bad() {
+    let made = made_with_a_noted_chunk().await;
+    let before = noted(&made).await;
+    let pack = made.names("domains/main/packs/data/").await.remove(0);
+    let kept = made.store.get(&pack, 64 << 20).await.unwrap();
+    made.store.delete(&pack).await.unwrap();
+    lose_the_note(&made).await;
+    check(&made, Depth::ReadData).await;
+    assert!(matches!(made.store.put_if_absent(&pack, kept).await, Put::Created));
+    assert!(noted(&made).await.contains(&before[0]) && collects(&made).await);
+}
+
+/// What was read before a note was lost says nothing of what it told.
+#[tokio::test]
+async fn a_note_that_comes_and_is_lost_while_it_is_looked_again_is_not_replaced() {
+    let mut seen = false;
+    for nth in 1.. {
+        let mut made = made().await;
+        let chunk = DamagedChunk {
+            pack: names::pack_of(
+                made.cluster.domain(),
+                &made.names("domains/main/packs/data/").await[0],
+            )
+            .unwrap()
+            .1,
+            chunk: made.cluster.sealed.keys().chunk_id(b"x"),
+        };
+        let session = begin(&made.cluster.sealed, &made.cluster.at).await;
+        let other = Made {
+            store: made.store.clone(),
+            repository: made.repository.clone(),
+            cluster: made.cluster.clone(),
+            backup: made.backup,
+        };
+        // A needed pack goes, so that it is looked again.
+        let meanwhile = Meanwhile::over(made.store.clone(), nth, async move || {
+            let at = &other.cluster.at;
+            let sealed = &other.cluster.sealed;
+            backup::report_damage(sealed, at, vec![chunk], "a test".into()).await.unwrap();
+            lose_the_note(&other).await;
+            let pack = other.names("domains/main/packs/data/").await.remove(0);
+            other.store.delete(&pack).await.unwrap();
+        });
+        made.read_through(meanwhile.clone());
+        let report = check(&made, Depth::ReadData).await;
+        session.abandon().await.unwrap();
+        if !meanwhile.hook().has_happened() {
+            break;
+        }
+        let meanwhile = said(&report).contains("it was lost while this one read");
+        seen |= meanwhile;
+        assert!(!meanwhile || !collects(&made).await, "before request {nth}");
+    }
+    assert!(seen, "no run looked again");
 }

@@ -88,7 +88,10 @@ pub async fn rewrite(
                 Ok(packed) => rewriter.add(read.pack.kind, *chunk, &packed)?,
                 Err(error) => {
                     tracing::error!(%chunk, pack = %read.pack.id, %error, "a chunk is bad");
-                    damaged.push(DamagedChunk { pack: read.pack.id, chunk: *chunk });
+                    // With its key it may be whole, and a note holds for ever.
+                    if !matches!(error, RepoError::KeysMissing { .. }) {
+                        damaged.push(DamagedChunk { pack: read.pack.id, chunk: *chunk });
+                    }
                     rewriter.done.bad.insert(read.pack.id);
                     None
                 }

@@ -113,9 +113,14 @@ impl RepairPlan {
 
     /// Leaves a note of damage of which nobody knows any more what it said.
     pub(super) fn leave_note(&mut self, name: Key, error: &RepoError) {
-        let way_out = "`pgrecall verify --read-data` reads everything again, and puts another in \
-                       its place";
-        self.leave(name, error.kind(), format!("{}; {way_out}", error.chain()));
+        let way_out = match error.kind() {
+            ErrorKind::Unsupported => "",
+            _ => {
+                "; `pgrecall verify --read-data` reads everything again, and puts another in its \
+                 place"
+            }
+        };
+        self.leave(name, error.kind(), format!("{}{way_out}", error.chain()));
     }
 
     fn append(&mut self, other: Self) {
