@@ -35,6 +35,12 @@ impl Unreadable {
     pub fn of(kind: ErrorKind, error: &(dyn Error + 'static)) -> Self {
         Self { cause: Cause::of(kind), reason: chain(error) }
     }
+
+    /// Whether another version of the program reads it.
+    #[must_use]
+    pub fn is_of_other_version(&self) -> bool {
+        self.cause == Cause::OtherVersion
+    }
 }
 
 impl From<&EngineError> for Unreadable {

@@ -55,8 +55,14 @@ impl UnreadNote {
     pub fn is_lost(&self) -> bool {
         match &self.error {
             // Such as one that is far too long.
-            RepoError::Store(error) => error.is_media_error() || error.kind() == Refusal::Corrupt,
-            error => matches!(error, RepoError::Corrupt { .. } | RepoError::KeysMissing { .. }),
+            RepoError::Store(error)
+                if error.is_media_error() || error.kind() == Refusal::Corrupt =>
+            {
+                true
+            }
+            RepoError::Corrupt { .. } | RepoError::KeysMissing { .. } => true,
+            // Listed time after time, and not to be had.
+            error => error.is_not_found(),
         }
     }
 }

@@ -11,7 +11,7 @@ use pgrecall_store::Key;
 use super::wal::size_of_folder;
 use crate::archive::holder::{self, Holders};
 use crate::cluster::ClusterStore;
-use crate::error::EngineError;
+use crate::error::{EngineError, ErrorKind};
 
 /// Which segments were found damaged, and where recovery ends in each.
 #[derive(Debug, Default)]
@@ -51,12 +51,13 @@ impl KnownDamage {
         }
     }
 
-    /// Whether the notes are lost: not where other keys or another version may read them.
+    /// Whether others can stand for them once all has been read: not where another version of the
+    /// program may read them.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         let is_lost = |error: &EngineError| match error {
             EngineError::Repo(RepoError::Store(error)) if error.is_media_error() => true,
-            error => error.is_proven_damage(),
+            error => error.kind() == ErrorKind::Corrupt,
         };
         self.unreadable.as_ref().is_some_and(is_lost)
     }

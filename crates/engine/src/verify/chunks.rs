@@ -11,7 +11,7 @@ use pgrecall_repo::sealed_store::SealedStore;
 use super::content::{Bad, Reading};
 use super::files::{Walked, Walker};
 use super::finding::VerifyReport;
-use super::notes::{Standing, not_noted, report_notes};
+use super::notes::{Standing, not_noted, report_directories, report_notes};
 use super::rows::{Rows, Taken};
 use super::{Notes, VerifyOptions, Which, directories};
 use crate::cancel::Cancel;
@@ -148,19 +148,19 @@ impl Look<'_> {
         first: &BTreeSet<DamageId>,
         report: &mut VerifyReport,
     ) {
-        let mut damaged = bad.tell(report);
+        let damaged = bad.tell(report);
         let mut standing = match rows.every_copy {
-            true => self.why_not(bad, rows),
+            true => {
+                report_directories(&rows.directories_in_doubt, report);
+                self.why_not(bad, rows)
+            }
             false => Some(Standing::Unread),
         };
         // What was read before a note was lost says nothing of it.
         let lost = rows.unread_notes.iter().filter(|note| note.is_lost());
         let mut ids: Vec<_> = lost.map(|note| note.id).filter(|id| first.contains(id)).collect();
-        match standing {
-            Some(_) => ids.clear(),
-            // A pack that comes back may be one that a note spoke of.
-            None if !ids.is_empty() => damaged.extend(&rows.gone_copies),
-            None => {}
+        if standing.is_some() {
+            ids.clear();
         }
         if let Some(options) = self.read.filter(|options| options.notes == Notes::Written) {
             let found = format!("verify on {} at {}", options.host, options.clock.now_text());
@@ -181,7 +181,11 @@ impl Look<'_> {
         if rows.packs.iter().any(|pack| keys.locked(&pack.sealing).is_some()) {
             return Some(Standing::Locked);
         }
-        let in_doubt = rows.any_unread() || rows.directories_in_doubt || bad.any_in_doubt();
+        let directories = rows.directories_in_doubt.values();
+        if bad.any_of_other_version() || directories.clone().any(|why| why.is_of_other_version()) {
+            return Some(Standing::OtherVersion);
+        }
+        let in_doubt = rows.any_unread() || bad.any_unsure() || directories.len() > 0;
         in_doubt.then_some(Standing::InDoubt)
     }
 

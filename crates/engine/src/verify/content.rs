@@ -82,11 +82,15 @@ impl Bad {
         }
     }
 
-    /// Whether some could not be judged: they may be bad for all that is known.
-    pub(super) fn any_in_doubt(&self) -> bool {
-        let of_other_version = |why: &Unreadable| why.cause == Cause::OtherVersion;
+    /// Whether some may be whole.
+    pub(super) fn any_unsure(&self) -> bool {
         !self.unsure.is_empty()
-            || self.copies.values().any(|chunks| chunks.values().any(of_other_version))
+    }
+
+    /// Whether another version of the program reads some.
+    pub(super) fn any_of_other_version(&self) -> bool {
+        let mut copies = self.copies.values().flat_map(BTreeMap::values);
+        copies.any(Unreadable::is_of_other_version)
     }
 
     /// Tells of them, and gives those that are damaged: what another version reads needs not be
@@ -121,7 +125,7 @@ fn tell(pack: PackId, chunks: &BTreeMap<ChunkId, Unreadable>, report: &mut Verif
             &format!("{} chunks do not read: ", chunks.len()),
             &Unreadable { cause, reason: examples.join("; ") },
         ),
-        "they are noted, and the next backup stores them again where the source still has them; \
+        "what is damaged for certain is noted, and the next backup stores it again where the source still has them; \
          backups that cannot be restored without them are listed apart",
     );
 }

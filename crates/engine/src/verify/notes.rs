@@ -1,9 +1,12 @@
 //! What verifications note in the repository, and what becomes of notes that do not read: until all
 //! that they may have spoken of has been read again nothing expires.
 
+use std::collections::BTreeMap;
+
 use pgrecall_repo::RepoError;
 use pgrecall_repo::damaged_chunks::UnreadNote;
 use pgrecall_repo::id::DamageId;
+use pgrecall_store::Key;
 
 use super::finding::{Severity, VerifyReport};
 use super::wal::{All, WalCheck};
@@ -18,6 +21,8 @@ pub(super) enum Standing {
     Unread,
     /// Some were compared in their sealed form only.
     Locked,
+    /// Another version of the program reads some.
+    OtherVersion,
     /// Some could not be judged.
     InDoubt,
     /// The note that was to stand for it could not be put.
@@ -37,6 +42,11 @@ impl Standing {
                 "nothing expires and nothing is collected until everything has been read again: \
                  run verify --read-data where the restore key is, with the right to put"
             }
+            Self::OtherVersion => {
+                "nothing expires and nothing is collected until everything has been read again: \
+                 run verify --read-data by the version of pgrecall that wrote the rest, or a \
+                 newer one"
+            }
             Self::InDoubt => {
                 "nothing expires and nothing is collected until everything has been read again; \
                  of what is told here as unreadable nobody knows whether it is sound. Bring its \
@@ -52,6 +62,18 @@ impl Standing {
                  it was lost while this one read, so run it again"
             }
         }
+    }
+}
+
+/// Tells which packs cannot be asked what they hold, so that nobody knows whether all was read.
+pub(super) fn report_directories(in_doubt: &BTreeMap<Key, Unreadable>, report: &mut VerifyReport) {
+    for (pack, why) in in_doubt {
+        report.add_unreadable(
+            Severity::Warning,
+            pack.as_str(),
+            ("the directory of the pack does not read: ", why),
+            "what it holds that no index object names cannot be read again",
+        );
     }
 }
 

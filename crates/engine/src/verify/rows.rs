@@ -20,7 +20,7 @@ use pgrecall_store::Key;
 use super::finding::{Severity, VerifyReport};
 use crate::catalog::chain;
 use crate::error::EngineError;
-use crate::unreadable::Cause;
+use crate::unreadable::{Cause, Unreadable};
 
 /// Reads of packs under way at once.
 pub(super) const READS_AT_ONCE: usize = 4;
@@ -73,8 +73,6 @@ pub(super) struct Rows {
     /// chunks, and which of those each chunk is in. A collection leaves many.
     pub(super) gone_packs: BTreeMap<PackId, (IndexPack, u64)>,
     pub(super) gone: HashMap<Short, PackId>,
-    /// All of what is in them, where notes are lost that may have spoken of it.
-    pub(super) gone_copies: Vec<DamagedChunk>,
     /// Those of which something is referred to that is nowhere else.
     pub(super) missed: BTreeSet<PackId>,
     /// Packs whose directories were asked, since the index says nothing of them, or not enough.
@@ -86,8 +84,8 @@ pub(super) struct Rows {
     pub(super) misses: bool,
     /// Whether a directory that was asked is of another version.
     pub(super) directory_of_other_version: bool,
-    /// Whether a directory that was asked did not read, and may do so later.
-    pub(super) directories_in_doubt: bool,
+    /// Packs whose directories did not read when they were asked, and may do so later.
+    pub(super) directories_in_doubt: BTreeMap<Key, Unreadable>,
     /// Whether an index object is of another version: what no other names may be named there.
     pub(super) index_of_other_version: bool,
 }

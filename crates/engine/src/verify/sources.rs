@@ -7,7 +7,6 @@ use std::sync::Arc;
 use futures::{StreamExt, stream};
 use pgrecall_repo::RepoError;
 use pgrecall_repo::damaged_chunks::ChunkNotes;
-use pgrecall_repo::format::document::DamagedChunk;
 use pgrecall_repo::format::header::Kind;
 use pgrecall_repo::format::index::IndexPack;
 use pgrecall_repo::id::PackId;
@@ -111,10 +110,6 @@ impl Rows {
                 let gone = self.gone_packs.entry(pack.id);
                 gone.or_insert_with(|| (IndexPack::clone(pack), 0)).1 += 1;
                 self.gone.insert(short(&entry.chunk), pack.id);
-                if !self.unread_notes.is_empty() {
-                    let copy = DamagedChunk { pack: pack.id, chunk: entry.chunk };
-                    self.gone_copies.push(copy);
-                }
             }
         }
     }
@@ -188,10 +183,13 @@ impl Rows {
                 Err(error) if error.is_not_found() => {}
                 Err(error) if error.is_damage() => {
                     let cause = Cause::of(error.kind());
-                    self.directories_in_doubt |= !matches!(error, RepoError::Corrupt { .. });
                     self.directory_of_other_version |= cause == Cause::OtherVersion;
                     let pack = names::pack(domain, kind, id);
                     tracing::warn!(%pack, %error, "the directory of a pack cannot be read");
+                    if !matches!(error, RepoError::Corrupt { .. }) {
+                        self.directories_in_doubt
+                            .insert(pack, Unreadable::of(error.kind(), &error));
+                    }
                 }
                 Err(error) => return Err(error.into()),
             }
