@@ -219,8 +219,8 @@ impl ClusterStore {
                 match manifests::read(&sealed, &there, id).await {
                     Ok(None) => {}
                     Ok(Some(_)) => return Ok(Some(there.domain)),
-                    // It says nothing; by another version it may.
-                    Err(error) if error.kind() == ErrorKind::Corrupt => {}
+                    // It says nothing; by another version, or with its keys, it may.
+                    Err(RepoError::Corrupt { .. }) => {}
                     Err(error) => return Err(error.into()),
                 }
             }
