@@ -1,7 +1,9 @@
 //! A cluster whose identity does not read is where its backups are.
 
 use super::*;
-use pgrecall_engine::ErrorKind;
+use pgrecall_engine::{EngineError, ErrorKind};
+use pgrecall_repo::RepoError;
+use pgrecall_repo::keys::Rotation;
 use pgrecall_repo::repair::{carry_out, look};
 
 fn identity(cluster: &ClusterStore) -> Key {
@@ -76,4 +78,29 @@ async fn a_sound_identity_is_left_alone_by_every_domain() {
         let plan = look(sealed, &domain.parse().unwrap()).await.unwrap();
         assert!(plan.is_empty() && plan.left.is_empty(), "{plan:?}");
     }
+}
+
+#[tokio::test]
+async fn a_lost_identity_is_not_put_elsewhere_while_backups_do_not_say_whose_they_are() {
+    let made = made().await;
+    let (at, facts) = (&made.cluster.at, &made.cluster.facts);
+    made.store.delete(&identity(&made.cluster)).await.unwrap();
+    // The backup is sealed with keys of epoch 0, and those are gone.
+    made.repository.rotate(&at.domain, Rotation::Sealing, None).await.unwrap();
+    let keys = names::domain_keys(&at.domain).entry(0);
+    let kept = made.store.get(&keys, 1 << 20).await.unwrap();
+    made.store.delete(&keys).await.unwrap();
+    let other = "other".parse().unwrap();
+    let elsewhere = || ClusterStore::register(&made.repository, &other, &at.cluster, facts.clone());
+    let refused = elsewhere().await.unwrap_err();
+    assert!(
+        matches!(&refused, EngineError::Repo(RepoError::KeysMissing { object, .. })
+            if *object == names::manifest(at, made.backup).to_string()),
+        "{refused}"
+    );
+    // With them, it is known whose it is.
+    assert!(matches!(made.store.put_if_absent(&keys, kept).await, Put::Created));
+    assert_eq!(elsewhere().await.unwrap_err().kind(), ErrorKind::Conflict);
+    let opened = ClusterStore::register(&made.repository, &at.domain, &at.cluster, facts.clone());
+    assert_eq!(opened.await.unwrap().at, *at);
 }
