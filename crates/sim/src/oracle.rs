@@ -93,6 +93,8 @@ pub struct Oracle {
     packs: BTreeMap<PackId, Vec<ChunkId>>,
     /// Which index objects say so.
     named: BTreeMap<(ChunkId, PackId), u32>,
+    /// What index objects named that a loss of power took: their packs tell of it themselves.
+    unnamed: BTreeSet<(ChunkId, PackId)>,
     indexes: BTreeMap<Key, Vec<(ChunkId, PackId)>>,
     manifests: BTreeSet<BackupId>,
     expired: BTreeMap<u64, Expired>,
@@ -122,6 +124,7 @@ impl Oracle {
             copies: BTreeMap::new(),
             packs: BTreeMap::new(),
             named: BTreeMap::new(),
+            unnamed: BTreeSet::new(),
             indexes: BTreeMap::new(),
             manifests: BTreeSet::new(),
             expired: BTreeMap::new(),
@@ -306,17 +309,22 @@ impl Oracle {
                 if let Some(count) = self.named.get_mut(&entry) {
                     *count -= 1;
                 }
+                if cause == Cause::PowerLoss {
+                    self.unnamed.insert(entry);
+                }
                 self.named.retain(|_, count| *count > 0);
             }
         } else if let Some((_, id)) = names::manifest_of(&domain, key) {
-            if self.manifests.remove(&id) && !self.log().backups.contains(&id) {
+            // What was not synced nobody was told of, or the checks that follow see it.
+            let is_lost = self.manifests.remove(&id) && !self.log().backups.contains(&id);
+            if is_lost && cause != Cause::PowerLoss {
                 let what = format!("{process} deletes the manifest of {id}, not in the log");
                 self.violated("S5", what);
             }
         } else if let Some(number) = names::expired(&domain).number(key) {
             let highest = self.expired.last_key_value().map(|(number, _)| *number);
             self.expired.remove(&number);
-            if highest == Some(number) {
+            if highest == Some(number) && cause != Cause::PowerLoss {
                 self.violated("S5", format!("{process} deletes the log's highest entry {number}"));
             }
         } else if let Some(number) = self.segment_of(key) {
@@ -380,7 +388,11 @@ impl Oracle {
                 let Some(packs) = packs else {
                     return violation("S1", format!("chunk {chunk} of backup {id} is in no pack"));
                 };
-                if !packs.iter().any(|pack| self.named.contains_key(&(*chunk, *pack))) {
+                let is_found = |pack: &PackId| {
+                    let copy = (*chunk, *pack);
+                    self.named.contains_key(&copy) || self.unnamed.contains(&copy)
+                };
+                if !packs.iter().any(is_found) {
                     let what = format!("chunk {chunk} of backup {id} is in {packs:?}, not indexed");
                     return violation("I1", what);
                 }

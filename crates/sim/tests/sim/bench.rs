@@ -21,13 +21,17 @@ fn everything() -> Vec<Command> {
     often.into_iter().chain(seldom).collect()
 }
 
-/// A run of everything, in any order.
+/// A run of everything, in any order; one in eight over a directory whose host loses power.
 pub(crate) fn random(seed: u64) -> Settings {
+    let medium = match seed % 8 {
+        5 => Medium::Directory,
+        _ => Medium::Remote,
+    };
     Settings {
         seed,
         plant: None,
         scheduler: Scheduler::Random,
-        medium: Medium::Remote,
+        medium,
         commands: everything(),
         history: History::Any,
         focus: None,
@@ -78,6 +82,7 @@ pub(crate) fn scene(scene: Scene, seed: u64) -> Settings {
         at_once: commands.len(),
         calm: seed % 5 != 4,
         focus: scene.focus(),
+        medium: Medium::Remote,
         commands,
         ..random(seed)
     }
