@@ -63,8 +63,19 @@ pub(crate) fn run(settings: &Settings, args: &BackupArgs) -> Outcome<()> {
         let line = format!("THE REPOSITORY HAD LESS THAN IT HAD HAD: {sentence}");
         let _ = writeln!(text, "{}", colour.paint(Paint::Bad, &line));
     }
+    for sentence in &report.unread_notes {
+        let line = format!("A NOTE OF DAMAGED CHUNKS DOES NOT READ: {sentence}");
+        let _ = writeln!(text, "{}", colour.paint(Paint::Bad, &line));
+    }
+    if !report.unread_notes.is_empty() {
+        let _ = writeln!(text, "What this backup shares with others may be among them. {READ_ALL}");
+    }
     stdout::print(&text)
 }
+
+/// What tells again which chunks are damaged.
+const READ_ALL: &str = "`pgrecall verify --read-data` reads everything again and says so; the next \
+                        backup then stores it again.";
 
 /// A backup, as programs see it.
 #[derive(Serialize)]
@@ -85,6 +96,7 @@ struct Told<'a> {
     stored_bytes: u64,
     damage: &'a [DamagedFile],
     missing: &'a [String],
+    unread_notes: &'a [String],
 }
 
 impl<'a> Told<'a> {
@@ -107,6 +119,7 @@ impl<'a> Told<'a> {
             stored_bytes: details.stats.stored_bytes,
             damage: &details.damage,
             missing,
+            unread_notes: &report.unread_notes,
         }
     }
 }

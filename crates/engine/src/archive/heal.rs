@@ -43,7 +43,14 @@ pub(super) async fn what_rotted(
         Ok(()) => {}
         // What its records say may be what was found wrong, and then this one says the same.
         Err(RepoError::NoRestoreKey { .. }) => {
-            let Noted::By(found) = noted else { return Ok(None) };
+            let Noted::By(found) = noted else {
+                tracing::warn!(
+                    "whether {key} is sound is not known: the notes of damaged WAL do not read, and \
+                     only the restore key opens it; `pgrecall verify --read-data` where that key is \
+                     says so: keep the file until then"
+                );
+                return Ok(None);
+            };
             let ends = file.packed.summary.as_ref().map(|summary| &summary.end);
             let whole = matches!(ends, Some(SegmentEnd::Full | SegmentEnd::Switch { .. }));
             return Ok(whole.then(|| format!("it was found damaged, by {found}")));

@@ -11,6 +11,7 @@ use pgrecall_pgserver::{Checkpoint, ConnectOptions, RunningBackup, Server, Serve
 use pgrecall_repo::RepoError;
 use pgrecall_repo::backup::{BackupNote, BackupSession};
 use pgrecall_repo::codec::Level;
+use pgrecall_repo::damaged_chunks::ChunkNotes;
 use pgrecall_repo::id::BackupId;
 use pgrecall_repo::manifests::{self, Backup};
 use tokio::task::JoinHandle;
@@ -25,6 +26,7 @@ use crate::backup::source::{self, Listing, SourceEntry, SourceKind};
 use crate::backup::wal_wait::{self, Archiving, Waiting};
 use crate::backup::{histories, incarnation, wal_proof};
 use crate::cancel::Cancel;
+use crate::catalog::chain;
 use crate::clock::Clock;
 use crate::cluster::ClusterStore;
 use crate::details::{BackupDetails, TakenFrom};
@@ -72,6 +74,9 @@ pub struct BackupReport {
     pub details: BackupDetails,
     /// How long it took.
     pub elapsed: Duration,
+    /// Notes of damage that do not read, sentences: what the backup shares with others may be among
+    /// what they spoke of.
+    pub unread_notes: Vec<String>,
 }
 
 /// Bytes of a cluster above which chunks are four times as large.
@@ -93,7 +98,8 @@ pub async fn run(request: &BackupRequest) -> Result<BackupReport, EngineError> {
         match run_once(request, &mut tries).await {
             Ok((id, details)) => {
                 let elapsed = request.clock.elapsed().saturating_sub(began);
-                return Ok(BackupReport { id, details, elapsed });
+                let unread_notes = unread_notes(&request.cluster).await;
+                return Ok(BackupReport { id, details, elapsed, unread_notes });
             }
             Err(Ended { error, sequel: Sequel::TryAgain }) if tries.len() < TRIES => {
                 request.progress.note(format!(
@@ -103,6 +109,14 @@ pub async fn run(request: &BackupRequest) -> Result<BackupReport, EngineError> {
             }
             Err(ended) => return Err(ended.error),
         }
+    }
+}
+
+/// The backup exists by now: what cannot be asked is told.
+async fn unread_notes(cluster: &ClusterStore) -> Vec<String> {
+    match ChunkNotes::read(&cluster.sealed, cluster.domain()).await {
+        Ok(notes) => notes.unread.iter().map(|note| chain(&note.error)).collect(),
+        Err(error) => vec![chain(&error)],
     }
 }
 

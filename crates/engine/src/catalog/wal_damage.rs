@@ -43,7 +43,7 @@ impl KnownDamage {
     pub async fn read(cluster: &ClusterStore) -> Result<Self, EngineError> {
         match WalNotes::read(&cluster.sealed, &cluster.at).await.map_err(EngineError::from) {
             Ok(notes) => Ok(Self { found: notes.found.clone(), notes, ..Self::default() }),
-            Err(error) if error.is_unreadable() => {
+            Err(error) if is_unread(&error) => {
                 let notes = WalNotes::unread(&cluster.sealed, &cluster.at).await?;
                 Ok(Self { notes, unreadable: Some(error), ..Self::default() })
             }
@@ -57,7 +57,7 @@ impl KnownDamage {
     pub fn is_lost(&self) -> bool {
         let is_lost = |error: &EngineError| match error {
             EngineError::Repo(RepoError::Store(error)) if error.is_media_error() => true,
-            error => error.kind() == ErrorKind::Corrupt,
+            error => matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound),
         };
         self.unreadable.as_ref().is_some_and(is_lost)
     }
@@ -126,6 +126,11 @@ impl KnownDamage {
         let sized = |size: u32| SegmentSize::try_from(size).ok();
         self.segments.keys().filter_map(move |(size, name)| Some((sized(*size)?, *name)))
     }
+}
+
+/// Whether notes do not read; one may be listed time after time, and not to be had.
+pub(crate) fn is_unread(error: &EngineError) -> bool {
+    error.is_unreadable() || error.kind() == ErrorKind::NotFound
 }
 
 /// A note's segment.

@@ -100,10 +100,12 @@ impl Look<'_> {
                 walked = self.walk_all(&mut rows).await?;
             }
             let standing = unread && rows.any_unread();
-            self.tell(&bad, &rows, first, report).await;
             if moved || standing {
+                // It was not all read: what was found bad is noted, and stands for nothing else.
+                self.tell(&bad, &rows, &BTreeSet::new(), report).await;
                 return Err(never_still());
             }
+            self.tell(&bad, &rows, first, report).await;
             (report.checked.chunks, report.checked.packs) = rows.referred();
             rows.report_gone(sealed, domain, report).await?;
             rows.report_unindexed(domain, report);
@@ -185,7 +187,9 @@ impl Look<'_> {
         if bad.any_of_other_version() || directories.clone().any(|why| why.is_of_other_version()) {
             return Some(Standing::OtherVersion);
         }
-        let in_doubt = rows.any_unread() || bad.any_unsure() || directories.len() > 0;
+        // What a pack holds that does not say so itself may be named there.
+        let unnamed = rows.index_in_doubt && rows.directories_damaged > 0;
+        let in_doubt = rows.any_unread() || bad.any_unsure() || directories.len() > 0 || unnamed;
         in_doubt.then_some(Standing::InDoubt)
     }
 

@@ -120,11 +120,18 @@ pub(super) async fn write_down(
         let what = "the note of damaged WAL does not read: ";
         let why = Unreadable::from(error);
         match (&written, all) {
-            (Some(Ok(())), _) => report.add_unreadable(
+            (Some(Ok(())), Ok(())) => report.add_unreadable(
                 Severity::Warning,
                 "WAL",
                 (what, &why),
                 "all WAL that backups need was read again, and another note stands for it",
+            ),
+            // It reads now, or somebody has replaced it.
+            (Some(Ok(())), Err(_)) => report.add_unreadable(
+                Severity::Damage,
+                "WAL",
+                (what, &why),
+                "there is one that reads by now, by which nothing here was judged: run it again",
             ),
             (_, all) => report.add_unreadable(
                 Severity::Damage,

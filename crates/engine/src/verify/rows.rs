@@ -86,8 +86,12 @@ pub(super) struct Rows {
     pub(super) directory_of_other_version: bool,
     /// Packs whose directories did not read when they were asked, and may do so later.
     pub(super) directories_in_doubt: BTreeMap<Key, Unreadable>,
+    /// Packs whose directories are damaged.
+    pub(super) directories_damaged: u64,
     /// Whether an index object is of another version: what no other names may be named there.
     pub(super) index_of_other_version: bool,
+    /// Whether an index object does not read that may do so later.
+    pub(super) index_in_doubt: bool,
 }
 
 impl Row {

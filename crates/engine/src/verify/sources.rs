@@ -72,6 +72,7 @@ impl Rows {
                 Err(error) if is_unreadable(&error) => {
                     let why = Unreadable::of(error.kind(), &error);
                     self.index_of_other_version |= why.cause == Cause::OtherVersion;
+                    self.index_in_doubt |= !matches!(error, RepoError::Corrupt { .. });
                     report.add_unreadable(
                         Severity::Warning,
                         name.as_str(),
@@ -186,7 +187,9 @@ impl Rows {
                     self.directory_of_other_version |= cause == Cause::OtherVersion;
                     let pack = names::pack(domain, kind, id);
                     tracing::warn!(%pack, %error, "the directory of a pack cannot be read");
-                    if !matches!(error, RepoError::Corrupt { .. }) {
+                    if matches!(error, RepoError::Corrupt { .. }) {
+                        self.directories_damaged += 1;
+                    } else {
                         self.directories_in_doubt
                             .insert(pack, Unreadable::of(error.kind(), &error));
                     }

@@ -22,6 +22,7 @@ use crate::cancel::Cancel;
 use crate::catalog::Known;
 use crate::catalog::reach::{Reach, newest};
 use crate::catalog::wal::{StoredWal, Way};
+use crate::catalog::wal_damage::is_unread;
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
 use crate::restore::repo_wal::whole_summary;
@@ -202,7 +203,7 @@ impl<'a> WalCheck<'a> {
         for _ in 0..TRIES_MAX {
             let (now, lost) = match WalNotes::read(sealed, at).await.map_err(EngineError::from) {
                 Ok(now) => (now, false),
-                Err(error) if all == All::Read && known.is_lost() && error.is_unreadable() => {
+                Err(error) if all == All::Read && known.is_lost() && is_unread(&error) => {
                     (WalNotes::unread(sealed, at).await?, true)
                 }
                 Err(error) => return Err(error),
