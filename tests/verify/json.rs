@@ -139,6 +139,29 @@ fn salvage(printed: &mut Printed, site: &Site, cluster: &Cluster) {
     flip(&pack, middle);
 }
 
+/// The manifest of a backup is not there for the moment, and a later one has seen it.
+fn missing_backup(printed: &mut Printed, site: &Site, cluster: &Cluster) {
+    let listed = printed.run("pgrecall list", on(site, cluster, &["list"]), &[0]);
+    let id = text(&listed["clusters"][0]["backups"][0]["id"]);
+    let of_it = |path: &&PathBuf| path.file_name().is_some_and(|name| *name == *id);
+    let stored = files(&site.repository().join("domains/main/backups"));
+    let manifest = stored.iter().find(of_it).expect("its manifest");
+    let away = site.scratch().path().join("manifest");
+    std::fs::rename(manifest, &away).expect("it goes");
+    let told = printed.run("pgrecall list", on(site, cluster, &["list"]), &[0]);
+    assert_eq!(told["clusters"][0]["missing_backups"][0]["id"], *id, "{told:#}");
+    printed.run("pgrecall verify", on(site, cluster, &["verify"]), &[18]);
+    let give_up = ["repair", "--give-up", id, "--dry-run"];
+    printed.run("pgrecall repair", on(site, cluster, &give_up), &[0]);
+    for refused in [&["gc", "--dry-run"][..], &["expire", "--keep-last", "1", "--dry-run"]] {
+        let output = on(site, cluster, refused).output().expect("pgrecall runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(18) && said.contains(id), "{refused:?}: {said}");
+    }
+    std::fs::rename(&away, manifest).expect("it comes back");
+    printed.run("pgrecall gc", on(site, cluster, &["gc", "--dry-run"]), &[0]);
+}
+
 fn keys(printed: &mut Printed, site: &Site, cluster: &Cluster) {
     let new = site.scratch().path().join("new.key");
     let add = ["key", "add", "--new-key-file", new.to_str().expect("UTF-8")];
@@ -391,6 +414,7 @@ fn every_member_of_every_json_is_documented_and_the_other_way_round() {
     holds(&mut printed, &site, &standby);
     collections(&mut printed, &site, &standby);
     salvage(&mut printed, &site, &standby);
+    missing_backup(&mut printed, &site, &standby);
     broken(&mut printed, &site, &standby);
     keys(&mut printed, &site, &standby);
     golden(&mut printed);

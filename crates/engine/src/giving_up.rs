@@ -10,22 +10,24 @@ use pgrecall_repo::repair::{self, Quarantined, RepairPlan, Repaired, What};
 use pgrecall_repo::sealed_store::SealedStore;
 use pgrecall_repo::{RepoError, names};
 
+use crate::catalog::missing::{self, MissingBackup};
 use crate::catalog::{self, chain};
 use crate::cluster::ClusterStore;
 use crate::error::{EngineError, ErrorKind};
 use crate::meanwhile::{has_newer_keys, newer_keys};
 
-/// Plans to give up a backup of whose list of files, or maps, a part is lost. Nothing is written.
+/// Plans to give up a backup of whose list of files, or maps, a part is lost, or whose manifest is
+/// not there though others saw it. Nothing is written.
 ///
 /// # Errors
 /// `Invalid` for one of which all of that reads; what keeps it from being read otherwise;
 /// `Conflict` for one that is held; `NotFound`; the store's failures.
 pub async fn plan(cluster: &ClusterStore, id: BackupId) -> Result<RepairPlan, EngineError> {
     let (known, _) = catalog::backups(cluster).await?;
-    let Some(backup) = known.into_iter().find(|backup| backup.manifest.backup == id) else {
-        let message = format!("there is no backup {id} whose manifest reads");
-        return Err(EngineError::refused(ErrorKind::NotFound, message)
-            .hint("`pgrecall repair` by itself gives up those whose manifests do not read."));
+    let backup = known.into_iter().find(|backup| backup.manifest.backup == id);
+    let missing = match backup {
+        Some(_) => None,
+        None => Some(of_missing(cluster, id).await?),
     };
     let log = ExpiredLog::read(&cluster.sealed, cluster.domain()).await?;
     if let Some(hold) = log.entry().held.iter().find(|hold| hold.backup == id) {
@@ -33,12 +35,27 @@ pub async fn plan(cluster: &ClusterStore, id: BackupId) -> Result<RepairPlan, En
         return Err(EngineError::refused(ErrorKind::Conflict, message)
             .hint(format!("`pgrecall hold remove {id}` takes the hold off.")));
     }
-    let why = lost_part(cluster, &backup.manifest).await?;
+    let reason = match (backup, missing) {
+        (Some(backup), _) => {
+            let why = lost_part(cluster, &backup.manifest).await?;
+            format!("what the backup needs cannot be told: {why}")
+        }
+        (None, missing) => missing.map(|missing| missing.told()).unwrap_or_default(),
+    };
     let what = What::Manifest { at: cluster.at.clone(), backup: id };
     let name = names::manifest(&cluster.at, id);
-    let reason = format!("what the backup needs cannot be told: {why}");
     let quarantined = vec![Quarantined { name, what, reason }];
     Ok(RepairPlan { quarantined, ..RepairPlan::default() })
+}
+
+/// The backup that is not there, and that others saw.
+async fn of_missing(cluster: &ClusterStore, id: BackupId) -> Result<MissingBackup, EngineError> {
+    let missing = missing::find(&cluster.sealed, cluster.domain()).await?;
+    missing.into_iter().find(|backup| backup.at == cluster.at && backup.id == id).ok_or_else(|| {
+        let message = format!("there is no backup {id} whose manifest reads");
+        EngineError::refused(ErrorKind::NotFound, message)
+            .hint("`pgrecall repair` by itself gives up those whose manifests do not read.")
+    })
 }
 
 /// What is lost of what says which chunks a backup needs; that alone stops collections. What other

@@ -9,6 +9,8 @@ mod identity;
 mod index_lost;
 #[path = "verify/lost_notes.rs"]
 mod lost_notes;
+#[path = "verify/missing_backup.rs"]
+mod missing_backup;
 #[path = "verify/wal.rs"]
 mod wal;
 

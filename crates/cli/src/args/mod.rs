@@ -328,7 +328,8 @@ Examples:
   pgrecall verify
   pgrecall verify --read-data --backup latest
 
-The exit code is 0 when all is sound, 18 when WAL or a timeline's history is missing and nothing else is wrong, 14
+The exit code is 0 when all is sound, 18 when something is missing (WAL, a
+timeline's history, a backup that others or this host have seen) and nothing else is wrong, 14
 when all that is wrong is that another version of pgrecall wrote some of it, and 13 when something is damaged.")]
 pub(crate) struct VerifyArgs {
     /// Read and open all data, not only look whether it is there
@@ -338,7 +339,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "ID")]
     pub(crate) backup: Option<String>,
     /// A backup that is known to have been taken, such as the last one that a monitor saw: its id.
-    /// That it is neither there nor expired is damage
+    /// That it is neither there nor expired is told as missing
     #[arg(long, value_name = "ID")]
     pub(crate) expect_at_least: Option<String>,
     #[command(flatten)]

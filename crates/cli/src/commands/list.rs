@@ -204,6 +204,11 @@ fn notes(cluster: &ClusterCatalog, colour: Colour) -> String {
     if !cluster.missing.is_empty() {
         text.push_str(&format!("{BRING_BACK}\n{GO_ON}\n"));
     }
+    for row in &cluster.missing_backups {
+        let line = format!("backup {} is missing: {}", row.id, row.reason);
+        let line = colour.paint(Paint::Bad, &line);
+        text.push_str(&format!("{line}\n{BRING_BACK} {}\n", row.go_on));
+    }
     for row in &cluster.unreadable {
         let line = format!("backup {} does not read: {}", row.id, row.reason);
         text.push_str(&format!("{}\n", colour.paint(Paint::Bad, &line)));

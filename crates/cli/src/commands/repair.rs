@@ -1,7 +1,7 @@
 //! `pgrecall repair`: a plan of what can be mended, printed, and carried out.
 
 use pgrecall_engine::cancel::Cancel;
-use pgrecall_engine::catalog;
+use pgrecall_engine::catalog::{self, missing};
 use pgrecall_engine::clock::Clock;
 use pgrecall_engine::cluster::ClusterStore;
 use pgrecall_engine::giving_up;
@@ -101,6 +101,8 @@ impl Work {
         let (known, unreadable) = catalog::backups(&cluster).await?;
         let mut ids: Vec<BackupId> = known.iter().map(|backup| backup.manifest.backup).collect();
         ids.extend(unreadable.iter().map(|row| row.id));
+        let missing = missing::find(&cluster.sealed, cluster.domain()).await?;
+        ids.extend(missing.iter().filter(|lost| lost.at == cluster.at).map(|lost| lost.id));
         let id = hold::meant(&ids, beginning, "pgrecall list shows the backups.")?;
         Ok(Self::GiveUp(cluster, id))
     }

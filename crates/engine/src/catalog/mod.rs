@@ -1,6 +1,7 @@
 //! What the repository holds of a cluster: backups and how far each reaches, WAL ranges and gaps,
 //! backups under way, and what could not be read.
 
+pub mod missing;
 pub mod order;
 pub mod reach;
 pub mod wal;
@@ -42,6 +43,9 @@ pub struct ClusterCatalog {
     pub backups: Vec<BackupRow>,
     /// Backups whose manifests do not read.
     pub unreadable: Vec<UnreadableRow>,
+    /// Backups whose manifests are not there, though others have seen them, and that have not
+    /// expired.
+    pub missing_backups: Vec<MissingRow>,
     /// Backups that have begun and not ended.
     pub under_way: Vec<UnderWayRow>,
     /// WAL, by timeline.
@@ -115,6 +119,18 @@ pub struct UnreadableRow {
     /// Whether it is damaged or of another version.
     #[serde(skip)]
     pub cause: Cause,
+}
+
+/// A backup whose manifest is not there.
+#[derive(Debug, Serialize)]
+pub struct MissingRow {
+    /// The backup.
+    pub id: BackupId,
+    /// What is known of it.
+    pub reason: String,
+    /// How to go on without it.
+    #[serde(skip)]
+    pub go_on: String,
 }
 
 impl UnreadableRow {
@@ -257,6 +273,7 @@ pub async fn read(
         let broken = broken.remove(&backup.manifest.backup);
         rows.push(BackupRow { broken, ..backup_row(backup, &wal, reach, now) });
     }
+    let missing_backups = missing_rows(cluster, &mut problems).await?;
     let live = live_intents(cluster).await?;
     let timelines: Vec<TimelineRow> = timeline_rows(&wal);
     Ok(ClusterCatalog {
@@ -266,6 +283,7 @@ pub async fn read(
         major: cluster.facts.major.number(),
         backups: rows,
         unreadable,
+        missing_backups,
         under_way: live.iter().map(|live| under_way(live, now, host)).collect(),
         wal_problems: problems,
         wal_stored_bytes: timelines.iter().map(|row| row.stored_bytes).sum(),
@@ -274,6 +292,25 @@ pub async fn read(
         missing: Vec::new(),
         restore_key: cluster.sealed.keys().sealed_for().map(RestoreKeyPublic::fingerprint),
     })
+}
+
+async fn missing_rows(
+    cluster: &ClusterStore,
+    problems: &mut Vec<String>,
+) -> Result<Vec<MissingRow>, EngineError> {
+    let missing = match missing::find(&cluster.sealed, cluster.domain()).await {
+        Ok(missing) => missing,
+        Err(error) if error.is_unreadable() => {
+            problems
+                .push(format!("which backups are missing could not be told: {}", chain(&error)));
+            Vec::new()
+        }
+        Err(error) => return Err(error),
+    };
+    let of_it = missing.iter().filter(|backup| backup.at == cluster.at);
+    Ok(of_it
+        .map(|backup| MissingRow { id: backup.id, reason: backup.told(), go_on: backup.go_on() })
+        .collect())
 }
 
 /// Chunks that were found damaged in packs that are there yet. Notes stay when a collection has

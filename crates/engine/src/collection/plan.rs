@@ -10,6 +10,7 @@ use pgrecall_repo::sealed_store::SealedStore;
 use super::dead::{DeadRule, Sightings, Waiting, under_way};
 use super::policy::{Choice, Policy, UnderWay};
 use crate::cancel::Cancel;
+use crate::catalog::missing;
 use crate::error::EngineError;
 use crate::progress::Progress;
 
@@ -117,6 +118,7 @@ pub async fn plan(
     }
     let under_way = under_way(sealed, domain, &request.dead, &mut request.sightings).await?;
     progress.phase("reading what backups refer to", None);
+    missing::require_none(sealed, domain).await?;
     let live = gc::live_chunks(sealed, domain).await?;
     request.cancel.check()?;
     progress.phase("reading the index", None);

@@ -14,6 +14,7 @@ use super::hold;
 use super::rules::{self, Candidate, KeepRules, Reason, Reasons};
 use super::wal::{self, KeptBackup, OldWal, UnderWay, WalAfter, WalCut};
 use crate::cancel::Cancel;
+use crate::catalog::missing;
 use crate::catalog::order::{self, Ending};
 use crate::catalog::reach::{self, Reach, Times};
 use crate::catalog::wal::StoredWal;
@@ -119,6 +120,7 @@ pub async fn plan(
     // Manifests first, then the log (G5).
     let (known, unreadable) = catalog::backups(cluster).await?;
     require_readable(&unreadable)?;
+    missing::require_none(&cluster.sealed, cluster.domain()).await?;
     let log = ExpiredLog::read(&cluster.sealed, cluster.domain()).await?;
     let known: Vec<Known> = known
         .into_iter()

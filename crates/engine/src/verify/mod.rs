@@ -26,6 +26,7 @@ use pgrecall_repo::keys::RestoreKeyPublic;
 use pgrecall_repo::names;
 
 use crate::cancel::Cancel;
+use crate::catalog::missing::{self, MissingBackup};
 use crate::catalog::order;
 use crate::catalog::reach::is_consistent;
 use crate::catalog::wal::{Gap, StoredWal};
@@ -119,6 +120,7 @@ pub async fn verify(
         report.backups.push(verdict);
     }
     leave_out_expired(cluster, &mut backups, &mut report).await?;
+    report_missing(cluster, options.which, &mut report).await?;
     check.leave_out_expired(&mut report).await?;
     report_gaps(&stored, &backups, &mut report);
     if options.which == Which::All {
@@ -185,6 +187,34 @@ async fn expired_of(
         Err(error) if error.is_damage() => Ok(Err(Unreadable::of(error.kind(), &error))),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Tells of backups that are not there, and should be.
+async fn report_missing(
+    cluster: &ClusterStore,
+    which: Which,
+    report: &mut VerifyReport,
+) -> Result<(), EngineError> {
+    let missing = match missing::find(&cluster.sealed, cluster.domain()).await {
+        Ok(missing) => missing,
+        // Of the log that says which have expired: told already.
+        Err(error) if error.is_unreadable() => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let is_meant = |backup: &MissingBackup| match which {
+        Which::All => true,
+        Which::One(only) => backup.id == only,
+        Which::Newest => false,
+    };
+    for backup in missing.iter().filter(|backup| backup.at == cluster.at && is_meant(backup)) {
+        let consequence = format!(
+            "it cannot be restored, and until it is back nothing expires and nothing is collected. \
+             {BRING_BACK} {}",
+            backup.go_on()
+        );
+        report.add_missing(format!("backup {}", backup.id), backup.told(), consequence);
+    }
+    Ok(())
 }
 
 /// What newer keys have sealed looks damaged to those that were read.

@@ -91,9 +91,15 @@ pub async fn give_up(
 ) -> Result<Repaired, RepoError> {
     let mut done = Repaired::default();
     let mut copied: Vec<(&Quarantined, ContentHash)> = Vec::new();
-    for object in plan.quarantined.iter().filter(|object| object.gives_up().is_some()) {
-        if let Some(bytes) = copy(sealed, &object.name).await? {
-            copied.push((object, content_hash(&bytes)));
+    for object in &plan.quarantined {
+        let Some(backup) = object.gives_up() else { continue };
+        match copy(sealed, &object.name).await? {
+            Some(bytes) => copied.push((object, content_hash(&bytes))),
+            // Its manifest is what is lost of it.
+            None if write_down(sealed, domain, vec![backup]).await?.contains(&backup) => {
+                done.stayed.push(object.stays("the backup is held"));
+            }
+            None => {}
         }
     }
     move_away(sealed, domain, copied, &mut done).await?;

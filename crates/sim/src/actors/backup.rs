@@ -79,12 +79,14 @@ async fn once(context: &mut Context, from: From) -> Result<BackupId, Failed> {
         incarnation: String::new(),
         began: context.clock.now_text(),
     };
+    let before = manifests::list(&sealed, &at.domain).await?.valid;
+    let saw: Vec<BackupId> = before.iter().map(|backup| backup.manifest.backup).collect();
     let session = BackupSession::begin(sealed, at, &note).await?;
     if let Ok(mut living) = context.living.lock() {
         living.insert(session.id().to_string(), context.process);
     }
     context.tell(&format!("is backup {}", session.id()));
-    let ended = copy_and_commit(context, &session, from).await;
+    let ended = copy_and_commit(context, &session, from, saw).await;
     if ended.is_err() {
         // What cannot be tidied is tidied by a collection.
         let _ = session.abandon().await;
@@ -100,6 +102,7 @@ async fn copy_and_commit(
     context: &mut Context,
     session: &BackupSession,
     from: From,
+    saw: Vec<BackupId>,
 ) -> Result<BackupId, Failed> {
     let start = {
         let mut database = context.database.lock();
@@ -142,7 +145,8 @@ async fn copy_and_commit(
         false => BTreeSet::new(),
     };
     let entries = copy(context, session, &files, &reference, &mut truth).await?;
-    let manifest = manifest(context, session, entries, from, &mut truth).await?;
+    let details = details(context, from, &truth, saw);
+    let manifest = manifest(session, entries, &details, &mut truth).await?;
     session.flush_index().await?;
     wait_for_wal(context, start, stop).await?;
     context.world.lock().oracle.will_commit(session.id(), truth);
@@ -280,10 +284,9 @@ async fn put_packs(
 }
 
 async fn manifest(
-    context: &Context,
     session: &BackupSession,
     entries: Vec<Entry>,
-    from: From,
+    details: &BackupDetails,
     truth: &mut Truth,
 ) -> Result<Manifest, Failed> {
     let first = entries.first().map(|entry| entry.path.to_string()).unwrap_or_default();
@@ -302,11 +305,11 @@ async fn manifest(
         tables: vec![TableChunk { first, entries: count, id, plain_len }],
         entries: count,
         bytes: truth.files.values().map(|bytes| bytes.len() as u64).sum(),
-        details: details(context, from, truth).to_value(),
+        details: details.to_value(),
     })
 }
 
-fn details(context: &Context, from: From, truth: &Truth) -> BackupDetails {
+fn details(context: &Context, from: From, truth: &Truth, saw: Vec<BackupId>) -> BackupDetails {
     let at = |lsn| Position { timeline: database::timeline(), lsn };
     let start = match context.plant {
         Some(Plant::StopInsteadOfStart) => truth.stop,
@@ -339,7 +342,7 @@ fn details(context: &Context, from: From, truth: &Truth) -> BackupDetails {
         reference: None,
         damage: vec![],
         stats: BackupStats::default(),
-        saw_backups: vec![],
+        saw_backups: saw,
     }
 }
 
