@@ -22,6 +22,8 @@ mod places;
 mod restore_key;
 #[path = "backup/rolled_back.rs"]
 mod rolled_back;
+#[path = "backup/room.rs"]
+mod room;
 #[path = "backup/shredded.rs"]
 mod shredded;
 #[path = "archive/site.rs"]
