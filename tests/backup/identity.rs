@@ -1,13 +1,14 @@
 //! Who a cluster is: a clone that archives into the place of the one it was copied from, a cluster
-//! that `pg_upgrade` has made, one whose WAL `pg_resetwal` has begun anew. docs/identity.md tells
-//! what happens to each.
+//! that `pg_upgrade` has made, one whose WAL `pg_resetwal` has begun anew, two standbys that are both
+//! promoted. docs/identity.md tells what happens to each.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pgrecall_testkit::postgres::{Cluster, ClusterOptions, Stop};
 
-use crate::ground::{back_up, json, restored};
+use crate::ground::{back_up, json, objects, restored};
 use crate::site::{Run, Site, newest_major, own_all, switch};
 
 fn run(site: &Site, cluster: &Cluster, words: &[&str]) -> Run {
@@ -53,6 +54,87 @@ fn a_clone_that_archives_into_the_same_place_is_told_and_harms_nothing() {
     site.wait_archived(&primary, &next);
     assert_eq!(primary.psql("SELECT failed_count FROM pg_stat_archiver"), "0");
     run(&site, &primary, &["verify"]).expect_code(0);
+}
+
+/// All WAL that is stored, by the names of its objects.
+fn stored(site: &Site) -> BTreeMap<PathBuf, Vec<u8>> {
+    let read = |path: PathBuf| (path.clone(), std::fs::read(path).expect("an object"));
+    objects(site, "wal").into_iter().map(read).collect()
+}
+
+/// Where two standbys leave the timeline that they follow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// The second one before the first.
+    Apart,
+    Together,
+}
+
+/// A primary with a backup that is gone, and two standbys that know nothing of each other.
+fn two_standbys(site: &Site, left: Left) -> [Cluster; 2] {
+    let primary = site.primary(newest_major());
+    primary.psql("CREATE TABLE whose (text text)");
+    back_up(site, &primary);
+    site.wait_archived(&primary, &switch(&primary));
+    let [first, second] = [Cluster::standby_of(&primary), Cluster::standby_of(&primary)];
+    second.wait_caught_up(&primary);
+    if left == Left::Apart {
+        second.stop(Stop::Fast);
+    }
+    primary.psql("INSERT INTO whose VALUES ('primary')");
+    first.wait_caught_up(&primary);
+    if left == Left::Together {
+        second.wait_caught_up(&primary);
+    }
+    primary.stop(Stop::Immediate);
+    if left == Left::Apart {
+        second.start();
+    }
+    [first, second]
+}
+
+/// The second one is promoted onto the timeline of the first, and is told so.
+fn promoted_twice(left: Left) {
+    let site = Site::new();
+    let [first, second] = two_standbys(&site, left);
+    first.promote();
+    first.psql("INSERT INTO whose VALUES ('first')");
+    let name = switch(&first);
+    site.wait_archived(&first, &name);
+    let before = stored(&site);
+    second.promote();
+    second.psql("INSERT INTO whose VALUES ('second')");
+    assert_eq!(switch(&second), name, "both write the same timeline");
+    let ended = "archive command failed with exit code 12";
+    second.wait_until("the second one is told", || second.log().contains(ended));
+    let refused = match left {
+        Left::Apart => "00000002.history",
+        // The histories are the same.
+        Left::Together => &name,
+    };
+    let log = second.log();
+    assert!(log.contains(&format!("{refused} is stored already with OTHER CONTENT")), "{log}");
+    let pushed = site.run(second.data_dir(), &["wal", "push", &format!("pg_wal/{refused}")]);
+    assert!(pushed.expect_code(12).stderr.contains("Two servers write one timeline"), "{pushed:?}");
+    assert!(stored(&site) == before, "what the first one has archived stays, and nothing else is");
+    // The first one goes on, and is told of nothing.
+    first.psql("INSERT INTO whose VALUES ('first again')");
+    site.wait_archived(&first, &switch(&first));
+    assert_eq!(first.psql("SELECT failed_count FROM pg_stat_archiver"), "0");
+    run(&site, &first, &["verify", "--read-data"]).expect_code(0);
+    let copy = restored(&site, newest_major(), "copy", &["--timeline", "2"]);
+    let rows = copy.psql("SELECT string_agg(text, ',' ORDER BY text) FROM whose");
+    assert_eq!(rows, "first,first again,primary");
+}
+
+#[test]
+fn of_two_promotions_that_choose_one_timeline_the_second_is_refused_by_its_history() {
+    promoted_twice(Left::Apart);
+}
+
+#[test]
+fn of_two_promotions_at_the_same_place_the_second_is_refused_by_its_first_segment() {
+    promoted_twice(Left::Together);
 }
 
 #[test]
