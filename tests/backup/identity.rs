@@ -8,7 +8,7 @@ use std::process::Command;
 
 use pgrecall_testkit::postgres::{Cluster, ClusterOptions, Stop};
 
-use crate::ground::{back_up, json, objects, restored};
+use crate::ground::{back_up, json, number, objects, restored};
 use crate::site::{Run, Site, newest_major, own_all, switch};
 
 fn run(site: &Site, cluster: &Cluster, words: &[&str]) -> Run {
@@ -137,16 +137,9 @@ fn of_two_promotions_at_the_same_place_the_second_is_refused_by_its_first_segmen
     promoted_twice(Left::Together);
 }
 
-#[test]
-fn an_upgraded_cluster_is_another_one_and_the_old_one_stays_restorable() {
-    let (from, to) = (16, 17);
-    let site = Site::new();
-    let old = site.primary(from);
-    old.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id");
-    back_up(&site, &old);
-    let before = system_id(&old);
-    old.stop(Stop::Fast);
-    let options = ClusterOptions::new(to).archive_command(&site.archive_command());
+/// What `pg_upgrade` makes of a stopped cluster.
+fn upgraded(site: &Site, old: &Cluster, major: u32) -> Cluster {
+    let options = ClusterOptions::new(major).archive_command(&site.archive_command());
     let new = Cluster::create_stopped(options);
     let work = site.scratch().dir("upgrade");
     let mut upgrade = new.tool("pg_upgrade");
@@ -159,17 +152,54 @@ fn an_upgraded_cluster_is_another_one_and_the_old_one_stays_restorable() {
     let said = upgrade.output().expect("pg_upgrade runs");
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
     new.start();
-    assert_eq!(new.psql("SELECT count(*) FROM t"), "1000");
+    new
+}
+
+#[test]
+fn an_upgraded_cluster_is_another_one_and_the_old_one_stays_restorable() {
+    let (from, to) = (16, 17);
+    let site = Site::new();
+    let old = site.primary(from);
+    old.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id");
+    old.psql(
+        "CREATE TABLE bulk WITH (autovacuum_enabled = off) AS
+           SELECT i AS id, sha512(i::text::bytea) AS v FROM generate_series(1, 100000) i",
+    );
+    // Nobody writes a hint into its pages after that.
+    old.psql("VACUUM (FREEZE) bulk");
+    back_up(&site, &old);
+    let bulk: u64 = old.psql("SELECT pg_relation_size('bulk')").parse().expect("a size");
+    // What the backup does not have comes from the WAL.
+    old.psql("INSERT INTO t VALUES (1001)");
+    site.wait_archived(&old, &switch(&old));
+    let before = system_id(&old);
+    old.stop(Stop::Fast);
+    let new = upgraded(&site, &old, to);
+    assert_eq!(new.psql("SELECT count(*) FROM t"), "1001");
     let after = system_id(&new);
     assert_ne!(before, after);
     let told = back_up(&site, &new);
     assert!(told["reference"].is_null(), "it is compared with no backup of the old one: {told}");
+    // Chunks that both have are stored once: new are the catalogs, which initdb has made.
+    let shared = number(&told, "bytes") - number(&told, "new_bytes");
+    assert!(shared > bulk / 100 * 95, "{shared} of {bulk} bytes of the table: {told}");
+    new.psql("DELETE FROM t WHERE id > 500");
     back_up(&site, &new);
-    // What expires of the one is nothing of the other.
+    // What expires of the one, and is collected, is nothing of the other.
     run(&site, &new, &["expire", "--keep-last", "1", "--system-id", &after]).expect_code(0);
     assert_eq!((backups(&site, &new, &before), backups(&site, &new, &after)), (1, 1));
-    run(&site, &new, &["plan", "--system-id", &before]).expect_code(0);
-    run(&site, &new, &["plan", "--system-id", &after]).expect_code(0);
+    run(&site, &new, &["gc", "--rewrite-below", "100"]).expect_code(0);
+    for (major, system, rows) in [(from, &before, "1001"), (to, &after, "500")] {
+        let flags = ["--system-id", system, "--to-latest"];
+        let copy = restored(&site, major, system, &flags);
+        assert_eq!(&system_id(&copy), system);
+        assert_eq!(
+            copy.psql("SELECT current_setting('server_version_num')::int / 10000"),
+            major.to_string()
+        );
+        assert_eq!(copy.psql("SELECT count(*) FROM t"), rows);
+        assert_eq!(copy.psql("SELECT count(*), sum(id) FROM bulk"), "100000|5000050000");
+    }
 }
 
 fn reset_wal(cluster: &Cluster, words: &[&str]) {
