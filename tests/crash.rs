@@ -16,5 +16,7 @@ mod needed;
 #[path = "archive/site.rs"]
 #[allow(dead_code, reason = "what the tests of the archive use and these do not")]
 mod site;
+#[path = "crash/staged.rs"]
+mod staged;
 #[path = "crash/victim.rs"]
 mod victim;

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::fresh::Restored;
 use crate::ground::{json, objects, output};
 use crate::site::{Run, Site, newest_major, switch};
+use crate::staged::{self, Ended, Stage, Staged};
 use crate::victim::{Dice, Victim, process_with};
 
 const KILLS: u64 = 20;
@@ -23,6 +24,10 @@ const KILLS_OF_A_SERVER: u64 = 40;
 
 /// So many kills are of every kind of command.
 const KILLS_OF_ALL: u64 = 300;
+
+/// As long as nobody knows how long a command takes it is killed within this, which is enough for a
+/// restore: the shorter ones are let live once, and told apart.
+const UNKNOWN: Duration = Duration::from_secs(2);
 
 /// Kills after which everything is read.
 const KILLS_UNTIL_READ: u64 = 7;
@@ -105,7 +110,7 @@ impl Scene {
     /// Kills one command, or finds it done, and looks at what there is.
     fn strike(&mut self) {
         let victim = Victim::draw(&mut self.dice);
-        let longest = self.took.get(&victim).copied().unwrap_or(Duration::from_millis(100));
+        let longest = self.took.get(&victim).copied().unwrap_or(UNKNOWN);
         let micros = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX);
         let moment = Duration::from_micros(self.dice.below(micros * 11 / 10));
         if victim == Victim::Backup {
@@ -162,7 +167,8 @@ impl Scene {
         }
         let prepared = self.prepared(victim);
         let words: Vec<&str> = prepared.words.iter().map(String::as_str).collect();
-        let mut command = self.site.pgrecall(Path::new("/"), &words);
+        let site = prepared.stage.site(&self.site);
+        let mut command = site.pgrecall(Path::new("/"), &words);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let began = Instant::now();
         let child = command.spawn().expect("pgrecall runs");
@@ -177,7 +183,7 @@ impl Scene {
                 run.stderr
             );
         }
-        self.look_at(victim, &prepared, &end);
+        self.look_at(victim, prepared, &end);
         end
     }
 
@@ -200,6 +206,17 @@ impl Scene {
             Victim::Verify => on_cluster(&["verify", "--read-data"]),
             Victim::Restore | Victim::RestoreAgain => {
                 on_cluster(&["restore", &to, "--as", "copy", "--to-immediate"])
+            }
+            Victim::Delta => Prepared::on(staged::delta(&self.site, &self.primary, &place), place),
+            Victim::Salvage => Prepared::on(staged::salvage(&self.primary, &place), place),
+            Victim::Resolve => {
+                Prepared::on(staged::resolve(&self.site, &self.primary, &place), place)
+            }
+            Victim::EndDead => Prepared::on(staged::end_dead(&self.site, &self.primary), place),
+            Victim::GiveUp => Prepared::on(staged::give_up(&self.site, &self.primary), place),
+            Victim::Shred => {
+                let name = format!("shred-{}", self.strikes);
+                Prepared::on(staged::shred(&self.site, &self.primary, &name), place)
             }
             Victim::Check => on_cluster(&["check"]),
             Victim::Read => on_cluster(&["plan", "--to-latest"]),
@@ -240,7 +257,8 @@ impl Scene {
     }
 
     /// What a command that was killed has left outside of the repository.
-    fn look_at(&self, victim: Victim, prepared: &Prepared, end: &End) {
+    fn look_at(&self, victim: Victim, prepared: Prepared, end: &End) {
+        let words: Vec<&str> = prepared.words.iter().map(String::as_str).collect();
         let there = prepared.place.exists();
         match victim {
             Victim::Fetch if there => {
@@ -250,7 +268,6 @@ impl Scene {
                 assert!(same, "{} is not what was archived", self.segment);
             }
             Victim::RestoreAgain if *end == End::Killed => {
-                let words: Vec<&str> = prepared.words.iter().map(String::as_str).collect();
                 self.site.run(Path::new("/"), &words).expect_code(0);
                 let words = ["--pgdata", &prepared.place.to_string_lossy(), "verify"];
                 self.site.run(Path::new("/"), &words[2..]).expect_code(0);
@@ -260,11 +277,12 @@ impl Scene {
             }
             // Whoever begins again has to get to the end.
             Victim::Init | Victim::Repair if *end == End::Killed => {
-                let words: Vec<&str> = prepared.words.iter().map(String::as_str).collect();
                 self.site.run(Path::new("/"), &words).expect_code(0);
             }
             _ => {}
         }
+        let ended = if *end == End::Killed { Ended::Killed } else { Ended::ByItself };
+        prepared.stage.look(&self.site, &self.primary, &words, ended);
         if there && prepared.place.is_dir() {
             std::fs::remove_dir_all(&prepared.place).expect("it goes");
         }
@@ -324,11 +342,18 @@ struct Prepared {
     place: PathBuf,
     /// How it may end when it is let live.
     ends_with: Vec<i32>,
+    /// What was made for it.
+    stage: Stage,
 }
 
 impl Prepared {
     fn of(words: Vec<&str>, place: PathBuf) -> Self {
-        Self { words: words.into_iter().map(str::to_owned).collect(), place, ends_with: vec![0] }
+        let words = words.into_iter().map(str::to_owned).collect();
+        Self::on((words, Stage::Bare), place)
+    }
+
+    fn on((words, stage): Staged, place: PathBuf) -> Self {
+        Self { words, place, ends_with: vec![0], stage }
     }
 
     fn or(mut self, codes: &[i32]) -> Self {

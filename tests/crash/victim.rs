@@ -15,6 +15,10 @@ pub(crate) enum Victim {
     Verify,
     Restore,
     RestoreAgain,
+    /// `restore --delta`.
+    Delta,
+    /// `restore --salvage`.
+    Salvage,
     Check,
     Read,
     Rotate,
@@ -23,6 +27,14 @@ pub(crate) enum Victim {
     Hold,
     Release,
     Init,
+    /// `wal resolve`.
+    Resolve,
+    /// `backup --end-dead`.
+    EndDead,
+    /// `repair --give-up`.
+    GiveUp,
+    /// `key shred`.
+    Shred,
 }
 
 impl Victim {
@@ -30,7 +42,7 @@ impl Victim {
     pub(crate) const KINDS: usize = Self::DRAWN.len();
 
     /// Each as often as it is to be drawn.
-    const DRAWN: [(Self, u64); 17] = [
+    const DRAWN: [(Self, u64); 23] = [
         (Self::Backup, 6),
         (Self::Push, 3),
         (Self::Fetch, 1),
@@ -40,6 +52,8 @@ impl Victim {
         (Self::Verify, 1),
         (Self::Restore, 1),
         (Self::RestoreAgain, 1),
+        (Self::Delta, 1),
+        (Self::Salvage, 1),
         (Self::Check, 1),
         (Self::Read, 1),
         (Self::Rotate, 1),
@@ -48,6 +62,10 @@ impl Victim {
         (Self::Hold, 1),
         (Self::Release, 1),
         (Self::Init, 1),
+        (Self::Resolve, 1),
+        (Self::EndDead, 1),
+        (Self::GiveUp, 1),
+        (Self::Shred, 1),
     ];
 
     pub(crate) fn draw(dice: &mut Dice) -> Self {
