@@ -189,8 +189,7 @@ impl Repository {
         let sealed = SealedStore::new(store.clone(), keys, options.random.clone());
         let repository = Self { store, root, root_bytes, key, sealed, options, opened_by };
         if let Some(key_id) = opened_by {
-            let unlock = repository.options.unlock.clone();
-            repository.put_wrap(key_id, &unlock, note).await?;
+            repository.put_first_wrap(key_id, note).await?;
         }
         let name = names::root();
         let body = repository.root_bytes.clone().into();
@@ -209,6 +208,9 @@ impl Repository {
             }
         }
         repository.key_log().await?;
+        if let Some(key_id) = opened_by {
+            repository.require_first_wrap(key_id).await?;
+        }
         Ok(Created::New(Box::new(repository)))
     }
 

@@ -5,6 +5,8 @@
 mod damaged;
 #[path = "session/failing.rs"]
 mod failing;
+#[path = "session/first_key.rs"]
+mod first_key;
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use pgrecall_store::{Put, Store};
+use futures::StreamExt as _;
+use pgrecall_store::{Prefix, Put, Store};
 
 use super::unlock::{open, open_wrap, wrong_key};
 use super::{KeyNote, OpenOptions, Repository};
@@ -136,6 +137,44 @@ impl Repository {
         })
     }
 
+    /// Puts the wrap of the first key. One that stands there already, and is of no repository, was
+    /// left by an `init` that was ended before its root: it opens nothing, and goes.
+    pub(super) async fn put_first_wrap(&self, id: KeyId, note: &KeyNote) -> Result<(), RepoError> {
+        let unlock = self.options.unlock.clone();
+        match self.put_wrap(id, &unlock, note).await {
+            Err(RepoError::Invalid { .. }) if self.holds_wraps_alone().await? => {
+                tracing::info!("an earlier init was ended before it was done: its key is put anew");
+                self.store.delete(&names::wrap(id)).await?;
+                self.put_wrap(id, &unlock, note).await.map(drop)
+            }
+            put => put.map(drop),
+        }
+    }
+
+    /// Whether the store holds but wraps: nothing was ever put for which one may be needed.
+    async fn holds_wraps_alone(&self) -> Result<bool, RepoError> {
+        let mut listed = self.store.list(&Prefix::root());
+        while let Some(object) = listed.next().await {
+            let key = object?.key;
+            if !names::wraps().contains(&key) || names::key_log().number(&key).is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Looks once more: another `init` with the same key may have taken the wrap for debris before
+    /// this one's root stood there.
+    pub(super) async fn require_first_wrap(&self, id: KeyId) -> Result<(), RepoError> {
+        let unlock = &self.options.unlock;
+        match self.wrap(id).await {
+            Ok(wrap) if self.opens(&wrap, unlock).await? => Ok(()),
+            Ok(_) => Err(another_init(id)),
+            Err(error) if error.is_not_found() => Err(another_init(id)),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) async fn put_wrap(
         &self,
         id: KeyId,
@@ -256,4 +295,11 @@ pub(super) async fn names_living(
         Some((_, log)) => log.living.iter().any(|key| key.id == id),
         None => root.first_key == Some(id),
     })
+}
+
+fn another_init(id: KeyId) -> RepoError {
+    RepoError::Invalid {
+        what: format!("key {id}"),
+        reason: "its wrap was replaced at this moment: another init with the same key runs".into(),
+    }
 }
