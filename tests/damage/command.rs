@@ -15,6 +15,10 @@ pub(crate) enum Command {
     List,
     Plan,
     Restore,
+    Keys,
+    Holds,
+    ExpirePlan,
+    GcPlan,
     Verify,
     Fetch,
     FetchSettled,
@@ -29,10 +33,14 @@ pub(crate) enum Command {
 
 impl Command {
     /// In the order of the table.
-    pub(crate) const ALL: [(Self, &'static str); 13] = [
+    pub(crate) const ALL: [(Self, &'static str); 17] = [
         (Self::List, "list"),
         (Self::Plan, "plan"),
         (Self::Restore, "restore"),
+        (Self::Keys, "key list"),
+        (Self::Holds, "hold list"),
+        (Self::ExpirePlan, "expire, plan"),
+        (Self::GcPlan, "gc, plan"),
         (Self::Verify, "verify"),
         (Self::Fetch, "wal fetch"),
         (Self::FetchSettled, "wal fetch, settled"),
@@ -51,6 +59,10 @@ impl Command {
             Self::List => &["list"],
             Self::Plan => &["plan"],
             Self::Restore => &["restore", target, "--as", "copy"],
+            Self::Keys => &["key", "list"],
+            Self::Holds => &["hold", "list"],
+            Self::ExpirePlan => &["expire", "--keep-last", "1", "--dry-run"],
+            Self::GcPlan => &["gc", "--dry-run"],
             Self::Verify => &["verify", "--read-data"],
             Self::Fetch => &["wal", "fetch", SEGMENT, target],
             Self::FetchSettled => &["wal", "fetch", SETTLED, target],
@@ -115,7 +127,9 @@ impl Command {
             (Self::Verify | Self::Repair, _) => format!("{printed}{said}"),
             // So does a list, beside what is sound.
             (Self::List, Some(0)) => {
-                let bad = printed.lines().filter(|line| line.contains("does not read"));
+                let is_bad =
+                    |line: &&str| line.contains("does not read") || line.contains("is missing");
+                let bad = printed.lines().filter(is_bad);
                 warnings.into_iter().chain(bad).collect::<Vec<_>>().join("\n")
             }
             (_, Some(0)) => warnings.join("\n"),
@@ -139,7 +153,13 @@ impl Command {
             Self::PushAgain | Self::PushNew => {
                 assert!(code.is_some_and(|code| code <= 125), "{context}");
             }
-            Self::List | Self::Plan | Self::Expire | Self::Gc | Self::GcAgain
+            Self::List
+            | Self::Plan
+            | Self::ExpirePlan
+            | Self::GcPlan
+            | Self::Expire
+            | Self::Gc
+            | Self::GcAgain
                 if code != Some(0) =>
             {
                 assert!(said.contains("hint: "), "nothing to do about it: {context}");

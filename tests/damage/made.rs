@@ -89,12 +89,13 @@ impl Made {
         let mut segment = fixture(&format!("{SEGMENT}.head"));
         segment.resize(1 << 20, 0);
         let summary = archive_all(&cluster, &segment).await;
-        let mut backups = vec![back_up(&cluster, &summary, 1).await];
+        let mut backups = vec![back_up(&cluster, &summary, 1, Vec::new()).await];
+        let saw = backups.iter().map(|(id, _)| *id).collect();
         repository.rotate(&domain, Rotation::Sealing, None).await.expect("a second epoch");
         let sealed = repository.existing_domain(&domain).await.expect("with its keys");
         let cluster = ClusterStore { sealed, ..cluster };
         let before = ids(&path);
-        backups.push(back_up(&cluster, &summary, 2).await);
+        backups.push(back_up(&cluster, &summary, 2, saw).await);
         let newer: Vec<_> = ids(&path).difference(&before).cloned().collect();
         notes(&cluster, &repository).await;
         notes_of_wal(&cluster).await;
@@ -339,6 +340,7 @@ async fn back_up(
     cluster: &ClusterStore,
     summary: &SegmentSummary,
     number: u8,
+    saw: Vec<BackupId>,
 ) -> (BackupId, BTreeMap<String, Vec<u8>>) {
     let note = note("db1");
     let session = BackupSession::begin(cluster.sealed.clone(), cluster.at.clone(), &note).await;
@@ -377,6 +379,8 @@ async fn back_up(
         session.put_pack(pack.finish().expect("a pack")).await.expect("it is stored");
     }
     session.flush_index().await.expect("an index");
+    let mut details = details(cluster, summary, number);
+    details["saw_backups"] = serde_json::json!(saw);
     let manifest = Manifest {
         backup: session.id(),
         cluster: "main".into(),
@@ -389,7 +393,7 @@ async fn back_up(
         }],
         entries: entries.len() as u64,
         bytes: files.values().map(|bytes| bytes.len() as u64).sum(),
-        details: details(cluster, summary, number),
+        details,
     };
     session.commit(&manifest).await.expect("it is committed");
     (session.id(), files)

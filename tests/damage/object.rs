@@ -19,6 +19,7 @@ pub(crate) enum Kind {
     MetaPack,
     Index,
     Manifest,
+    OlderManifest,
     DamageNote,
     WalNote,
     Expired,
@@ -37,7 +38,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// In the order of the table.
-    pub(crate) const ALL: [(Self, &'static str); 25] = [
+    pub(crate) const ALL: [(Self, &'static str); 26] = [
         (Self::Root, "root"),
         (Self::Wrap, "wrap"),
         (Self::KeyLog, "key log"),
@@ -49,6 +50,7 @@ impl Kind {
         (Self::MetaPack, "meta pack"),
         (Self::Index, "index"),
         (Self::Manifest, "manifest"),
+        (Self::OlderManifest, "older manifest"),
         (Self::DamageNote, "damage note"),
         (Self::WalNote, "note of WAL"),
         (Self::Expired, "expired log"),
@@ -73,6 +75,7 @@ impl Kind {
 
     /// As [`pair`](Self::pair), where the repository may have none of the kind.
     pub(crate) fn found(self, copy: &Copy<'_>) -> Option<Pair> {
+        let older = copy.made.backups.first().map(|(id, _)| id.to_string()).expect("a backup");
         let (below, newer) = match self {
             Self::Root => ("", "pgrecall.json"),
             Self::Wrap => ("keys", copy.made.key_id.as_str()),
@@ -85,6 +88,7 @@ impl Kind {
             Self::MetaPack => ("domains/main/packs/meta", copy.made.newer.as_str()),
             Self::Index => ("domains/main/index", copy.made.newer.as_str()),
             Self::Manifest => ("domains/main/backups", copy.made.newer.as_str()),
+            Self::OlderManifest => ("domains/main/backups", older.as_str()),
             Self::DamageNote => ("domains/main/damaged", ""),
             Self::WalNote => ("clusters/main", NUMBER_1),
             Self::Expired => ("domains/main/expired", NUMBER_1),
@@ -122,7 +126,7 @@ impl Kind {
             Self::BackupHistory => name.ends_with(".backup"),
             Self::Kept => name.contains("/wal/") && file_name(name).len() == 24 + 1 + 16,
             Self::Tombstone => copy.made.tombstones.contains(file_name(name)),
-            Self::Manifest => !copy.made.tombstones.contains(file_name(name)),
+            Self::Manifest | Self::OlderManifest => !copy.made.tombstones.contains(file_name(name)),
             Self::Marker => !file_name(name).contains('.'),
             Self::RoundList => name.ends_with(".intents"),
             Self::Verdict => name.ends_with(".verdict"),

@@ -6,13 +6,14 @@ use pgrecall_engine::clock::Clock;
 use pgrecall_engine::cluster::ClusterStore;
 use pgrecall_engine::giving_up;
 use pgrecall_engine::progress::Progress;
+use pgrecall_engine::seen::BRING_BACK;
 use pgrecall_engine::verify::finding::VerifyReport;
 use pgrecall_engine::verify::lost_moments::LostMoments;
 use pgrecall_engine::verify::touched::TouchedFile;
 use pgrecall_engine::verify::{self, Depth, Notes, VerifyOptions, Which};
 use pgrecall_repo::ErrorKind;
 use pgrecall_repo::id::BackupId;
-use pgrecall_repo::names::Name;
+use pgrecall_repo::names::{self, Name};
 use pgrecall_repo::repair::{self, Left, Quarantined, RepairPlan, Repaired, What};
 use pgrecall_repo::repository::Repository;
 use pgrecall_repo::sealed_store::SealedStore;
@@ -116,7 +117,11 @@ impl Work {
 
     async fn plan(&self) -> Outcome<RepairPlan> {
         Ok(match self {
-            Self::Mend(sealed, domain) => repair::look(sealed, domain).await?,
+            Self::Mend(sealed, domain) => {
+                let mut plan = repair::look(sealed, domain).await?;
+                plan.left.extend(missing_backups(sealed, domain).await?);
+                plan
+            }
             Self::GiveUp(cluster, id) => giving_up::plan(cluster, *id).await?,
         })
     }
@@ -138,6 +143,22 @@ impl Work {
             Self::GiveUp(cluster, id) => giving_up::carry_out(cluster, *id).await?,
         })
     }
+}
+
+/// Backups that only somebody who decides it can let go of.
+async fn missing_backups(sealed: &SealedStore, domain: &Name) -> Outcome<Vec<Left>> {
+    let missing = match missing::find(sealed, domain).await {
+        Ok(missing) => missing,
+        // Of the log that says which have expired: it is left, too, and told.
+        Err(error) if error.is_unreadable() => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let left = missing.into_iter().map(|backup| Left {
+        name: names::manifest(&backup.at, backup.id),
+        kind: ErrorKind::Incomplete,
+        reason: format!("{}. {BRING_BACK} {}", backup.told(), backup.go_on()),
+    });
+    Ok(left.collect())
 }
 
 /// A look, without reading the data and without writing anything.
@@ -316,13 +337,18 @@ impl Stays {
     fn of(left: &Left) -> Self {
         let failed_as = match left.kind {
             ErrorKind::Unsupported => Kind::Unsupported,
+            ErrorKind::Incomplete => Kind::Incomplete,
             _ => Kind::Corrupt,
         };
         Self { object: left.name.to_string(), reason: left.reason.clone(), failed_as }
     }
 
     fn told(&self) -> String {
-        format!("{} stays as it is\n    {}\n", self.object, self.reason)
+        let how = match self.failed_as {
+            Kind::Incomplete => "is missing",
+            _ => "stays as it is",
+        };
+        format!("{} {how}\n    {}\n", self.object, self.reason)
     }
 }
 
