@@ -43,7 +43,9 @@ fn assert_noticed(site: &Site, cluster: &Cluster, words: &[&str]) {
     for command in REFUSED {
         let refused = run(site, cluster, command);
         refused.expect_code(13);
-        for part in words.iter().chain(&["has less than it had", "hint: It was put back"]) {
+        for part in
+            words.iter().chain(&["has less than it had", "hint: The repository was put back"])
+        {
             assert!(refused.stderr.contains(part), "{command:?}: {}", refused.stderr);
         }
     }

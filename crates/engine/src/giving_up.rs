@@ -35,14 +35,18 @@ pub async fn plan(cluster: &ClusterStore, id: BackupId) -> Result<RepairPlan, En
         return Err(EngineError::refused(ErrorKind::Conflict, message)
             .hint(format!("`pgrecall hold remove {id}` takes the hold off.")));
     }
-    let reason = match (backup, missing) {
+    let at = cluster.at.clone();
+    let (what, reason) = match (backup, missing) {
         (Some(backup), _) => {
             let why = lost_part(cluster, &backup.manifest).await?;
-            format!("what the backup needs cannot be told: {why}")
+            let reason = format!("what the backup needs cannot be told: {why}");
+            (What::Manifest { at, backup: id }, reason)
         }
-        (None, missing) => missing.map(|missing| missing.told()).unwrap_or_default(),
+        (None, missing) => {
+            let reason = missing.map(|missing| missing.told()).unwrap_or_default();
+            (What::MissingManifest { at, backup: id }, reason)
+        }
     };
-    let what = What::Manifest { at: cluster.at.clone(), backup: id };
     let name = names::manifest(&cluster.at, id);
     let quarantined = vec![Quarantined { name, what, reason }];
     Ok(RepairPlan { quarantined, ..RepairPlan::default() })

@@ -336,8 +336,8 @@ pub fn require_nothing(missing: &[String], cluster: &ClusterStore) -> Result<(),
 }
 
 /// What to do about a repository that has less than it had.
-pub const BRING_BACK: &str = "It was put back to an earlier state, or objects were deleted: bring \
-                              them back from a version of the bucket, a snapshot or a copy.";
+pub const BRING_BACK: &str = "The repository was put back to an earlier state, or objects were deleted: bring them back \
+     from a version of the bucket, a snapshot or a copy.";
 
 /// How to go on without what is missing.
 pub const GO_ON: &str =

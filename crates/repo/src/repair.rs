@@ -66,7 +66,7 @@ pub struct Quarantined {
 impl Quarantined {
     const fn gives_up(&self) -> Option<BackupId> {
         match self.what {
-            What::Manifest { backup, .. } => Some(backup),
+            What::Manifest { backup, .. } | What::MissingManifest { backup, .. } => Some(backup),
             _ => None,
         }
     }
@@ -78,6 +78,13 @@ pub enum What {
     /// A manifest or a tombstone: the backup is given up, and its id goes into the log of expired
     /// backups before the object moves.
     Manifest {
+        /// Its cluster.
+        at: ClusterRef,
+        /// The backup.
+        backup: BackupId,
+    },
+    /// A manifest that is not there, of a backup that others have seen: it is given up.
+    MissingManifest {
         /// Its cluster.
         at: ClusterRef,
         /// The backup.

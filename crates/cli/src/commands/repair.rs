@@ -356,13 +356,14 @@ impl Moved {
     fn of(object: &Quarantined) -> Self {
         let kind = match object.what {
             What::Manifest { .. } => "manifest",
+            What::MissingManifest { .. } => "missing_manifest",
             What::Index => "index",
             What::DamageNote => "damage_note",
             What::Identity { .. } => "identity",
             What::Pack { .. } => "pack",
         };
         let (backup, cluster) = match &object.what {
-            What::Manifest { at, backup } => {
+            What::Manifest { at, backup } | What::MissingManifest { at, backup } => {
                 (Some(backup.to_string()), Some(at.cluster.to_string()))
             }
             What::Identity { at } => (None, Some(at.cluster.to_string())),
@@ -410,12 +411,12 @@ fn render(report: &Report) -> String {
         ));
     }
     for object in &report.quarantined {
-        text.push_str(&format!(
-            "{} is moved to quarantine/\n    {}\n    {}\n",
-            object.object,
-            object.reason,
-            object.meaning()
-        ));
+        let how = match object.kind {
+            "missing_manifest" => "is missing",
+            _ => "is moved to quarantine/",
+        };
+        let (name, reason) = (&object.object, &object.reason);
+        text.push_str(&format!("{name} {how}\n    {reason}\n    {}\n", object.meaning()));
     }
     for left in &report.left {
         text.push_str(&left.told());

@@ -10,6 +10,7 @@ use pgrecall_engine::retention::hold;
 use pgrecall_engine::{EngineError, ErrorKind, giving_up};
 use pgrecall_repo::expired::ExpiredLog;
 use pgrecall_repo::format::document::{Expired, Hold};
+use pgrecall_repo::repair;
 
 /// Whether a collection would begin.
 async fn collects(made: &Made) -> Result<(), EngineError> {
@@ -121,4 +122,21 @@ async fn one_that_nothing_brings_back_is_given_up() {
     assert!(log.entry().backups.contains(&made.backup));
     assert!(check(&made, Depth::Structure).await.sound);
     collects(&made).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_that_comes_back_meanwhile_is_not_given_up() {
+    let (made, _, kept) = with_a_hole().await;
+    let (cluster, name) = (&made.cluster, names::manifest(&made.cluster.at, made.backup));
+    let (sealed, domain) = (&cluster.sealed, cluster.domain());
+    let plan = giving_up::plan(cluster, made.backup).await.unwrap();
+    assert!(matches!(made.store.put_if_absent(&name, kept.clone()).await, Put::Created));
+    let done = repair::give_up(sealed, domain, &plan).await.unwrap();
+    assert!(done.stayed[0].reason.contains("it is there again"), "{done:?}");
+    // One that reads and whose list does is for expiry to remove.
+    let refused = giving_up::carry_out(cluster, made.backup).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    assert_eq!(made.store.get(&name, 1 << 20).await.unwrap(), kept);
+    assert!(ExpiredLog::read(sealed, domain).await.unwrap().entry().backups.is_empty());
+    assert!(check(&made, Depth::Structure).await.sound);
 }

@@ -7,7 +7,7 @@ use pgrecall_store::{Key, Put};
 use sha2::{Digest as _, Sha256};
 
 use super::look::{is_still_damaged, look};
-use super::{Left, LostPack, Quarantined, RepairPlan};
+use super::{Left, LostPack, Quarantined, RepairPlan, What};
 use crate::error::{ErrorKind, RepoError};
 use crate::expired::ExpiredLog;
 use crate::format::document::Expired;
@@ -93,13 +93,14 @@ pub async fn give_up(
     let mut copied: Vec<(&Quarantined, ContentHash)> = Vec::new();
     for object in &plan.quarantined {
         let Some(backup) = object.gives_up() else { continue };
-        match copy(sealed, &object.name).await? {
-            Some(bytes) => copied.push((object, content_hash(&bytes))),
-            // Its manifest is what is lost of it.
-            None if write_down(sealed, domain, vec![backup]).await?.contains(&backup) => {
+        if matches!(object.what, What::MissingManifest { .. }) {
+            if stored(sealed, &object.name).await?.is_some() {
+                done.stayed.push(object.stays("it is there again"));
+            } else if write_down(sealed, domain, vec![backup]).await?.contains(&backup) {
                 done.stayed.push(object.stays("the backup is held"));
             }
-            None => {}
+        } else if let Some(bytes) = copy(sealed, &object.name).await? {
+            copied.push((object, content_hash(&bytes)));
         }
     }
     move_away(sealed, domain, copied, &mut done).await?;

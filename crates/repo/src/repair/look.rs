@@ -156,7 +156,9 @@ pub(super) async fn is_still_damaged(
 ) -> Result<bool, RepoError> {
     let name = &object.name;
     let read = match &object.what {
-        What::Manifest { at, backup } => manifests::read(sealed, at, *backup).await.map(drop),
+        What::Manifest { at, backup } | What::MissingManifest { at, backup } => {
+            manifests::read(sealed, at, *backup).await.map(drop)
+        }
         What::Index => index::read_object(sealed, name).await.map(drop),
         What::Identity { .. } => read::<Identity>(sealed, Kind::Identity, name).await,
         What::DamageNote => read::<Damage>(sealed, Kind::Damage, name).await,
