@@ -107,6 +107,30 @@ async fn after_it_nothing_is_stored_that_no_backup_refers_to() {
     assert_eq!(collect(&sealed).await.unwrap(), Collected::default(), "nothing is left to do");
 }
 
+/// Two backups at once store the same. Of a chunk of which a pack has a copy that stays no
+/// collection makes one more: one of the two would be garbage, and the next collection's.
+#[tokio::test]
+async fn what_two_backups_have_stored_at_once_is_left_once() {
+    // Which pack's copies stay is chance.
+    for _ in 0..12 {
+        let sealed = domain().await;
+        let (first, second) = (begin(&sealed).await, begin(&sealed).await);
+        let plains: Vec<_> = (0..30).map(plain).collect();
+        // All of the first's pack is needed, and of the second's a third: the same, and one more.
+        let ids = put(&first, Kind::DataPack, &plains[..10]).await;
+        finish(&first, &ids).await.unwrap();
+        let ids = put(&second, Kind::DataPack, &plains).await;
+        let half = finish(&second, &ids).await.unwrap();
+        backup(&sealed, 0..11).await;
+        expire(&sealed, half).await;
+        assert!(unreferenced_bytes(&sealed).await > 0);
+        let done = collect(&sealed).await.unwrap();
+        assert!([1, 11].contains(&done.copied_chunks) && done.spared_packs == 0, "{done:?}");
+        assert_eq!(unreferenced_bytes(&sealed).await, 0);
+        check(&sealed).await;
+    }
+}
+
 /// Somebody may still bring it back, by the name that the index alone tells.
 #[tokio::test]
 async fn a_pack_that_is_lost_keeps_its_name_in_the_index() {

@@ -169,7 +169,7 @@ async fn what_an_expired_backup_alone_had_goes() {
     let uses = usage(&sealed, &at().domain, &live).await.unwrap().packs;
     let half = uses.iter().find(|used| used.live_chunks == 5).expect("the old data");
     let packs = HashSet::from([half.id]);
-    let copied = rewrite(&sealed, &at().domain, &packs, &live).await.unwrap();
+    let copied = rewrite(&sealed, &at().domain, &packs, &HashSet::new(), &live).await.unwrap();
     assert_eq!((copied.chunks, copied.packs), (5, 1));
     retire(&sealed, &at().domain, vec![half.id]).await.unwrap();
     let swept = sweep_all(&sealed, false).await.unwrap();
@@ -299,7 +299,7 @@ async fn what_is_bad_is_noted_by_a_rewrite_and_stays_where_it_is() {
     sealed.store().delete(&name).await.unwrap();
     let _ = sealed.store().put_if_absent(&name, bytes.into()).await;
     let chosen = HashSet::from([data.id]);
-    let copied = rewrite(&sealed, &at().domain, &chosen, &live).await.unwrap();
+    let copied = rewrite(&sealed, &at().domain, &chosen, &HashSet::new(), &live).await.unwrap();
     assert_eq!((copied.chunks, &copied.bad), (9, &chosen));
     let packs = usage(&sealed, &at().domain, &live).await.unwrap().packs;
     let old = packs.iter().find(|used| used.id == data.id).unwrap();
@@ -321,7 +321,7 @@ async fn chunks_with_ids_of_an_earlier_key_are_not_copied() {
     let packs = usage(&sealed, &at().domain, &live).await.unwrap().packs;
     assert!(packs.iter().all(|used| used.ids == Ids::Earlier), "{packs:?}");
     let all: HashSet<PackId> = packs.iter().map(|used| used.id).collect();
-    let copied = rewrite(&sealed, &at().domain, &all, &live).await.unwrap();
+    let copied = rewrite(&sealed, &at().domain, &all, &HashSet::new(), &live).await.unwrap();
     assert_eq!((copied.chunks, &copied.bad), (0, &all));
     backup(&sealed, 0..10).await;
     let live = live_chunks(&sealed, &at().domain).await.unwrap();

@@ -18,7 +18,7 @@ pub async fn replace_all_packs(sealed: &SealedStore, domain: &Name) {
     let pack = |key| names::pack_of(domain, key).map(|(_, id)| id);
     let packs: HashSet<PackId> = listed.iter().filter_map(|object| pack(&object.key)).collect();
     let live = gc::live_chunks(sealed, domain).await.expect("liveness is read");
-    gc::rewrite(sealed, domain, &packs, &live).await.expect("chunks are copied");
+    gc::rewrite(sealed, domain, &packs, &HashSet::new(), &live).await.expect("chunks are copied");
     let packs = packs.into_iter().collect();
     let round = gc::retire(sealed, domain, packs).await.expect("packs are retired");
     let nobody = async |_: &ClusterRef, _: BackupId| Ok::<bool, RepoError>(false);

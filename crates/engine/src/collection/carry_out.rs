@@ -64,7 +64,7 @@ pub async fn carry_out(
     let live = run.sweep(earlier, live).await?;
     run.fold_tombstones(live.tombstones()).await?;
     let mut going = choice.unused.packs;
-    going.extend(run.copy(choice.rewritten.packs, &live).await?);
+    going.extend(run.copy(choice.rewritten.packs, &going, &live).await?);
     run.phase("retiring packs")?;
     let mut rounds = Vec::new();
     for packs in going.chunks(PACKS_OF_A_ROUND) {
@@ -153,14 +153,20 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Copies what is needed of packs, and gives those of which all is copied.
-    async fn copy(&mut self, packs: Vec<PackId>, live: &Live) -> Result<Vec<PackId>, EngineError> {
+    /// Copies what is needed of packs and in none that stays, and gives those that may go then.
+    async fn copy(
+        &mut self,
+        packs: Vec<PackId>,
+        unused: &[PackId],
+        live: &Live,
+    ) -> Result<Vec<PackId>, EngineError> {
         if packs.is_empty() {
             return Ok(packs);
         }
         self.phase("copying what is needed")?;
         let chosen: HashSet<PackId> = packs.iter().copied().collect();
-        let copied = gc::rewrite(self.sealed, self.domain, &chosen, live).await?;
+        let unused: HashSet<PackId> = unused.iter().copied().collect();
+        let copied = gc::rewrite(self.sealed, self.domain, &chosen, &unused, live).await?;
         self.done.copied_chunks = copied.chunks;
         self.done.copied_bytes = copied.bytes;
         Ok(packs.into_iter().filter(|pack| !copied.bad.contains(pack)).collect())

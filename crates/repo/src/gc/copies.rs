@@ -111,20 +111,20 @@ async fn directory_of(
 }
 
 /// A bit for each live chunk.
-struct Bits(Vec<u64>);
+pub(super) struct Bits(Vec<u64>);
 
 impl Bits {
-    fn of(len: usize) -> Self {
+    pub(super) fn of(len: usize) -> Self {
         Self(vec![0; len.div_ceil(64)])
     }
 
-    fn set(&mut self, at: usize) {
+    pub(super) fn set(&mut self, at: usize) {
         if let Some(word) = self.0.get_mut(at / 64) {
             *word |= 1 << (at % 64);
         }
     }
 
-    fn get(&self, at: usize) -> bool {
+    pub(super) fn get(&self, at: usize) -> bool {
         self.0.get(at / 64).is_some_and(|word| word & (1 << (at % 64)) != 0)
     }
 }

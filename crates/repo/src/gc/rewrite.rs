@@ -5,17 +5,18 @@ use std::collections::HashSet;
 use futures::StreamExt as _;
 
 use crate::chunks::{self, Buffers, Opener};
-use crate::damaged_chunks;
+use crate::damaged_chunks::{self, ChunkNotes};
 use crate::error::RepoError;
 use crate::format::document::DamagedChunk;
 use crate::format::frame::Opened;
 use crate::format::header::Kind;
 use crate::id::{ChunkId, PackId};
-use crate::index::{self, Location};
+use crate::index::{self, Location, short};
 use crate::names::Name;
 use crate::pack::{ConfirmedPack, PackBuilder};
 use crate::sealed_store::SealedStore;
 
+use super::copies::Bits;
 use super::live::Live;
 
 /// Packs that one index object speaks of.
@@ -39,7 +40,8 @@ pub struct Rewritten {
 const READS_AT_ONCE: usize = 4;
 
 /// Copies the live chunks of some packs into new ones, each confirmed and indexed when this
-/// returns. Every chunk is opened, and compared with its id; it stays as compressed as it is.
+/// returns: those of which no pack has a copy that stays. Of the others one more would make
+/// garbage of another pack's. `going` are packs that do not stay, besides these. Every chunk is opened, and compared with its id; it stays as compressed as it is.
 /// Chunks that have their ids from an earlier id key are not copied: a pack is of one. Only then
 /// may the old packs be retired; the sweep counts the copies itself.
 ///
@@ -49,6 +51,7 @@ pub async fn rewrite(
     sealed: &SealedStore,
     domain: &Name,
     packs: &HashSet<PackId>,
+    going: &HashSet<PackId>,
     live: &Live,
 ) -> Result<Rewritten, RepoError> {
     let mut rewriter = Rewriter {
@@ -58,7 +61,7 @@ pub async fn rewrite(
         confirmed: Vec::new(),
         done: Rewritten::default(),
     };
-    let wanted = live_of(sealed, domain, packs, live, &mut rewriter.done.bad).await?;
+    let wanted = live_of(sealed, domain, (packs, going), live, &mut rewriter.done.bad).await?;
     let mut reads = futures::stream::iter(chunks::plan_reads(domain, wanted))
         .map(|read| async move {
             let bytes = chunks::fetch(sealed, &read).await;
@@ -109,14 +112,25 @@ pub async fn rewrite(
 async fn live_of(
     sealed: &SealedStore,
     domain: &Name,
-    packs: &HashSet<PackId>,
+    (packs, going): (&HashSet<PackId>, &HashSet<PackId>),
     live: &Live,
     others: &mut HashSet<PackId>,
 ) -> Result<Vec<(ChunkId, Location)>, RepoError> {
+    let marked = index::read_markers(sealed, domain).await?;
+    let damaged = ChunkNotes::read(sealed, domain).await?.all()?;
+    let listed = index::list_packs_by_kind(sealed, domain).await?;
     let mut wanted: Vec<(ChunkId, Location)> = Vec::new();
     let mut seen = HashSet::new();
+    let mut stays = Bits::of(live.len());
     index::each_entry(sealed, domain, |pack, entry| {
-        if !packs.contains(&pack.id) || !live.has(&entry.chunk) {
+        let Some(position) = live.position(&short(&entry.chunk)) else { return };
+        if !packs.contains(&pack.id) {
+            let there = listed.get(&pack.id).is_some_and(|(_, size)| *size == pack.size);
+            let note = DamagedChunk { pack: pack.id, chunk: entry.chunk };
+            let goes = going.contains(&pack.id) || marked.contains(&pack.id);
+            if there && !goes && !damaged.contains(&note) {
+                stays.set(position);
+            }
             return;
         }
         if pack.sealing.id_generation != sealed.keys().id_generation() {
@@ -126,6 +140,10 @@ async fn live_of(
         }
     })
     .await?;
+    // The sweep looks again: where such a copy goes meanwhile, the pack stays.
+    wanted.retain(|(chunk, _)| {
+        !live.position(&short(chunk)).is_some_and(|position| stays.get(position))
+    });
     Ok(wanted)
 }
 

@@ -188,7 +188,7 @@ async fn choose(
         let some = others[context.chance.place(others.len())];
         if context.chance.happens(600) {
             let packs = HashSet::from([some]);
-            rewrite(&sealed, &domain, &packs, live).await?;
+            rewrite(&sealed, &domain, &packs, &HashSet::new(), live).await?;
         }
         packs.push(some);
     }

@@ -295,5 +295,5 @@ impl Bench<'_> {
 async fn copy(context: &Context, packs: HashSet<PackId>) -> Result<(), RepoError> {
     let (sealed, domain) = (&context.cluster.sealed, context.cluster.domain());
     let live = live_chunks(sealed, domain).await?;
-    rewrite(sealed, domain, &packs, &live).await.map(drop)
+    rewrite(sealed, domain, &packs, &HashSet::new(), &live).await.map(drop)
 }
