@@ -409,6 +409,16 @@ async fn metadata_that_rots_is_found_by_looking() {
 /// Says that the next version of the program wrote it.
 fn newer(bytes: &mut [u8]) {
     bytes[8] += 1;
+    seal_header(bytes);
+}
+
+/// Takes that back.
+fn older(bytes: &mut [u8]) {
+    bytes[8] -= 1;
+    seal_header(bytes);
+}
+
+fn seal_header(bytes: &mut [u8]) {
     let crc = crc32c::crc32c(&bytes[..88]);
     bytes[88..92].copy_from_slice(&crc.to_le_bytes());
 }

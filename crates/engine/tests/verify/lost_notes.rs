@@ -138,6 +138,31 @@ async fn what_does_not_read_is_not_taken_for_read() {
     assert!(!collects(&made).await);
 }
 
+/// What a pack holds that does not say so itself may be named by an index object that another
+/// version reads: the note may have spoken of it.
+#[tokio::test]
+async fn what_may_be_named_elsewhere_is_not_taken_for_read() {
+    let made = made_with_a_noted_chunk().await;
+    lose_the_note(&made).await;
+    let index = made.names("domains/main/index/").await;
+    for name in &index {
+        made.replace(name, |bytes| newer(bytes)).await;
+    }
+    let pack = made.names("domains/main/packs/data/").await.remove(0);
+    made.flip_from_end(&pack, 40).await;
+    let report = check(&made, Depth::ReadData).await;
+    assert_damaged(&report, "nothing expires and nothing is collected");
+    let notes = ChunkNotes::read(&made.cluster.sealed, made.cluster.domain()).await.unwrap();
+    assert_eq!(notes.unread.len(), 1, "none stands for it");
+    // Named by one that reads, it is read.
+    for name in &index {
+        made.replace(name, |bytes| older(bytes)).await;
+    }
+    check(&made, Depth::ReadData).await;
+    let notes = ChunkNotes::read(&made.cluster.sealed, made.cluster.domain()).await.unwrap();
+    assert!(notes.unread.is_empty() && notes.chunks.len() == 1, "{notes:?}");
+}
+
 /// Who heeds a note does not read what it speaks of: where it is lost after that, the next reads it.
 #[tokio::test]
 async fn a_note_that_is_lost_during_a_verification_is_not_forgotten() {
