@@ -188,8 +188,9 @@ impl Repository {
         let keys = Arc::new(Keys::of_repository(root.suite.suite(), &key));
         let sealed = SealedStore::new(store.clone(), keys, options.random.clone());
         let repository = Self { store, root, root_bytes, key, sealed, options, opened_by };
+        let mut wrap = None;
         if let Some(key_id) = opened_by {
-            repository.put_first_wrap(key_id, note).await?;
+            wrap = Some((key_id, repository.put_first_wrap(key_id, note).await?));
         }
         let name = names::root();
         let body = repository.root_bytes.clone().into();
@@ -208,8 +209,8 @@ impl Repository {
             }
         }
         repository.key_log().await?;
-        if let Some(key_id) = opened_by {
-            repository.require_first_wrap(key_id).await?;
+        if let Some((key_id, wrap)) = wrap {
+            repository.require_first_wrap(key_id, &wrap).await?;
         }
         Ok(Created::New(Box::new(repository)))
     }

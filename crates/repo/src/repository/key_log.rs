@@ -139,15 +139,19 @@ impl Repository {
 
     /// Puts the wrap of the first key. One that stands there already, and is of no repository, was
     /// left by an `init` that was ended before its root: it opens nothing, and goes.
-    pub(super) async fn put_first_wrap(&self, id: KeyId, note: &KeyNote) -> Result<(), RepoError> {
+    pub(super) async fn put_first_wrap(
+        &self,
+        id: KeyId,
+        note: &KeyNote,
+    ) -> Result<Wrap, RepoError> {
         let unlock = self.options.unlock.clone();
         match self.put_wrap(id, &unlock, note).await {
             Err(RepoError::Invalid { .. }) if self.holds_wraps_alone().await? => {
                 tracing::info!("an earlier init was ended before it was done: its key is put anew");
                 self.store.delete(&names::wrap(id)).await?;
-                self.put_wrap(id, &unlock, note).await.map(drop)
+                self.put_wrap(id, &unlock, note).await
             }
-            put => put.map(drop),
+            put => put,
         }
     }
 
@@ -165,10 +169,9 @@ impl Repository {
 
     /// Looks once more: another `init` with the same key may have taken the wrap for debris before
     /// this one's root stood there.
-    pub(super) async fn require_first_wrap(&self, id: KeyId) -> Result<(), RepoError> {
-        let unlock = &self.options.unlock;
+    pub(super) async fn require_first_wrap(&self, id: KeyId, put: &Wrap) -> Result<(), RepoError> {
         match self.wrap(id).await {
-            Ok(wrap) if self.opens(&wrap, unlock).await? => Ok(()),
+            Ok(stored) if stored.encode() == put.encode() => Ok(()),
             Ok(_) => Err(another_init(id)),
             Err(error) if error.is_not_found() => Err(another_init(id)),
             Err(error) => Err(error),
