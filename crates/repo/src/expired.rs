@@ -10,6 +10,7 @@ use crate::format::header::Kind;
 use crate::id::BackupId;
 use crate::names::{self, Name};
 use crate::sealed_store::{SealedStore, Stored};
+use pgrecall_store::Key;
 
 /// The highest entry, as it was read.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +35,30 @@ impl ExpiredLog {
     #[must_use]
     pub const fn entry(&self) -> &Expired {
         &self.entry
+    }
+
+    /// Makes the highest entry durable, before something is deleted because of it: its host may
+    /// have put it at this moment. What is deleted, and a log that does not say so any more, would
+    /// be a loss.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn make_durable(&self, sealed: &SealedStore, domain: &Name) -> Result<(), RepoError> {
+        let mut number = self.number;
+        while let Some(highest) = number {
+            let entry = names::expired(domain).entry(highest);
+            match sealed.store().make_durable(&entry).await.map_err(RepoError::from) {
+                // A later entry, which says all that this one says, has taken its place.
+                Err(error) if error.is_not_found() => {
+                    number = Self::read(sealed, domain).await?.number;
+                    if number == Some(highest) {
+                        return Err(error);
+                    }
+                }
+                made => return made,
+            }
+        }
+        Ok(())
     }
 
     /// Whether it says all of this.
@@ -161,14 +186,16 @@ pub async fn remove_manifests(sealed: &SealedStore, domain: &Name) -> Result<u64
     let listed = sealed.list(&names::manifests(domain)).await?;
     let log = ExpiredLog::read(sealed, domain).await?;
     let named: HashSet<&BackupId> = log.entry.backups.iter().collect();
-    let mut removed = 0;
-    for object in listed {
-        if names::manifest_of(domain, &object.key).is_some_and(|(_, id)| named.contains(&id)) {
-            sealed.store().delete(&object.key).await?;
-            removed += 1;
-        }
+    let goes =
+        |key: &Key| names::manifest_of(domain, key).is_some_and(|(_, id)| named.contains(&id));
+    let going: Vec<_> = listed.into_iter().filter(|object| goes(&object.key)).collect();
+    if !going.is_empty() {
+        log.make_durable(sealed, domain).await?;
     }
-    Ok(removed)
+    for object in &going {
+        sealed.store().delete(&object.key).await?;
+    }
+    Ok(u64::try_from(going.len()).unwrap_or(u64::MAX))
 }
 
 /// Deletes entries below the highest (E4).
@@ -180,6 +207,13 @@ pub async fn remove_lower_entries(sealed: &SealedStore, domain: &Name) -> Result
     let listed = sealed.list(log.prefix()).await?;
     let numbers = || listed.iter().filter_map(|object| log.number(&object.key));
     let Some(highest) = numbers().max() else { return Ok(()) };
+    if numbers().any(|number| number < highest) {
+        match sealed.store().make_durable(&log.entry(highest)).await.map_err(RepoError::from) {
+            // Somebody has put a higher one, and tidies up himself.
+            Err(error) if error.is_not_found() => return Ok(()),
+            made => made?,
+        }
+    }
     for number in numbers().filter(|number| *number < highest) {
         sealed.store().delete(&log.entry(number)).await?;
     }

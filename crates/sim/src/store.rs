@@ -179,6 +179,13 @@ impl Store for SimStore {
         self.put(Request::Put(key.clone(), body, Sends::Once)).await
     }
 
+    async fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
+        if self.world.lock().medium() == Medium::Directory {
+            self.through(Request::Sync(key.clone())).await?;
+        }
+        Ok(())
+    }
+
     async fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, StoreError> {
         match self.through(Request::Get(key.clone())).await? {
             Answer::Object(bytes) if bytes.len() as u64 <= limit_bytes => Ok(bytes),

@@ -290,6 +290,10 @@ impl Store for DirectoryStore {
         put.unwrap_or_else(Put::Unknown)
     }
 
+    async fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
+        self.run(Act::Put, key, put::make_durable).await
+    }
+
     async fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, StoreError> {
         self.run(Act::Get, key, move |root, key| root.get(key, limit_bytes)).await
     }

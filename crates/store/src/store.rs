@@ -62,6 +62,16 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// When the store has not said that the object is gone.
     async fn delete(&self, key: &Key) -> Result<(), StoreError>;
 
+    /// Makes durable what is there under this name: another process may have put it at this moment,
+    /// and not have come so far. For who is about to delete something because of it. In a store
+    /// where only what is durable can be read there is nothing to do.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such object; when it cannot be made durable.
+    async fn make_durable(&self, _: &Key) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// What the store keeps of what is deleted or put over.
     ///
     /// # Errors

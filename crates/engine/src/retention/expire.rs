@@ -83,7 +83,11 @@ async fn remove(
     // Looked at again, now that the log says what goes: a backup may have begun since, on a standby
     // that lags behind. One that begins from now on finds its start below a floor.
     let cutting = wal_cut(cluster, plan).await?;
-    let old = cutting.objects(&Floors::of(cluster, &ExpiredLog::read(sealed, domain).await?)?);
+    let log = ExpiredLog::read(sealed, domain).await?;
+    let old = cutting.objects(&Floors::of(cluster, &log)?);
+    if !old.is_empty() {
+        log.make_durable(sealed, domain).await?;
+    }
     progress.phase("removing WAL", Some(old.iter().map(|object| object.bytes).sum()));
     for OldWal { object, bytes } in old {
         cancel.check()?;

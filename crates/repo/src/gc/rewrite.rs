@@ -41,9 +41,10 @@ const READS_AT_ONCE: usize = 4;
 
 /// Copies the live chunks of some packs into new ones, each confirmed and indexed when this
 /// returns: those of which no pack has a copy that stays. Of the others one more would make
-/// garbage of another pack's. `going` are packs that do not stay, besides these. Every chunk is opened, and compared with its id; it stays as compressed as it is.
-/// Chunks that have their ids from an earlier id key are not copied: a pack is of one. Only then
-/// may the old packs be retired; the sweep counts the copies itself.
+/// garbage of another pack's. `going` are packs that do not stay, besides these. Every chunk is
+/// opened, and compared with its id; it stays as compressed as it is. Chunks that have their ids
+/// from an earlier id key are not copied: a pack is of one. Only then may the old packs be retired;
+/// the sweep counts the copies itself.
 ///
 /// # Errors
 /// When the store fails: what was copied serves the next try.

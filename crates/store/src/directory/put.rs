@@ -59,6 +59,18 @@ pub(super) fn put(root: &Root, key: &Key, body: &[u8]) -> Result<Put, StoreError
     Err(StoreError::new(ErrorKind::Conflict, Act::Put, object_name(&root.url, key), what))
 }
 
+/// Makes an object that is there durable, and its name.
+///
+/// # Errors
+/// `NotFound` when it is not there; when a sync fails.
+pub(super) fn make_durable(root: &Root, key: &Key) -> Result<(), StoreError> {
+    let folder = make_parent_of(root, key)?;
+    match exists_durably(root, key, &folder)? {
+        true => Ok(()),
+        false => Err(StoreError::not_found(Act::Put, &root.url, key)),
+    }
+}
+
 /// Whether the object is there; if so, it and its name are durable afterwards: whoever put it may
 /// not have come so far.
 fn exists_durably(root: &Root, key: &Key, folder: &OwnedFd) -> Result<bool, StoreError> {

@@ -36,6 +36,16 @@ fn key(text: &str) -> Key {
 }
 
 #[tokio::test]
+async fn what_is_there_is_made_durable_and_what_is_not_is_told() {
+    let place = Place::new("durable");
+    let store = place.open().await;
+    let absent = store.make_durable(&key("a/b")).await.unwrap_err();
+    assert_eq!(absent.kind(), ErrorKind::NotFound);
+    assert!(matches!(store.put_once(&key("a/b"), Bytes::new()).await, Put::Created));
+    store.make_durable(&key("a/b")).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_put_leaves_one_file_and_no_temporary_one() {
     let place = Place::new("put");
     let store = place.open().await;

@@ -89,6 +89,10 @@ impl Store for Damaged {
         self.inner.put_once(key, body).await
     }
 
+    async fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
+        self.inner.make_durable(key).await
+    }
+
     async fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, StoreError> {
         if !self.calls.matches(CallKind::Get, key.as_str()) {
             return self.inner.get(key, limit_bytes).await;

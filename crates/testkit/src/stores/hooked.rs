@@ -109,6 +109,10 @@ impl<H: Hook> Store for Hooked<H> {
         self.put(call, self.inner.put_once(key, body)).await
     }
 
+    async fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
+        self.inner.make_durable(key).await
+    }
+
     async fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, StoreError> {
         let ask = self.inner.get(key, limit_bytes);
         self.ask(call(CallKind::Get, key), Bytes::len, ask).await

@@ -96,6 +96,10 @@ impl Store for LatePut {
         }
     }
 
+    async fn make_durable(&self, key: &Key) -> Result<(), StoreError> {
+        self.inner.make_durable(key).await
+    }
+
     async fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, StoreError> {
         self.inner.get(key, limit_bytes).await
     }
